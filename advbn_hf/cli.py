@@ -1,0 +1,145 @@
+"""What all recipes share: options from a YAML file and the command line, one-line errors, the cores that are there."""
+
+import dataclasses
+import difflib
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import UnionType
+from typing import Any, NoReturn, get_args
+
+import torch
+import yaml
+from transformers import HfArgumentParser
+
+from .errors import InputError
+
+
+class _Parser(HfArgumentParser):
+    """Raises `InputError` where argparse would print its usage and exit, and reads `int | str` as text."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(message)
+
+    @staticmethod
+    def _parse_dataclass_field(parser: Any, field: dataclasses.Field) -> None:
+        if (
+            isinstance(field.type, UnionType)
+            and str in get_args(field.type)
+            and type(None) not in get_args(field.type)
+        ):
+            field.type = str
+        HfArgumentParser._parse_dataclass_field(parser, field)
+
+
+def parse(
+    dataclass_types: Sequence[type], arguments: Sequence[str] | None = None, default_file: Path | None = None
+) -> tuple[Any, ...]:
+    """Reads `[CONFIG.yaml] [--option value ...]`; options override the file.
+
+    Args:
+        dataclass_types: dataclasses whose fields are the options.
+        arguments: the command line without the program's name; `sys.argv[1:]` by default.
+        default_file: the YAML file to run where there are no arguments at all.
+
+    Returns:
+        An instance of each dataclass.
+
+    Raises:
+        InputError: if a key is unknown, a value is out of its range, or the file cannot be read.
+    """
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if not arguments and default_file is not None:
+        arguments = [str(default_file)]
+    parser = _Parser(dataclass_types, allow_abbrev=False)
+    from_file: list[str] = []
+    if arguments and not arguments[0].startswith("-"):
+        from_file = _read_yaml(Path(arguments.pop(0)), _options(parser))
+    _check_options(arguments, _options(parser))
+    try:
+        *parsed, remaining = parser.parse_args_into_dataclasses(
+            from_file + arguments, return_remaining_strings=True, look_for_args_file=False
+        )
+    except InputError:
+        raise
+    except (ValueError, TypeError, ImportError) as error:
+        raise InputError(_one_line(error)) from error
+    if remaining:
+        raise InputError(f"unexpected value {remaining[0]!r}; options are given as --option value")
+    return tuple(parsed)
+
+
+def run(main: Callable[[], None]) -> None:
+    """Runs a recipe: input that a person can mend ends it with one line and exit code 2.
+
+    Args:
+        main: the recipe.
+    """
+    try:
+        main()
+    except InputError as error:
+        print(f"error: {_one_line(error)}", file=sys.stderr)
+        sys.exit(2)
+
+
+def use_all_cores() -> None:
+    """Gives torch the cores that are there, where `accelerate launch` left it one (it sets OMP_NUM_THREADS=1 on a CPU).
+
+    A number of threads above one is somebody's choice and stays.
+    """
+    if os.environ.get("OMP_NUM_THREADS") == "1" and "ACCELERATE_MIXED_PRECISION" in os.environ:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        torch.set_num_threads(max(cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1)), 1))
+
+
+def _options(parser: HfArgumentParser) -> list[str]:
+    return [action.dest for action in parser._actions]
+
+
+def _read_yaml(path: Path, options: list[str]) -> list[str]:
+    """A YAML file of options as command-line arguments, so that both are read by the same rules."""
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read: {_one_line(error)}") from error
+    except yaml.YAMLError as error:
+        raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise InputError(f"{path}: must hold a mapping of options to values")
+    arguments: list[str] = []
+    for key, value in values.items():
+        _check_option(str(key), options, f"{path}: unknown key {key!r}")
+        if value is None:
+            continue
+        arguments.append(f"--{key}")
+        if isinstance(value, list):
+            arguments.extend(str(item) for item in value)
+        elif isinstance(value, (dict, bool)):
+            arguments.append(json.dumps(value))
+        else:
+            arguments.append(str(value))
+    return arguments
+
+
+def _check_options(arguments: list[str], options: list[str]) -> None:
+    for argument in arguments:
+        if argument.startswith("--"):
+            name = argument[2:].split("=")[0].replace("-", "_")
+            _check_option(
+                name.removeprefix("no_") if name not in options else name, options, f"unknown option --{name}"
+            )
+
+
+def _check_option(name: str, options: list[str], complaint: str) -> None:
+    if name not in options:
+        nearest = difflib.get_close_matches(name, options, n=1, cutoff=0.5)
+        raise InputError(f"{complaint}; " + (f"did you mean {nearest[0]}?" if nearest else "see --help"))
+
+
+def _one_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if len(lines) > 1 and "in DataLoader worker" in lines[0]:  # torch puts a worker's traceback before its message
+        return lines[-1].partition(": ")[2]
+    return lines[0] if lines else type(error).__name__

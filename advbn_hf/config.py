@@ -1,0 +1,153 @@
+"""`AdvBNConfig`: every setting of the method, checked when it is made."""
+
+import dataclasses
+import difflib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from transformers.utils import cached_file
+
+from .errors import InputError
+from .files import write_whole
+
+CONFIG_FILE = "advbn_config.json"
+
+
+def _setting(default: Any, help: str) -> Any:
+    """A dataclass field with the help text that the recipes' `--help` shows."""
+    return field(default=default, metadata={"help": help})
+
+
+@dataclass(frozen=True)
+class AdvBNConfig:
+    """Where and how strongly Adversarial Batch Normalization perturbs the features of a classifier.
+
+    `AdvBNConfig()` is the setting that we recommend, `AdvBNConfig.paper()` the published one (Shu et al. 2021). A config
+    cannot be changed in place: `dataclasses.replace(config, epsilon=0.5)` gives a new one.
+
+    Args:
+        insert_after: module path (as in `model.named_modules()`) after which the features are perturbed, or "auto": the
+            end of the first stage of a hierarchical network, the first quarter of the blocks of an isotropic one.
+        epsilon: the multipliers stay in [1 - epsilon, 1 + epsilon]; above 0.
+        step_size: length of one sign step of the multipliers; above 0.
+        num_steps: number of sign steps; 0 or more.
+        random_start: whether the multipliers start uniformly at random in their box instead of at 1.
+        num_perturbations: independent perturbations per forward pass, over all processes together and at least one
+            each: a whole number from 1 to the batch size, or "per_sample". The batch is cut into that many contiguous
+            groups, each with a mean and multipliers of its own.
+        attack_fraction: share of each group's samples whose loss is climbed; above 0, at most 1.
+        auxiliary_norms: whether adversarial features go through norms of their own (AdvProp, Xie et al. 2020).
+        freeze_stem: whether everything up to the insertion point stays as it is.
+
+    Raises:
+        InputError: if a value is out of its range.
+    """
+
+    insert_after: str = _setting("auto", 'Module path after which features are perturbed, or "auto".')
+    epsilon: float = _setting(1.1, "The multipliers stay in [1 - epsilon, 1 + epsilon].")
+    step_size: float = _setting(0.5, "Length of one sign step of the multipliers.")
+    num_steps: int = _setting(1, "Number of sign steps.")
+    random_start: bool = _setting(True, "Start the multipliers uniformly at random in their box instead of at 1.")
+    num_perturbations: int | str = _setting(
+        "per_sample", 'Independent perturbations per forward pass over all processes: a number, or "per_sample".'
+    )
+    attack_fraction: float = _setting(1.0, "Share of each group's samples whose loss is climbed.")
+    auxiliary_norms: bool = _setting(True, "Send adversarial features through norms of their own.")
+    freeze_stem: bool = _setting(True, "Keep everything up to the insertion point as it is.")
+
+    def __post_init__(self) -> None:
+        if isinstance(self.num_perturbations, str) and self.num_perturbations.isdecimal():  # from a command line
+            object.__setattr__(self, "num_perturbations", int(self.num_perturbations))
+        for name in ("auxiliary_norms", "freeze_stem", "random_start"):
+            _require(self, name, isinstance(getattr(self, name), bool), "true or false")
+        _require(
+            self, "insert_after", isinstance(self.insert_after, str) and self.insert_after, 'a module path or "auto"'
+        )
+        for name in ("epsilon", "step_size"):
+            _require(self, name, _is_number(getattr(self, name)) and getattr(self, name) > 0, "a number above 0")
+        _require(self, "num_steps", _is_whole(self.num_steps) and self.num_steps >= 0, "a whole number, 0 or more")
+        _require(
+            self,
+            "num_perturbations",
+            self.num_perturbations == "per_sample"
+            or (_is_whole(self.num_perturbations) and self.num_perturbations >= 1),
+            'a whole number, 1 or more, or "per_sample"',
+        )
+        _require(
+            self,
+            "attack_fraction",
+            _is_number(self.attack_fraction) and 0 < self.attack_fraction <= 1,
+            "above 0 and at most 1",
+        )
+        if self.num_perturbations == "per_sample":
+            _require(self, "attack_fraction", self.attack_fraction == 1, "1 where num_perturbations is per_sample")
+
+    @classmethod
+    def paper(cls) -> Self:
+        """The published setting (Shu et al. 2021): six steps of 0.2 from 1, one perturbation on each of four GPUs."""
+        return cls(step_size=0.2, num_steps=6, random_start=False, num_perturbations=4)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], source: str = "AdvBNConfig") -> Self:
+        """Builds a config from a mapping; `source` names it in error messages.
+
+        Raises:
+            InputError: if a key is unknown or a value out of range.
+        """
+        known = [setting.name for setting in dataclasses.fields(cls)]
+        for key in values:
+            if key not in known:
+                nearest = difflib.get_close_matches(str(key), known, n=1)
+                hint = f"did you mean {nearest[0]}?" if nearest else f"known are {', '.join(known)}"
+                raise InputError(f"{source}: unknown key {key!r}; {hint}")
+        return cls(**values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings as plain values, ready for JSON."""
+        return dataclasses.asdict(self)
+
+    def save_pretrained(self, save_directory: str | Path) -> None:
+        """Writes `advbn_config.json` into a folder, which is made if need be."""
+        Path(save_directory).mkdir(parents=True, exist_ok=True)
+        write_whole(Path(save_directory) / CONFIG_FILE, json.dumps(self.to_dict(), indent=2) + "\n")
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> Self:
+        """Reads `advbn_config.json` from a folder or a Hub repository.
+
+        Args:
+            pretrained_model_name_or_path: folder or Hub id.
+            kwargs: what `transformers.utils.cached_file` takes, such as `revision` and `token`.
+
+        Raises:
+            InputError: if there is no such file, or it does not hold a valid config.
+        """
+        name = str(pretrained_model_name_or_path)
+        try:
+            path = cached_file(name, CONFIG_FILE, **kwargs)
+        except OSError as error:
+            raise InputError(f"{name} has no readable {CONFIG_FILE}: {str(error).splitlines()[0]}") from error
+        try:
+            values = json.loads(Path(path).read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise InputError(f"{name}/{CONFIG_FILE} is not valid JSON: {error}") from error
+        if not isinstance(values, dict):
+            raise InputError(f"{name}/{CONFIG_FILE} must hold one JSON object of settings")
+        return cls.from_dict(values, source=f"{name}/{CONFIG_FILE}")
+
+
+def _require(config: AdvBNConfig, name: str, holds: Any, wanted: str) -> None:
+    if not holds:
+        raise InputError(f"{name} must be {wanted}, got {getattr(config, name)!r}")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)

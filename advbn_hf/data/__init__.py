@@ -1,0 +1,1 @@
+"""Pictures in: data sets by Hub id, folder or "embedded", transforms, and the embedded benchmark."""

@@ -1,0 +1,154 @@
+"""Rows of a split, decoded and transformed, as the model's inputs; and what happens to pictures that cannot be."""
+
+import json
+import os
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset, Image, IterableDataset
+from PIL import Image as PILImage
+from PIL import UnidentifiedImageError
+
+from ..errors import InputError
+from .transforms import to_rgb
+
+Transform = Callable[[PILImage.Image], torch.Tensor]
+_DECODER = Image()
+
+
+class BadPictures:
+    """A log of the pictures that could not be decoded, one JSON line each, shared by data workers and processes.
+
+    Args:
+        path: The file to append to; a run that resumes goes on with its own.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+
+    def add(self, split: str | None, row: int, file: str | None, error: str) -> None:
+        """Notes one picture; a single O_APPEND write, so that lines of several writers do not mix."""
+        line = json.dumps({"split": split, "row": row, "file": file, "error": error}) + "\n"
+        handle = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        try:
+            os.write(handle, line.encode())
+        finally:
+            os.close(handle)
+
+    def summary(self) -> list[str]:
+        """Names each picture once, however often it was met: "train row 17 (cat/x.jpg)", in the order of the rows."""
+        if not self.path.exists():
+            return []
+        notes = [json.loads(line) for line in self.path.read_text().splitlines()]
+        places = sorted({(note["split"] or "", note["row"], note["file"]) for note in notes}, key=lambda p: p[:2])
+        return [f"{split} {_place(row, file)}".strip() for split, row, file in places]
+
+
+class Pictures(torch.utils.data.Dataset):
+    """A map-style split as the model's inputs: `{"pixel_values": float32 (C, H, W), "labels": int}`.
+
+    Args:
+        dataset: A split from `load_images`.
+        transform: `TrainingTransform` or `EvaluationTransform`.
+        bad_pictures: Where to note pictures that cannot be decoded; their `pixel_values` are None, and `collate` drops
+            them. None: they raise `InputError` with the row's index and file.
+    """
+
+    def __init__(self, dataset: Dataset, transform: Transform, bad_pictures: BadPictures | None = None):
+        self.dataset = dataset
+        self.read = _reader(dataset, transform, bad_pictures)
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return self.read(self.dataset[index], index)
+
+
+def stream_pictures(
+    dataset: IterableDataset, transform: Transform, bad_pictures: BadPictures | None = None
+) -> IterableDataset:
+    """`Pictures` for a streaming split; still a `datasets` stream, which shards, shuffles and resumes by itself.
+
+    Args:
+        dataset: A streaming split from `load_images`; shuffle it before this, while its rows are small.
+        transform: As in `Pictures`.
+        bad_pictures: As in `Pictures`; rows are numbered as each data worker reads them.
+
+    Returns:
+        The stream of rows as in `Pictures`.
+    """
+    read = _reader(dataset, transform, bad_pictures)
+    return dataset.map(read, with_indices=True, remove_columns=["image", "label"])
+
+
+def collate(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+    """Makes a batch of rows, without those that could not be decoded.
+
+    Args:
+        rows: Rows of `Pictures` or `stream_pictures`.
+
+    Returns:
+        "pixel_values", float32 (B, C, H, W), and "labels", int64 (B,).
+
+    Raises:
+        InputError: No row is left, or the transform gave the pictures different sizes.
+    """
+    rows = [row for row in rows if row["pixel_values"] is not None]
+    if not rows:
+        raise InputError("a whole batch of pictures cannot be decoded; mend or remove those that the log names")
+    shapes = sorted({tuple(row["pixel_values"].shape) for row in rows})
+    if len(shapes) > 1:
+        raise InputError(
+            f"pictures of one batch have different sizes, such as {shapes[0]} and {shapes[-1]}; "
+            "set a fixed size or do_center_crop in preprocessor_config.json"
+        )
+    return {
+        "pixel_values": torch.stack([row["pixel_values"] for row in rows]),
+        "labels": torch.tensor([row["labels"] for row in rows], dtype=torch.int64),
+    }
+
+
+def _reader(dataset: Dataset | IterableDataset, transform: Transform, bad_pictures: BadPictures | None) -> partial:
+    split = None if dataset.split is None else str(dataset.split)
+    return partial(_read, transform=transform, split=split, bad_pictures=bad_pictures)
+
+
+def _read(
+    row: dict[str, Any], index: int, transform: Transform, split: str | None, bad_pictures: BadPictures | None
+) -> dict[str, Any]:
+    file = (row["image"] or {}).get("path")
+    if row["label"] is None or row["label"] < 0:
+        raise InputError(f"{_place(index, file)}: has no label ({row['label']}); give it one or remove it")
+    label = int(row["label"])
+    try:
+        image = _decode(row["image"])
+    except (ConnectionError, TimeoutError, MemoryError):
+        raise  # the picture may well be fine
+    except Exception as error:  # damaged files raise more than a dozen types in PIL
+        reason = _reason(error)
+        if bad_pictures is None:
+            mend = "mend or remove it, or pass --skip_bad_images"
+            raise InputError(f"{_place(index, file)}: cannot be decoded: {reason}; {mend}") from error
+        bad_pictures.add(split, index, file, reason)
+        return {"pixel_values": None, "labels": label}
+    return {"pixel_values": transform(image), "labels": label}
+
+
+def _decode(value: dict[str, Any] | None) -> PILImage.Image:
+    if value is None:
+        raise ValueError("there is no picture")
+    return to_rgb(_DECODER.decode_example(value))
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, UnidentifiedImageError):  # its own text is only the file's name or a memory address
+        return "not a picture file"
+    return " ".join(str(error).split()).rstrip(".") or type(error).__name__
+
+
+def _place(row: int, file: str | None) -> str:
+    return f"row {row} ({file})" if file else f"row {row}"

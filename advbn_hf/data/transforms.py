@@ -1,0 +1,104 @@
+"""From a picture to the model's input, by the checkpoint's own image processor; needs PIL only, not torchvision."""
+
+import math
+
+import numpy as np
+import torch
+from PIL import ExifTags, Image, ImageOps
+from transformers import BaseImageProcessor
+
+from ..errors import InputError
+
+_SCALE = (0.08, 1.0)  # share of the picture's area that a crop keeps
+_RATIO = (3 / 4, 4 / 3)  # width : height of a crop
+
+
+class EvaluationTransform:
+    """The checkpoint's own image processor, unchanged. Also for training without random augmentation.
+
+    Args:
+        processor: The checkpoint's image processor.
+    """
+
+    def __init__(self, processor: BaseImageProcessor):
+        self.processor = processor
+
+    def __call__(self, image: Image.Image) -> torch.Tensor:
+        """Returns the model's input, float32 (C, H, W), for a picture of any mode and size."""
+        return self.processor(to_rgb(image), return_tensors="pt")["pixel_values"][0].float()
+
+
+class TrainingTransform:
+    """Random resized crop and horizontal flip, then all that the processor does besides resizing and cropping.
+
+    Random numbers come from torch's global generator, which data workers seed and `Trainer` restores on resuming.
+
+    Args:
+        processor: The checkpoint's image processor.
+
+    Raises:
+        InputError: The processor gives pictures no fixed size.
+    """
+
+    def __init__(self, processor: BaseImageProcessor):
+        self.processor = processor
+        self.height, self.width = _target_size(processor)
+
+    def __call__(self, image: Image.Image) -> torch.Tensor:
+        """Returns the model's input, float32 (C, height, width), for a picture of any mode and size."""
+        image = to_rgb(image)
+        # reducing_gap averages whole pixels first where a crop shrinks much: several times faster, nearly as exact.
+        image = image.resize(
+            (self.width, self.height), Image.Resampling.BILINEAR, random_crop_box(*image.size), reducing_gap=2
+        )
+        if torch.rand(()) < 0.5:
+            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        inputs = self.processor(image, do_resize=False, do_center_crop=False, return_tensors="pt")
+        return inputs["pixel_values"][0].float()
+
+
+def random_crop_box(width: int, height: int) -> tuple[int, int, int, int]:
+    """A random crop as torchvision's `RandomResizedCrop` defines it (Szegedy et al. 2015, section 6).
+
+    The area is uniform in 8 to 100 % of the picture's, the logarithm of the aspect ratio is uniform between 3:4 and
+    4:3. After ten crops that do not fit, it is the largest central one within these ratios.
+
+    Args:
+        width: Width of the picture in pixels.
+        height: Height of the picture in pixels.
+
+    Returns:
+        Left, upper, right and lower edge in pixels, right and lower exclusive.
+    """
+    for _ in range(10):
+        area = width * height * torch.empty(()).uniform_(*_SCALE).item()
+        ratio = math.exp(torch.empty(()).uniform_(*map(math.log, _RATIO)).item())
+        crop_width, crop_height = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < crop_width <= width and 0 < crop_height <= height:
+            left = torch.randint(width - crop_width + 1, ()).item()
+            upper = torch.randint(height - crop_height + 1, ()).item()
+            return left, upper, left + crop_width, upper + crop_height
+    crop_width, crop_height = min(width, round(height * _RATIO[1])), min(height, round(width / _RATIO[0]))
+    left, upper = (width - crop_width) // 2, (height - crop_height) // 2
+    return left, upper, left + crop_width, upper + crop_height
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """The picture upright (EXIF orientation applied), in mode RGB, 8 bits per channel."""
+    if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
+        image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I;16"):  # convert() would clip 16 bits to white instead of scaling them
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _target_size(processor: BaseImageProcessor) -> tuple[int, int]:
+    """Height and width of what the processor makes of a square picture: its size, crop and padding rules in one."""
+    outputs = [processor(Image.new("RGB", (side, side)), return_tensors="pt")["pixel_values"] for side in (64, 96)]
+    if outputs[0].ndim != 4 or outputs[0].shape != outputs[1].shape:
+        shapes = " and ".join(str(tuple(output.shape[1:])) for output in outputs)
+        raise InputError(
+            f"image processor {type(processor).__name__}: makes {shapes} of two pictures, not (C, H, W) of one size; "
+            "set do_resize and size in preprocessor_config.json"
+        )
+    return tuple(outputs[0].shape[-2:])

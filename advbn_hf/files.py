@@ -1,0 +1,54 @@
+"""Writing files and folders whole: under a temporary name first, then renamed into place."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+def write_whole(path: str | Path, content: str | bytes) -> None:
+    """Writes a file so that a reader sees the old content or the new, never a part.
+
+    Args:
+        path: the file; its folder must exist.
+        content: text (written as UTF-8) or bytes.
+    """
+    data = content.encode("utf-8") if isinstance(content, str) else content
+    with replacing(path) as temporary:
+        temporary.write_bytes(data)
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """Gives a temporary path beside `path` to write to, which takes its place when the block ends without an error."""
+    path = Path(path)
+    # The suffix stays last, since writers such as matplotlib read the format from it.
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def filling(folder: str | Path) -> Iterator[Path]:
+    """Gives an empty temporary folder whose files move into `folder` when the block ends without an error.
+
+    Every file arrives by a rename; files of `folder` that have no successor stay as they are.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=".partial-", dir=folder))
+    try:
+        yield temporary
+        for source in sorted(temporary.rglob("*")):
+            target = folder / source.relative_to(temporary)
+            if source.is_dir():
+                target.mkdir(exist_ok=True)
+            else:
+                source.replace(target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

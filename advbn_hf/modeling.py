@@ -1,0 +1,331 @@
+"""`AdvBNForImageClassification`: a Transformers classifier that is trained on the worst style of its own features."""
+
+import copy
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import BaseImageProcessor, PreTrainedConfig, PreTrainedModel
+from transformers.utils import ModelOutput, PushToHubMixin
+
+from .backbone import load_classifier
+from .config import AdvBNConfig
+from .errors import InputError
+from .files import filling
+from .norms import BRANCHES, Branch, plain_norms, split_norms, two_branch_norms, using_branch
+from .perturbation import ascend, assign_groups, group_means, initial_multipliers, leading_share, perturb
+from .probe import evaluating
+from .split import Recording, Split
+
+AUXILIARY_FOLDER = "auxiliary"
+_STRUCTURE = ("insert_after", "auxiliary_norms", "freeze_stem")
+
+
+@dataclass
+class AdvBNOutput(ModelOutput):
+    """What a forward pass gives; B images, K classes.
+
+    Args:
+        loss: scalar; in train mode the sum of both losses, in eval mode the cross entropy of the branch asked for.
+        logits: (B, K), of the branch asked for; of the clean branch in train mode.
+        auxiliary_logits: (B, K), in train mode those of the perturbed features; else with `branch="both"` only.
+        clean_loss: scalar, cross entropy of the clean branch; in train mode only.
+        adversarial_loss: scalar, cross entropy of the perturbed features in the auxiliary branch; in train mode only.
+        ascent_gain: scalar, by how much the ascent raised the mean loss that it climbs; where it was asked for.
+    """
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    auxiliary_logits: Tensor | None = None
+    clean_loss: Tensor | None = None
+    adversarial_loss: Tensor | None = None
+    ascent_gain: Tensor | None = None
+
+
+class AdvBNForImageClassification(nn.Module, PushToHubMixin):
+    """Wraps a Transformers image classifier for training with Adversarial Batch Normalization.
+
+    Use `from_backbone` on a plain classifier and `from_pretrained` on a checkpoint that this class wrote.
+
+    Args:
+        backbone: a classifier that takes `pixel_values` (B, C, H, W) and returns logits; it is changed in place.
+        config: where and how strongly to perturb.
+
+    Raises:
+        InputError: if the insertion module does not exist or has no usable feature map, or the model is no
+            single-label classifier.
+    """
+
+    accepts_loss_kwargs = False  # the loss is a mean over the batch: Trainer must divide it when it accumulates
+    main_input_name = "pixel_values"
+
+    def __init__(self, backbone: PreTrainedModel, config: AdvBNConfig) -> None:
+        super().__init__()
+        if getattr(backbone.config, "problem_type", None) not in (None, "single_label_classification"):
+            raise InputError(
+                f"config.problem_type is {backbone.config.problem_type}; only single_label_classification works"
+            )
+        self.split = Split(backbone, config.insert_after)
+        self.backbone = backbone
+        self._config = dataclasses.replace(config, insert_after=self.split.insert_after)
+        # The source of random starts only, so that an ascent leaves every other random number as it was.
+        self.generator = torch.Generator().manual_seed(torch.initial_seed())
+        if config.freeze_stem:
+            for module in self.split.stem_modules:
+                module.requires_grad_(False)
+        if config.auxiliary_norms:
+            split_norms(backbone, skip=self.split.stem_modules)
+        self.train(backbone.training)
+
+    @classmethod
+    def from_backbone(
+        cls, backbone: str | Path | PreTrainedModel, config: AdvBNConfig | None = None, **kwargs: Any
+    ) -> Self:
+        """Wraps a plain classifier.
+
+        Args:
+            backbone: Hub id or folder of a Transformers image classifier, or such a model, which is changed in place.
+            config: settings; `AdvBNConfig()` by default.
+            kwargs: for `AutoModelForImageClassification.from_pretrained`, where `backbone` is an id or folder.
+
+        Raises:
+            InputError: if the model cannot be loaded, has no classification head, or cannot be cut as asked.
+        """
+        if not isinstance(backbone, nn.Module):
+            backbone = load_classifier(backbone, **kwargs)
+        return cls(backbone, config or AdvBNConfig())
+
+    @classmethod
+    def from_branches(cls, clean: PreTrainedModel, auxiliary: PreTrainedModel, config: AdvBNConfig) -> Self:
+        """Joins two plain classifiers that differ in the norms of their tails only, as `export` gives them.
+
+        Args:
+            clean: the clean branch, which is changed in place.
+            auxiliary: the auxiliary branch.
+            config: settings.
+        """
+        model = cls(clean, config)
+        for path, norm in two_branch_norms(clean).items():
+            norm.auxiliary.load_state_dict(auxiliary.get_submodule(path).state_dict())
+        return model
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> Self:
+        """Loads both branches of a checkpoint that `save_pretrained` wrote, to go on training or to compare them.
+
+        Args:
+            pretrained_model_name_or_path: folder or Hub id.
+            kwargs: for `AutoModelForImageClassification.from_pretrained`, such as `revision`, `token` and `dtype`.
+
+        Raises:
+            InputError: if the checkpoint is missing or was not written by this class.
+        """
+        hub = {name: kwargs[name] for name in ("revision", "token", "cache_dir", "local_files_only") if name in kwargs}
+        config = AdvBNConfig.from_pretrained(pretrained_model_name_or_path, **hub)
+        clean = load_classifier(pretrained_model_name_or_path, **kwargs)
+        auxiliary = load_classifier(pretrained_model_name_or_path, subfolder=AUXILIARY_FOLDER, **kwargs)
+        return cls.from_branches(clean, auxiliary, config)
+
+    @property
+    def advbn_config(self) -> AdvBNConfig:
+        """The settings in force, with the insertion point found; may be replaced between steps."""
+        return self._config
+
+    @advbn_config.setter
+    def advbn_config(self, config: AdvBNConfig) -> None:
+        if config.insert_after == "auto":
+            config = dataclasses.replace(config, insert_after=self._config.insert_after)
+        for name in _STRUCTURE:
+            if getattr(config, name) != getattr(self._config, name):
+                raise InputError(f"{name} is built into the model; wrap the backbone anew to change it")
+        self._config = config
+
+    @property
+    def config(self) -> PreTrainedConfig:
+        """The backbone's own config."""
+        return self.backbone.config
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights lie."""
+        return self.backbone.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the weights."""
+        return self.backbone.dtype
+
+    def train(self, mode: bool = True) -> Self:
+        """Sets train or eval mode; a frozen stem stays in eval mode, so that its running statistics stay too."""
+        super().train(mode)
+        if self._config.freeze_stem:
+            for module in self.split.stem_modules:
+                module.eval()
+        return self
+
+    def forward(
+        self,
+        pixel_values: Tensor,
+        labels: Tensor | None = None,
+        branch: Branch | Literal["both"] = "clean",
+        smoothing: float = 0.0,
+        measure_ascent: bool = False,
+    ) -> AdvBNOutput:
+        """In train mode with labels: both losses of the method. Else: the logits of one branch, or of both.
+
+        Args:
+            pixel_values: (B, C, H, W).
+            labels: (B,) int64 in 0..K-1.
+            branch: "clean", "auxiliary", or "both" for the logits of both with the stem run once.
+            smoothing: label smoothing of every cross entropy, in 0..1.
+            measure_ascent: whether to tell by how much the ascent raised the loss, at the cost of two tail passes.
+
+        Returns:
+            An `AdvBNOutput`.
+        """
+        if self.training and labels is not None:
+            with torch.set_grad_enabled(torch.is_grad_enabled() and not self._config.freeze_stem):
+                recording = self.split.stem(pixel_values=pixel_values)
+            return self.training_output(recording, labels, smoothing, measure_ascent)
+        if branch == "both":
+            recording = self.split.stem(pixel_values=pixel_values)
+            logits, auxiliary_logits = (self.tail_logits(recording, None, name) for name in BRANCHES)
+        else:
+            auxiliary_logits = None
+            with using_branch(self.backbone, branch):
+                logits = self.backbone(pixel_values=pixel_values).logits
+        loss = None if labels is None else cross_entropy(logits, labels, smoothing)
+        return AdvBNOutput(loss=loss, logits=logits, auxiliary_logits=auxiliary_logits)
+
+    def training_output(
+        self, recording: Recording, labels: Tensor, smoothing: float = 0.0, measure_ascent: bool = False
+    ) -> AdvBNOutput:
+        """CE(tail_clean(f)) + CE(tail_auxiliary(f_adv)), section 3.2 of the paper.
+
+        Args:
+            recording: what the stem gave.
+            labels: (B,) int64.
+            smoothing: label smoothing, in 0..1.
+            measure_ascent: see `forward`.
+        """
+        adversarial, gain = self.perturb(recording, labels, smoothing, measure_ascent)
+        auxiliary_logits = self.tail_logits(recording, adversarial, "auxiliary")
+        logits = self.tail_logits(recording, None, "clean")
+        clean_loss = cross_entropy(logits, labels, smoothing)
+        adversarial_loss = cross_entropy(auxiliary_logits, labels, smoothing)
+        return AdvBNOutput(
+            loss=clean_loss + adversarial_loss,
+            logits=logits,
+            auxiliary_logits=auxiliary_logits,
+            clean_loss=clean_loss,
+            adversarial_loss=adversarial_loss,
+            ascent_gain=gain,
+        )
+
+    def perturb(
+        self, recording: Recording, labels: Tensor, smoothing: float = 0.0, measure_ascent: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
+        """Finds the multipliers that raise the loss and applies them.
+
+        Args:
+            recording: what the stem gave, with features (B, C, H, W) or (B, N, C).
+            labels: (B,) int64.
+            smoothing: label smoothing of the loss that is climbed, in 0..1.
+            measure_ascent: see `forward`.
+
+        Returns:
+            The perturbed features, like the features, and how much mean loss the ascent added, where it was asked for.
+        """
+        features, config, rectify = recording.features, self._config, self.split.rectified
+        num_groups = self._num_groups(len(features))
+        groups = assign_groups(len(features), num_groups, features.device)
+        means = group_means(features, groups, num_groups)
+        attacked = leading_share(groups, num_groups, config.attack_fraction) if config.attack_fraction < 1 else None
+        seen = recording if attacked is None else recording.rows(attacked)
+        seen_groups, seen_labels = (groups, labels) if attacked is None else (groups[attacked], labels[attacked])
+
+        def loss_of(multipliers: Tensor) -> Tensor:
+            perturbed = perturb(seen.features.detach(), means.detach(), multipliers, seen_groups, rectify)
+            # The sum, since a sign step needs no scale, and a mean's gradients can vanish in half precision.
+            return cross_entropy(self.tail_logits(seen, perturbed, "auxiliary"), seen_labels, smoothing, "sum")
+
+        start = self._starting_multipliers(num_groups, means.shape[1]).to(features.device, non_blocking=True)
+        with evaluating(self.backbone):
+            multipliers = ascend(
+                loss_of, start, epsilon=config.epsilon, step_size=config.step_size, num_steps=config.num_steps
+            )
+            # Not under no_grad: autocast would keep the weights that it casts here, and the loss lose its gradient.
+            gain = (loss_of(multipliers) - loss_of(start)).detach() / len(seen_labels) if measure_ascent else None
+        return perturb(features, means, multipliers, groups, rectify), gain
+
+    def tail_logits(self, recording: Recording, features: Tensor | None, branch: Branch) -> Tensor:
+        """Logits (B, K) of one branch's tail on given features, or on the recorded ones."""
+        with using_branch(self.backbone, branch):
+            return self.split.tail(recording, features).logits
+
+    def export(self, branch: Branch = "clean") -> PreTrainedModel:
+        """A plain Transformers model of the backbone's own class, independent of this one, in eval mode.
+
+        Args:
+            branch: "clean" or "auxiliary".
+        """
+        with plain_norms(self.backbone, branch):
+            model = copy.deepcopy(self.backbone)
+        return model.eval().requires_grad_(True)
+
+    def save_pretrained(
+        self,
+        save_directory: str | Path,
+        processor: BaseImageProcessor | None = None,
+        is_main_process: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        """Writes an ordinary Transformers checkpoint of the clean branch, `auxiliary/` with the other, and the config.
+
+        Args:
+            save_directory: folder; it is made if need be, and every file in it arrives whole.
+            processor: image processor to write beside both branches.
+            is_main_process: whether this process writes.
+            kwargs: for the backbone's own `save_pretrained`.
+        """
+        if not is_main_process:
+            return
+        with filling(save_directory) as folder:
+            for branch, branch_folder in zip(BRANCHES, (folder, folder / AUXILIARY_FOLDER), strict=True):
+                with plain_norms(self.backbone, branch):
+                    self.backbone.save_pretrained(branch_folder, **kwargs)
+                if processor is not None:
+                    processor.save_pretrained(branch_folder)
+            self._config.save_pretrained(folder)
+
+    def _num_groups(self, batch_size: int) -> int:
+        """Groups of this process's batch; a batch shorter than the others may have fewer than asked for."""
+        wanted = self._config.num_perturbations
+        if wanted == "per_sample":
+            return batch_size
+        return min(max(wanted // _world()[1], 1), batch_size)
+
+    def _starting_multipliers(self, num_groups: int, num_channels: int) -> Tensor:
+        """Each process draws for all of them and takes its own part: the same numbers on any number of processes."""
+        if not self._config.random_start:
+            return initial_multipliers(num_groups, num_channels, self._config.epsilon)
+        rank, world = _world()
+        everyone = initial_multipliers(world * num_groups, num_channels, self._config.epsilon, self.generator)
+        return everyone[:, rank * num_groups : (rank + 1) * num_groups]
+
+
+def cross_entropy(logits: Tensor, labels: Tensor, smoothing: float, reduction: str = "mean") -> Tensor:
+    """Cross entropy in float32 of logits (B, K) and labels (B,), with label smoothing in 0..1."""
+    return F.cross_entropy(logits.float(), labels, label_smoothing=smoothing, reduction=reduction)
+
+
+def _world() -> tuple[int, int]:
+    """This process's rank and the number of processes."""
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_rank(), dist.get_world_size()
+    return 0, 1

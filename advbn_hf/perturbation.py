@@ -1,0 +1,139 @@
+"""The perturbation of AdvBN as functions of tensors (Shu et al., NeurIPS 2021, section 3).
+
+Shapes used below: B images, C channels, G groups of images. Features are (B, C, H, W) or tokens (B, N, C). A group is
+a contiguous part of the batch that has one perturbation. Multipliers are (2, G, C): those of the mean, then those of
+the deviation. Statistics and multipliers are float32 whatever the features are.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+MEAN, DEVIATION = 0, 1
+
+
+def assign_groups(batch_size: int, num_groups: int, device: torch.device | str | None = None) -> Tensor:
+    """Cuts a batch into contiguous groups whose sizes differ by one at most.
+
+    Args:
+        batch_size: B.
+        num_groups: G, at most B.
+        device: where the result shall lie.
+
+    Returns:
+        (B,) int64, the group of each sample in 0..G-1, ascending.
+    """
+    return torch.arange(batch_size, device=device) * num_groups // batch_size
+
+
+def leading_share(groups: Tensor, num_groups: int, fraction: float) -> Tensor:
+    """Indices of the first `fraction` of each group's samples, at least one of each.
+
+    Args:
+        groups: (B,) as from `assign_groups`.
+        num_groups: G.
+        fraction: above 0, at most 1.
+
+    Returns:
+        (K,) int64, ascending.
+    """
+    sizes = torch.bincount(groups, minlength=num_groups)
+    position = torch.arange(len(groups), device=groups.device) - (sizes.cumsum(0) - sizes)[groups]
+    # The slack keeps 0.1 * 30 = 3.0000000000000004 from being four samples.
+    return torch.nonzero(position < torch.ceil(sizes * fraction - 1e-6)[groups]).flatten()
+
+
+def group_means(features: Tensor, groups: Tensor, num_groups: int) -> Tensor:
+    """Mean of each channel over the pixels (or tokens) and the images of a group.
+
+    Args:
+        features: (B, C, H, W) or (B, N, C).
+        groups: (B,) as from `assign_groups`.
+        num_groups: G.
+
+    Returns:
+        (G, C) float32.
+    """
+    means = features.mean(dim=(2, 3) if features.ndim == 4 else 1, dtype=torch.float32)
+    if num_groups == len(means):
+        return means
+    membership = torch.nn.functional.one_hot(groups, num_groups).to(means.dtype)
+    # A product instead of index_add_, whose order of additions is not fixed on a GPU.
+    with torch.autocast(features.device.type, enabled=False):
+        return (membership / membership.sum(dim=0)).T @ means
+
+
+def perturb(features: Tensor, means: Tensor, multipliers: Tensor, groups: Tensor, rectify: bool) -> Tensor:
+    """Rescales mean and deviation of each channel: `activation((f - mu) * s + mu * m)`, section 3.1 of the paper.
+
+    Computed as `f * s + mu * (m - s)`, which is exactly `f` where both multipliers are 1.
+
+    Args:
+        features: (B, C, H, W) or (B, N, C).
+        means: (G, C).
+        multipliers: (2, G, C).
+        groups: (B,).
+        rectify: whether the activation is a ReLU, for features that are rectified already, or the identity.
+
+    Returns:
+        like `features`, in their dtype.
+    """
+    deviation = multipliers[DEVIATION]
+    shift = means * (multipliers[MEAN] - deviation)
+    perturbed = features * _per_channel(deviation[groups], features) + _per_channel(shift[groups], features)
+    perturbed = perturbed.to(features.dtype)
+    # Not relu, whose gradient at 0 is 0: where both multipliers are 1, rectified features would pull at nothing.
+    return perturbed.clamp(min=0) if rectify else perturbed
+
+
+def initial_multipliers(
+    num_groups: int, num_channels: int, epsilon: float, generator: torch.Generator | None = None
+) -> Tensor:
+    """Multipliers of 1, or with a generator uniform in [1 - epsilon, 1 + epsilon].
+
+    Drawn group by group, so that drawing for G groups and then for G' more gives what drawing for G + G' gives.
+
+    Args:
+        num_groups: G.
+        num_channels: C.
+        epsilon: half the width of the box.
+        generator: source of the random start, on the CPU.
+
+    Returns:
+        (2, G, C) float32 on the CPU.
+    """
+    if generator is None:
+        return torch.ones(2, num_groups, num_channels)
+    uniform = torch.rand(num_groups, 2, num_channels, generator=generator).transpose(0, 1)
+    return 1 + epsilon * (2 * uniform - 1)
+
+
+def ascend(
+    loss_of: Callable[[Tensor], Tensor], multipliers: Tensor, *, epsilon: float, step_size: float, num_steps: int
+) -> Tensor:
+    """Projected sign ascent of a loss over the multipliers (section 3.2; the sign steps are those of PGD).
+
+    Only the multipliers are differentiated: no other tensor receives a gradient.
+
+    Args:
+        loss_of: maps multipliers (2, G, C) to the loss to climb, a scalar.
+        multipliers: (2, G, C), where to start.
+        epsilon: half the width of the box around 1 that the multipliers stay in.
+        step_size: length of a step.
+        num_steps: number of steps.
+
+    Returns:
+        (2, G, C), detached.
+    """
+    for _ in range(num_steps):
+        with torch.enable_grad():
+            multipliers = multipliers.detach().requires_grad_()
+            (gradient,) = torch.autograd.grad(loss_of(multipliers), multipliers)
+        multipliers = torch.clamp(multipliers.detach() + step_size * gradient.sign(), 1 - epsilon, 1 + epsilon)
+    return multipliers.detach()
+
+
+def _per_channel(values: Tensor, features: Tensor) -> Tensor:
+    """(B, C) values made broadcastable over features."""
+    return values[:, :, None, None] if features.ndim == 4 else values[:, None, :]

@@ -1,0 +1,1 @@
+"""Measuring robustness: shifts, evaluation, results, tables and plots."""

@@ -1,0 +1,257 @@
+"""`AdvBNTrainer` and its arguments: what a `transformers.Trainer` needs to know about two branches."""
+
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import EvalPrediction, Trainer, TrainingArguments
+from transformers.trainer_utils import EvalLoopOutput
+from transformers.utils import logging
+
+from .errors import InputError
+from .files import write_whole
+from .modeling import AdvBNForImageClassification
+from .norms import BRANCHES
+
+logger = logging.get_logger(__name__)
+
+ARGUMENTS_FILE = "training_args.json"
+
+
+@dataclass
+class AdvBNTrainingArguments(TrainingArguments):
+    """`transformers.TrainingArguments` and what the published recipe needs besides.
+
+    Args:
+        lr_decay_epochs: multiply the learning rate by 0.1 every so many epochs, instead of `lr_scheduler_type`.
+        decay_norms_and_biases: let `weight_decay` act on norms and biases too, as the published recipe does; the Trainer
+            leaves most of them out.
+    """
+
+    lr_decay_epochs: float | None = field(
+        default=None,
+        metadata={"help": "Multiply the learning rate by 0.1 every so many epochs, instead of lr_scheduler_type."},
+    )
+    decay_norms_and_biases: bool = field(
+        default=False, metadata={"help": "Let weight_decay act on norms and biases too, as in the published recipe."}
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.lr_decay_epochs is not None and self.lr_decay_epochs <= 0:
+            raise InputError(f"lr_decay_epochs must be above 0, got {self.lr_decay_epochs}")
+        if self.batch_eval_metrics:
+            raise InputError(
+                "batch_eval_metrics must be false: metrics are computed for each branch from all predictions"
+            )
+
+
+def accuracy(prediction: EvalPrediction) -> dict[str, float]:
+    """Share of samples whose largest logit is the label's; the default `compute_metrics`."""
+    return {"accuracy": float((prediction.predictions.argmax(axis=-1) == prediction.label_ids).mean())}
+
+
+class AdvBNTrainer(Trainer):
+    """Trains an `AdvBNForImageClassification` with everything that `transformers.Trainer` offers.
+
+    It logs `clean_loss`, `adversarial_loss`, `clean_accuracy`, `auxiliary_accuracy` and `ascent_gain` beside `loss`, and
+    evaluates both branches: `compute_metrics` (default: accuracy) is called with the logits of each, and its results come
+    back as `eval_clean_accuracy` and `eval_auxiliary_accuracy`; `eval_loss` and `predict().predictions` are the clean
+    branch's. Every checkpoint is an ordinary Transformers checkpoint with the auxiliary branch beside it.
+
+    Args:
+        model: the model to train.
+        compute_metrics: takes an `EvalPrediction` with logits (N, K) and labels (N,).
+        preprocess_logits_for_metrics: takes logits (B, K) and labels (B,), for each branch.
+        kwargs: as for `transformers.Trainer`.
+
+    Raises:
+        InputError: if the number of perturbations does not fit the batch size and the number of processes.
+    """
+
+    loss_is_scaled_for_ga = False
+
+    def __init__(
+        self,
+        model: AdvBNForImageClassification,
+        args: AdvBNTrainingArguments | None = None,
+        *,
+        compute_metrics: Callable[[EvalPrediction], dict[str, float]] | None = None,
+        preprocess_logits_for_metrics: Callable[[Tensor, Tensor], Tensor] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if args is None:
+            args = AdvBNTrainingArguments()
+        _check_perturbations(model, args)
+        if preprocess_logits_for_metrics is not None:
+            kwargs["preprocess_logits_for_metrics"] = lambda branches, labels: tuple(
+                preprocess_logits_for_metrics(logits, labels) for logits in branches
+            )
+        super().__init__(model, args, compute_metrics=compute_metrics or accuracy, **kwargs)
+        self._sums: dict[str, Tensor | float] = defaultdict(float)
+        self._counts: dict[str, int] = defaultdict(int)
+        self._seeded_step: int | None = None
+
+    def create_scheduler(
+        self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
+    ) -> torch.optim.lr_scheduler.LRScheduler:
+        """The scheduler of `lr_scheduler_type`, or steps of x0.1 every `lr_decay_epochs`."""
+        if self.args.lr_decay_epochs is None or self.lr_scheduler is not None:
+            return super().create_scheduler(num_training_steps, optimizer)
+        steps_per_epoch = num_training_steps / self.args.num_train_epochs
+        every = max(round(self.args.lr_decay_epochs * steps_per_epoch), 1)
+        self.lr_scheduler = torch.optim.lr_scheduler.StepLR(optimizer or self.optimizer, step_size=every, gamma=0.1)
+        self._created_lr_scheduler = True
+        return self.lr_scheduler
+
+    def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
+        """Parameters that weight decay acts on."""
+        if self.args.decay_norms_and_biases:
+            return [name for name, _ in model.named_parameters()]
+        return super().get_decay_parameter_names(model)
+
+    def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
+        """One forward and backward pass; random starts depend on the seed and the step alone, so resuming is exact."""
+        if self._seeded_step != self.state.global_step:
+            self._seeded_step = self.state.global_step
+            seed = np.random.SeedSequence([self.args.seed, self.state.global_step]).generate_state(1, np.uint64)[0]
+            self._unwrapped.generator.manual_seed(int(seed))
+        return super().training_step(model, inputs, num_items_in_batch)
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
+    ) -> Tensor | tuple[Tensor, Any]:
+        """The method's loss in training; the clean branch's, with the logits of both branches, in evaluation."""
+        smoothing = self.args.label_smoothing_factor
+        if not model.training:
+            output = model(**inputs, branch="both", smoothing=smoothing)
+            # Trainer takes all but the loss for predictions.
+            kept = {"loss": output.loss, "logits": output.logits, "auxiliary_logits": output.auxiliary_logits}
+            return (output.loss, kept) if return_outputs else output.loss
+        output = model(**inputs, smoothing=smoothing, measure_ascent=self._will_log())
+        self._note(output, inputs["labels"])
+        return (output.loss, output) if return_outputs else output.loss
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Adds the means since the last log of what the method gives beside its loss."""
+        if "loss" in logs and self._counts:
+            for name, total in self._sums.items():
+                mean = self.accelerator.gather(total / self._counts[name]).mean()
+                logs[name] = round(mean.item(), 6)
+            self._sums.clear()
+            self._counts.clear()
+        super().log(logs, start_time)
+
+    def evaluation_loop(
+        self,
+        dataloader: Any,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:
+        """Runs the stem once and both tails, and calls `compute_metrics` for each branch."""
+        compute_metrics = self.compute_metrics
+
+        def compute_for_branches(prediction: EvalPrediction) -> dict[str, float]:
+            metrics = {}
+            for branch, logits in zip(BRANCHES, prediction.predictions, strict=True):
+                of_branch = EvalPrediction(
+                    logits, prediction.label_ids, inputs=prediction.inputs, losses=prediction.losses
+                )
+                metrics |= {f"{branch}_{name}": value for name, value in compute_metrics(of_branch).items()}
+            return metrics
+
+        self.compute_metrics = compute_for_branches
+        try:
+            output = super().evaluation_loop(
+                dataloader, description, bool(prediction_loss_only), ignore_keys, metric_key_prefix
+            )
+        finally:
+            self.compute_metrics = compute_metrics
+        if isinstance(output.predictions, tuple):
+            output = output._replace(predictions=output.predictions[0])
+        return output
+
+    def prediction_step(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        prediction_loss_only: bool,
+        ignore_keys: list[str] | None = None,
+    ) -> tuple[Tensor | None, Any, Tensor | None]:
+        """As `Trainer.prediction_step`, with the logits of both branches, with labels or without."""
+        if "labels" in inputs:
+            return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
+        with torch.no_grad():
+            output = model(**self._prepare_inputs(inputs), branch="both")
+        return None, (output.logits, output.auxiliary_logits), None
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """Leaves README.md alone: the card is written from measured results by `advbn_hf.card`."""
+
+    @property
+    def _unwrapped(self) -> AdvBNForImageClassification:
+        return self.accelerator.unwrap_model(self.model)
+
+    def _will_log(self) -> bool:
+        """Whether the running step is one that the Trainer logs: the ascent is measured in these alone."""
+        step = self.state.global_step + 1
+        return self.state.logging_steps > 0 and step % self.state.logging_steps == 0
+
+    def _note(self, output: Any, labels: Tensor) -> None:
+        """Adds up what the next log shows, on the device."""
+        noted = {
+            "clean_loss": output.clean_loss,
+            "adversarial_loss": output.adversarial_loss,
+            "clean_accuracy": _accuracy_of(output.logits, labels),
+            "auxiliary_accuracy": _accuracy_of(output.auxiliary_logits, labels),
+            "ascent_gain": output.ascent_gain,
+        }
+        for name, value in noted.items():
+            if value is not None:
+                self._sums[name] = self._sums[name] + value.detach()
+                self._counts[name] += 1
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
+        """Writes a Contract checkpoint. `training_args.bin` is left out: it is a pickle that holds the Hub token."""
+        folder = Path(output_dir or self.args.output_dir)
+        logger.info(f"Saving model checkpoint to {folder}")
+        self._unwrapped.save_pretrained(folder, processor=self.processing_class)
+        write_whole(folder / ARGUMENTS_FILE, self.args.to_json_string())
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        logger.info(f"Loading model from {resume_from_checkpoint}")
+        unwrapped = self.accelerator.unwrap_model(model or self.model)
+        saved = type(unwrapped).from_pretrained(resume_from_checkpoint, local_files_only=True)
+        unwrapped.load_state_dict(saved.state_dict())
+
+    def _load_best_model(self) -> None:
+        logger.info(f"Loading best model from {self.state.best_model_checkpoint} (score: {self.state.best_metric})")
+        self._load_from_checkpoint(self.state.best_model_checkpoint)
+
+
+def _accuracy_of(logits: Tensor | None, labels: Tensor) -> Tensor | None:
+    return None if logits is None else (logits.argmax(dim=-1) == labels).float().mean()
+
+
+def _check_perturbations(model: AdvBNForImageClassification, args: TrainingArguments) -> None:
+    wanted = model.advbn_config.num_perturbations
+    if wanted == "per_sample":
+        return
+    if args.world_size > 1 and wanted % args.world_size and wanted > args.world_size:
+        raise InputError(
+            f"num_perturbations ({wanted}) must be a multiple of the number of processes ({args.world_size})"
+        )
+    batch = args.train_batch_size * args.world_size
+    if wanted > batch:
+        raise InputError(f"num_perturbations ({wanted}) must not exceed the {batch} pictures of a forward pass")

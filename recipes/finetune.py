@@ -1,0 +1,239 @@
+"""Fine-tunes an image classifier with AdvBN, measures what that gained, and writes checkpoint, results and model card.
+
+accelerate launch recipes/finetune.py                                  the quickstart: no download, minutes on a CPU
+accelerate launch recipes/finetune.py CONFIG.yaml [--option value ...]
+accelerate launch recipes/finetune.py --model_name_or_path ID --dataset_name ID --output_dir DIR [--option value ...]
+"""
+
+import copy
+import dataclasses
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from datasets import Dataset, IterableDataset
+from transformers import BaseImageProcessor, PreTrainedModel, Trainer, TrainingArguments, set_seed
+from transformers.trainer_utils import get_last_checkpoint
+
+from advbn_hf import AdvBNConfig, AdvBNForImageClassification, AdvBNTrainer, AdvBNTrainingArguments, InputError
+from advbn_hf.backbone import load_classifier, load_classifier_for, load_processor, new_classifier
+from advbn_hf.baseline import PlainForImageClassification
+from advbn_hf.cli import parse, run, use_all_cores
+from advbn_hf.data.embedded import STYLES
+from advbn_hf.data.pictures import BadPictures, Pictures, collate, stream_pictures
+from advbn_hf.data.sources import check_labels, class_names, load_images
+from advbn_hf.data.transforms import EvaluationTransform, TrainingTransform
+from advbn_hf.robustness.evaluation import measure_accuracy
+from advbn_hf.robustness.plots import plot_gain, plot_samples, plot_training
+from advbn_hf.robustness.report import comparison_table, to_text
+from advbn_hf.robustness.results import Record, write_results
+
+QUICKSTART = Path(__file__).parent / "configs" / "quickstart.yaml"
+# Inversion is left out of the mean: it is a shift of another kind than style, light and quality.
+MEAN_OVER = ("filters", "corruptions", "stylized", "sketch")
+
+
+@dataclass
+class ModelArguments:
+    """Which model to fine-tune."""
+
+    model_name_or_path: str | None = field(default=None, metadata={"help": "Hub id or folder of the classifier."})
+    model_revision: str = field(default="main", metadata={"help": "Branch, tag or commit of the classifier."})
+    ignore_mismatched_sizes: bool = field(
+        default=False, metadata={"help": "Make a new head where the data set has another number of classes."}
+    )
+    backbone_config: str | None = field(
+        default=None,
+        metadata={"help": "Instead of model_name_or_path: config (JSON, with model_type) of a model to train first."},
+    )
+    base_epochs: float = field(default=8, metadata={"help": "Epochs of that first training."})
+    base_learning_rate: float = field(default=3e-3, metadata={"help": "Highest learning rate of that first training."})
+    baseline: bool = field(default=False, metadata={"help": "Also fine-tune plainly, to compare."})
+
+
+@dataclass
+class DataArguments:
+    """Which pictures to use."""
+
+    dataset_name: str | None = field(
+        default=None, metadata={"help": 'Hub id or folder of the data set, or "embedded" for the embedded benchmark.'}
+    )
+    dataset_config_name: str | None = field(default=None, metadata={"help": "Configuration of the data set."})
+    dataset_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the data set."})
+    train_split: str = field(default="train", metadata={"help": "Split to train on."})
+    eval_split: str = field(default="validation", metadata={"help": "Split to evaluate on."})
+    image_column: str | None = field(default=None, metadata={"help": "Column of the pictures; found by its type."})
+    label_column: str | None = field(default=None, metadata={"help": "Column of the labels; found by its type."})
+    streaming: bool = field(default=False, metadata={"help": "Read the training split as it is needed."})
+    augment: bool = field(default=True, metadata={"help": "Train on random resized crops and flips."})
+    skip_bad_images: bool = field(
+        default=False, metadata={"help": "Leave out pictures that cannot be decoded, and name them at the end."}
+    )
+
+
+def main() -> None:
+    """Checks everything that can be checked, then trains, measures and reports."""
+    model_args, data_args, advbn_config, args = parse(
+        (ModelArguments, DataArguments, AdvBNConfig, AdvBNTrainingArguments), default_file=QUICKSTART
+    )
+    use_all_cores()
+    set_seed(args.seed)
+    check_arguments(model_args, data_args, args)
+    train_set = load_split(data_args, data_args.train_split, data_args.streaming)
+    eval_set = load_split(data_args, data_args.eval_split)
+    base, processor = get_base(model_args, train_set, eval_set)
+    # Wrapping a copy checks the insertion point and the number of perturbations before any work starts.
+    AdvBNTrainer(AdvBNForImageClassification.from_backbone(copy.deepcopy(base), advbn_config), args)
+
+    output_dir = Path(args.output_dir)
+    bad_pictures = BadPictures(output_dir / "bad_pictures.jsonl") if data_args.skip_bad_images else None
+    for_evaluation = partial(Pictures, transform=EvaluationTransform(processor), bad_pictures=bad_pictures)
+    transform = TrainingTransform(processor) if data_args.augment else EvaluationTransform(processor)
+    train_pictures = (stream_pictures if data_args.streaming else Pictures)(train_set, transform, bad_pictures)
+    train = partial(
+        AdvBNTrainer,
+        data_collator=collate,
+        train_dataset=train_pictures,
+        eval_dataset=for_evaluation(eval_set),
+        processing_class=processor,
+    )
+
+    models: dict[str, PreTrainedModel | AdvBNForImageClassification] = {}
+    if model_args.backbone_config is not None:
+        base = train_base(base, processor, train_pictures, model_args, args)
+    models["base"] = base
+    if model_args.baseline:
+        models["baseline"] = train_baseline(base, advbn_config, args, train)
+    trainer = train(AdvBNForImageClassification.from_backbone(copy.deepcopy(base), advbn_config), args)
+    trainer.train(resume_from_checkpoint=last_checkpoint(args))
+    trainer.save_model()
+    models["advbn"] = trainer.model
+
+    records = []
+    sets = evaluation_sets(data_args, eval_set)
+    for set_name, rows in sets.items():
+        for model_name, model in models.items():
+            records += measure_accuracy(
+                model,
+                for_evaluation(rows),
+                model_name=model_name,
+                set_name=set_name,
+                accelerator=trainer.accelerator,
+                batch_size=args.per_device_eval_batch_size,
+                num_workers=args.dataloader_num_workers,
+            )
+    if trainer.is_world_process_zero():
+        report(records, sets, trainer, model_args, data_args)
+        for place in bad_pictures.summary() if bad_pictures else []:
+            print(f"left out, since it cannot be decoded: {place}")
+    if args.push_to_hub:
+        trainer.push_to_hub()
+
+
+def check_arguments(model_args: ModelArguments, data_args: DataArguments, args: AdvBNTrainingArguments) -> None:
+    """Stops on options that contradict each other, or that would write over another run."""
+    if (model_args.model_name_or_path is None) == (model_args.backbone_config is None):
+        raise InputError("model_name_or_path: give a Hub id or folder, or run without options for the quickstart")
+    if data_args.dataset_name is None:
+        raise InputError('dataset_name: give a Hub id or folder, or "embedded"')
+    if data_args.streaming and args.max_steps <= 0:
+        raise InputError("max_steps: a stream has no length; say for how many steps to train")
+    if args.resume_from_checkpoint not in (None, "last") and not Path(args.resume_from_checkpoint).is_dir():
+        raise InputError(f'resume_from_checkpoint: there is no folder {args.resume_from_checkpoint}; give one, or "last"')
+    folder = Path(args.output_dir)
+    if folder.exists() and not args.resume_from_checkpoint and (folder.is_file() or any(folder.iterdir())):
+        raise InputError(
+            f"output_dir: {folder} holds another run; choose another folder, remove it, "
+            "or go on with that run by --resume_from_checkpoint last"
+        )
+
+
+def load_split(data_args: DataArguments, split: str, streaming: bool = False) -> Dataset | IterableDataset:
+    """One split of the data set, with the columns "image" and "label"."""
+    return load_images(
+        data_args.dataset_name,
+        split,
+        config=data_args.dataset_config_name,
+        revision=data_args.dataset_revision,
+        streaming=streaming,
+        image_column=data_args.image_column,
+        label_column=data_args.label_column,
+    )
+
+
+def evaluation_sets(data_args: DataArguments, eval_set: Dataset) -> dict[str, Dataset]:
+    """What to report on: every style of the embedded benchmark's test split, else the evaluation split."""
+    if data_args.dataset_name != "embedded":
+        return {"clean": eval_set}
+    return {style: load_images("embedded", "test", config=style) for style in STYLES}
+
+
+def get_base(
+    model_args: ModelArguments, train_set: Dataset | IterableDataset, eval_set: Dataset
+) -> tuple[PreTrainedModel, BaseImageProcessor]:
+    """The classifier to start from, for the data set's classes, and its image processor."""
+    names = class_names(train_set)
+    if names != class_names(eval_set):
+        raise InputError("eval_split: its classes are not those of train_split; choose splits of one data set")
+    if model_args.backbone_config is not None:
+        model, processor = new_classifier(model_args.backbone_config, names)
+    else:
+        name, revision = model_args.model_name_or_path, model_args.model_revision
+        model = load_classifier_for(names, name, new_head=model_args.ignore_mismatched_sizes, revision=revision)
+        processor = load_processor(name, revision=revision)
+    for rows in (train_set, eval_set):
+        check_labels(rows, model.config.num_labels)
+    return model, processor
+
+
+def last_checkpoint(args: AdvBNTrainingArguments) -> str | None:
+    """The checkpoint to go on from: the one named, or the output folder's last; None to start anew."""
+    if args.resume_from_checkpoint == "last":
+        return get_last_checkpoint(args.output_dir) if Path(args.output_dir).is_dir() else None
+    return args.resume_from_checkpoint
+
+
+def train_base(
+    model: PreTrainedModel,
+    processor: BaseImageProcessor,
+    pictures: Pictures,
+    model_args: ModelArguments,
+    args: AdvBNTrainingArguments,
+) -> PreTrainedModel:
+    """Trains all of a new model on clean pictures, unless the run that is gone on with has done so."""
+    folder = Path(args.output_dir) / "base"
+    if not (folder / "preprocessor_config.json").exists():
+        base_args = TrainingArguments(
+            output_dir=str(folder),
+            num_train_epochs=model_args.base_epochs,
+            learning_rate=model_args.base_learning_rate,
+            lr_scheduler_type="cosine",
+            warmup_steps=0.3,  # a rise over 30 % of the steps, as OneCycle has
+            per_device_train_batch_size=args.per_device_train_batch_size,
+            dataloader_num_workers=args.dataloader_num_workers,
+            seed=args.seed,
+            bf16=args.bf16,
+            use_cpu=args.use_cpu,
+            logging_steps=args.logging_steps,
+            save_strategy="no",
+            report_to=args.report_to,
+        )
+        Trainer(model, base_args, train_dataset=pictures, data_collator=collate).train()
+        model.save_pretrained(folder)
+        processor.save_pretrained(folder)
+    return load_classifier(folder)
+
+
+def train_baseline(
+    base: PreTrainedModel, config: AdvBNConfig, args: AdvBNTrainingArguments, train: partial
+) -> PreTrainedModel:
+    """Fine-tunes the same tail plainly, with the same steps, batches and seeds."""
+    args = copy.copy(args)
+    args.output_dir = str(Path(args.output_dir) / "baseline")
+    args.resume_from_checkpoint = "last" if args.resume_from_checkpoint else None
+    if not (Path(args.output_dir) / "advbn_config.json").exists():
+        config = dataclasses.replace(config, auxiliary_norms=False)
+        trainer = train(PlainForImageClassification.from_backbone(copy.deepcopy(base), config), args)
+        trainer.train(resume_from_checkpoint=last_checkpoint(args))
+        trainer.save_model()
+    return load_classifier(args.output_dir)

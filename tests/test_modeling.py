@@ -1,0 +1,244 @@
+"""`AdvBNForImageClassification`: the losses, what the ascent leaves alone, branches, saving and exporting."""
+
+import dataclasses
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+import torch.nn.functional as F
+from builders import models_equal, pictures_and_labels, tiny_convnext, tiny_resnet, tiny_vit
+from transformers import AutoModelForImageClassification, ViTImageProcessorPil
+
+from advbn_hf import AdvBNConfig, AdvBNForImageClassification, InputError
+from advbn_hf.baseline import PlainForImageClassification
+from advbn_hf.norms import two_branch_norms
+from advbn_hf.perturbation import initial_multipliers
+
+MODELS = {"resnet": tiny_resnet, "convnext": tiny_convnext, "vit": tiny_vit}
+SETTINGS = {
+    "recommended": AdvBNConfig(),
+    "published": AdvBNConfig.paper(),
+    "quarter": dataclasses.replace(AdvBNConfig.paper(), num_perturbations=2, attack_fraction=0.25),
+    "shared_norms": AdvBNConfig(auxiliary_norms=False),
+}
+
+
+def wrap(name="resnet", config=None):
+    return AdvBNForImageClassification.from_backbone(MODELS[name](), config)
+
+
+def trained(model, steps=3):
+    """A few optimiser steps, so that the branches differ."""
+    pictures, labels = pictures_and_labels()
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.05)
+    for _ in range(steps):
+        model.train()
+        optimizer.zero_grad()
+        model(pixel_values=pictures, labels=labels).loss.backward()
+        optimizer.step()
+    return model.eval()
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_training_step(name, setting):
+    model = wrap(name, SETTINGS[setting]).train()
+    pictures, labels = pictures_and_labels()
+    output = model(pixel_values=pictures, labels=labels, measure_ascent=True)
+    torch.testing.assert_close(output.loss, output.clean_loss + output.adversarial_loss)
+    torch.testing.assert_close(output.clean_loss, F.cross_entropy(output.logits, labels))
+    torch.testing.assert_close(output.adversarial_loss, F.cross_entropy(output.auxiliary_logits, labels))
+    assert output.ascent_gain > 0
+    output.loss.backward()
+    for path, parameter in model.named_parameters():
+        assert parameter.requires_grad == (parameter.grad is not None), path
+
+
+def test_multipliers_of_one_give_the_clean_features():
+    model = wrap(config=AdvBNConfig(num_steps=0, random_start=False))
+    pictures, labels = pictures_and_labels()
+    recording = model.split.stem(pixel_values=pictures)
+    assert torch.equal(model.perturb(recording, labels)[0], recording.features)
+
+
+def test_ascent_leaves_gradients_buffers_and_random_numbers_alone():
+    model = wrap("vit").train()  # the tail's own dropout is off during the ascent
+    pictures, labels = pictures_and_labels()
+    recording = model.split.stem(pixel_values=pictures)
+    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    state = torch.get_rng_state()
+    modes = [module.training for module in model.modules()]
+    model.perturb(recording, labels, measure_ascent=True)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(buffer, before[name]) for name, buffer in model.named_buffers())
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert [module.training for module in model.modules()] == modes
+    assert {norm.branch for norm in two_branch_norms(model).values()} == {"clean"}
+
+
+def test_ascent_leaves_running_statistics_alone():
+    model = wrap("resnet").train()
+    pictures, labels = pictures_and_labels()
+    recording = model.split.stem(pixel_values=pictures)
+    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    model.perturb(recording, labels)
+    assert before
+    assert all(torch.equal(buffer, before[name]) for name, buffer in model.named_buffers())
+
+
+def test_perturbation_of_a_picture_does_not_depend_on_its_batch():
+    model = wrap().eval()
+    pictures, labels = pictures_and_labels()
+    together, _ = model.perturb(model.split.stem(pixel_values=pictures), labels)
+    model.generator.manual_seed(torch.initial_seed())
+    alone = [
+        model.perturb(model.split.stem(pixel_values=pictures[i : i + 2]), labels[i : i + 2])[0] for i in range(0, 8, 2)
+    ]
+    model.generator.manual_seed(torch.initial_seed())
+    again, _ = model.perturb(model.split.stem(pixel_values=pictures), labels)
+    assert torch.equal(together, again)
+    torch.testing.assert_close(torch.cat(alone), together)
+
+
+def test_frozen_stem_stays_in_eval_mode():
+    model = wrap().train()
+    assert all(not module.training for root in model.split.stem_modules for module in root.modules())
+    model = wrap(config=AdvBNConfig(freeze_stem=False)).train()
+    assert all(module.training for module in model.modules())
+
+
+def test_stem_learns_from_both_losses_when_it_is_not_frozen():
+    model = wrap(config=AdvBNConfig(freeze_stem=False)).train()
+    pictures, labels = pictures_and_labels()
+    output = model(pixel_values=pictures, labels=labels)
+    weight = model.split.stem_modules[0].embedder.convolution.weight
+    for loss in (output.clean_loss, output.adversarial_loss):
+        (gradient,) = torch.autograd.grad(loss, weight, retain_graph=True)
+        assert gradient.abs().sum() > 0
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_branches_come_back_bit_for_bit(name, tmp_path):
+    model = trained(wrap(name))
+    pictures, labels = pictures_and_labels()
+    with torch.no_grad():
+        both = model(pixel_values=pictures, labels=labels, branch="both")
+        clean = model(pixel_values=pictures, labels=labels)
+        auxiliary = model(pixel_values=pictures, labels=labels, branch="auxiliary")
+    assert torch.equal(both.logits, clean.logits)
+    assert torch.equal(both.auxiliary_logits, auxiliary.logits)
+    assert not torch.equal(clean.logits, auxiliary.logits)
+    torch.testing.assert_close(auxiliary.loss, F.cross_entropy(auxiliary.logits, labels))
+    assert type(model.export("clean")) is type(MODELS[name]())
+    model.save_pretrained(tmp_path, processor=ViTImageProcessorPil())
+    back = AdvBNForImageClassification.from_pretrained(tmp_path)
+    assert models_equal(back, model)
+    assert back.advbn_config == model.advbn_config
+    for branch, folder in (("clean", tmp_path), ("auxiliary", tmp_path / "auxiliary")):
+        assert {"config.json", "model.safetensors", "preprocessor_config.json"} <= {p.name for p in folder.iterdir()}
+        plain = AutoModelForImageClassification.from_pretrained(folder)
+        assert models_equal(plain, model.export(branch))
+
+
+def test_exported_branches_in_a_process_that_cannot_import_advbn_hf(tmp_path):
+    model = trained(wrap())
+    pictures, _ = pictures_and_labels()
+    model.save_pretrained(tmp_path / "model")
+    with torch.no_grad():
+        expected = [model(pixel_values=pictures, branch=branch).logits for branch in ("clean", "auxiliary")]
+    torch.save((pictures, expected), tmp_path / "expected.pt")
+    code = """
+import sys
+sys.modules["advbn_hf"] = None
+import torch
+from transformers import AutoModelForImageClassification
+pictures, (clean, auxiliary) = torch.load("expected.pt")
+with torch.no_grad():
+    assert torch.equal(AutoModelForImageClassification.from_pretrained("model")(pictures).logits, clean)
+    model = AutoModelForImageClassification.from_pretrained("model", subfolder="auxiliary")
+    assert torch.equal(model(pictures).logits, auxiliary)
+"""
+    threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, env={**os.environ, **threads})
+
+
+def test_export_is_independent():
+    model = trained(wrap())
+    exported = model.export("auxiliary")
+    assert not exported.training
+    assert all(parameter.requires_grad for parameter in exported.parameters())
+    trained(model)
+    assert not models_equal(exported, model.export("auxiliary"))
+
+
+def test_saving_over_a_checkpoint_replaces_whole_files(tmp_path):
+    model = wrap()
+    model.save_pretrained(tmp_path)
+    trained(model).save_pretrained(tmp_path)
+    assert models_equal(AdvBNForImageClassification.from_pretrained(tmp_path), model)
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_config_in_force_may_be_replaced():
+    model = wrap()
+    model.advbn_config = dataclasses.replace(AdvBNConfig(), epsilon=0.3)
+    assert model.advbn_config.epsilon == 0.3
+    assert model.advbn_config.insert_after == "resnet.encoder.stages.0"
+    with pytest.raises(InputError, match="auxiliary_norms is built into the model"):
+        model.advbn_config = AdvBNConfig(auxiliary_norms=False)
+
+
+def test_fewer_samples_than_groups_still_train():
+    model = wrap(config=AdvBNConfig.paper()).train()
+    pictures, labels = pictures_and_labels(3)
+    assert model(pixel_values=pictures, labels=labels).loss.isfinite()
+
+
+def test_bfloat16_autocast_trains_the_whole_tail_whether_the_ascent_is_measured_or_not():
+    gradients = []
+    for measure in (False, True):
+        model = wrap().train()
+        pictures, labels = pictures_and_labels()
+        model.generator.manual_seed(0)
+        with torch.autocast("cpu", torch.bfloat16):
+            model(pixel_values=pictures, labels=labels, measure_ascent=measure).loss.backward()
+        gradients.append({name: p.grad for name, p in model.named_parameters() if p.requires_grad})
+    assert all(torch.equal(gradients[0][name], gradients[1][name]) for name in gradients[0])
+
+
+def test_draws_are_the_ones_of_the_generator():
+    model = wrap(config=AdvBNConfig(num_steps=0))
+    pictures, labels = pictures_and_labels()
+    recording = model.split.stem(pixel_values=pictures)
+    model.generator.manual_seed(7)
+    perturbed, _ = model.perturb(recording, labels)
+    start = initial_multipliers(8, 8, 1.1, torch.Generator().manual_seed(7))
+    mean = recording.features.mean((2, 3), keepdim=True)
+    expected = (recording.features - mean) * start[1][..., None, None] + mean * start[0][..., None, None]
+    torch.testing.assert_close(perturbed, expected.relu(), rtol=1e-4, atol=1e-5)
+
+
+def test_plain_fine_tuning_uses_clean_features_alone():
+    model = PlainForImageClassification.from_backbone(tiny_resnet(), AdvBNConfig(auxiliary_norms=False)).train()
+    pictures, labels = pictures_and_labels()
+    output = model(pixel_values=pictures, labels=labels)
+    assert torch.equal(output.loss, output.clean_loss)
+    assert output.adversarial_loss is None
+    assert not two_branch_norms(model)
+
+
+def test_models_that_do_not_fit_are_said_in_one_line(tmp_path):
+    with pytest.raises(InputError, match="cannot load the image classifier"):
+        AdvBNForImageClassification.from_backbone(tmp_path / "nothing")
+    tiny_resnet().resnet.save_pretrained(tmp_path / "headless")
+    with pytest.raises(InputError, match="no weights for classifier"):
+        AdvBNForImageClassification.from_backbone(tmp_path / "headless")
+    tiny_resnet().save_pretrained(tmp_path / "plain")
+    with pytest.raises(InputError, match=r"no readable advbn_config\.json"):
+        AdvBNForImageClassification.from_pretrained(tmp_path / "plain")
+    model = tiny_resnet()
+    model.config.problem_type = "multi_label_classification"
+    with pytest.raises(InputError, match="problem_type"):
+        AdvBNForImageClassification.from_backbone(model)
