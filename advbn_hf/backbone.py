@@ -33,9 +33,7 @@ def load_classifier(name: str | Path, **kwargs: Any) -> PreTrainedModel:
         raise InputError(f"cannot load the image classifier {name}: {_first_line(error)}") from error
     if loading["missing_keys"]:
         missing = min(loading["missing_keys"])
-        raise InputError(
-            f"{name} has no weights for {missing}; give a model that was trained with a classification head"
-        )
+        raise InputError(f"{name} has no weights for {missing}; give a model that was trained with its head")
     return model
 
 
@@ -69,9 +67,7 @@ def load_classifier_for(
         model = load_classifier(name, ignore_mismatched_sizes=True, **_labels(names), **kwargs)
     own = [model.config.id2label[index] for index in range(len(names))]
     if own != names and sorted(own) == sorted(names):
-        raise InputError(
-            f"the data set has the classes of {name} in another order; use Dataset.align_labels_with_mapping"
-        )
+        raise InputError(f"the data set orders the classes of {name} otherwise; use Dataset.align_labels_with_mapping")
     for key, value in _labels(names).items():
         setattr(model.config, key, value)
     return model

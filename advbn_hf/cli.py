@@ -65,7 +65,7 @@ def parse(
     except InputError:
         raise
     except (ValueError, TypeError, ImportError) as error:
-        raise InputError(_one_line(error)) from error
+        raise InputError(_named(_one_line(error), from_file + arguments)) from error
     if remaining:
         raise InputError(f"unexpected value {remaining[0]!r}; options are given as --option value")
     return tuple(parsed)
@@ -85,9 +85,9 @@ def run(main: Callable[[], None]) -> None:
 
 
 def use_all_cores() -> None:
-    """Gives torch the cores that are there, where `accelerate launch` left it one (it sets OMP_NUM_THREADS=1 on a CPU).
+    """Gives torch the cores that are there, where `accelerate launch` left it one.
 
-    A number of threads above one is somebody's choice and stays.
+    It sets OMP_NUM_THREADS=1 on a CPU. Any other number of threads is somebody's choice and stays.
     """
     if os.environ.get("OMP_NUM_THREADS") == "1" and "ACCELERATE_MIXED_PRECISION" in os.environ:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -95,7 +95,9 @@ def use_all_cores() -> None:
 
 
 def _options(parser: HfArgumentParser) -> list[str]:
-    return [action.dest for action in parser._actions]
+    """Names of all options, `no_x` of switches included, but of those that would take a token."""
+    names = [text[2:] for action in parser._actions for text in action.option_strings if "-" not in text[2:]]
+    return [name for name in names if not name.endswith("_token")]
 
 
 def _read_yaml(path: Path, options: list[str]) -> list[str]:
@@ -110,7 +112,7 @@ def _read_yaml(path: Path, options: list[str]) -> list[str]:
         raise InputError(f"{path}: must hold a mapping of options to values")
     arguments: list[str] = []
     for key, value in values.items():
-        _check_option(str(key), options, f"{path}: unknown key {key!r}")
+        _check_option(str(key), options, f"{path}: ", "key")
         if value is None:
             continue
         arguments.append(f"--{key}")
@@ -127,15 +129,26 @@ def _check_options(arguments: list[str], options: list[str]) -> None:
     for argument in arguments:
         if argument.startswith("--"):
             name = argument[2:].split("=")[0].replace("-", "_")
-            _check_option(
-                name.removeprefix("no_") if name not in options else name, options, f"unknown option --{name}"
-            )
+            _check_option(name, options, "", "option")
 
 
-def _check_option(name: str, options: list[str], complaint: str) -> None:
+def _check_option(name: str, options: list[str], where: str, kind: str) -> None:
+    if name.endswith("_token"):
+        raise InputError(f"{where}{name}: tokens come from the environment (HF_TOKEN) or `hf auth login` alone")
     if name not in options:
         nearest = difflib.get_close_matches(name, options, n=1, cutoff=0.5)
-        raise InputError(f"{complaint}; " + (f"did you mean {nearest[0]}?" if nearest else "see --help"))
+        raise InputError(
+            f"{where}unknown {kind} {name}; " + (f"did you mean {nearest[0]}?" if nearest else "see --help")
+        )
+
+
+def _named(message: str, arguments: list[str]) -> str:
+    """Puts the option's name before a message that cites its value alone, as some of Transformers' do."""
+    for option, value in zip(arguments, arguments[1:], strict=False):
+        name = option.removeprefix("--")
+        if option != name and value in message.split() and name not in message:
+            return f"{name}: {message}"
+    return message
 
 
 def _one_line(error: Exception) -> str:

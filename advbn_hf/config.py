@@ -26,12 +26,12 @@ def _setting(default: Any, help: str) -> Any:
 class AdvBNConfig:
     """Where and how strongly Adversarial Batch Normalization perturbs the features of a classifier.
 
-    `AdvBNConfig()` is the setting that we recommend, `AdvBNConfig.paper()` the published one (Shu et al. 2021). A config
-    cannot be changed in place: `dataclasses.replace(config, epsilon=0.5)` gives a new one.
+    `AdvBNConfig()` is the setting that we recommend, `AdvBNConfig.paper()` the published one (Shu et al. 2021). A
+    config cannot be changed in place: `dataclasses.replace(config, epsilon=0.5)` gives a new one.
 
     Args:
-        insert_after: module path (as in `model.named_modules()`) after which the features are perturbed, or "auto": the
-            end of the first stage of a hierarchical network, the first quarter of the blocks of an isotropic one.
+        insert_after: module path (as in `model.named_modules()`) after which the features are perturbed, or "auto":
+            the end of the first stage of a hierarchical network, the first quarter of the blocks of an isotropic one.
         epsilon: the multipliers stay in [1 - epsilon, 1 + epsilon]; above 0.
         step_size: length of one sign step of the multipliers; above 0.
         num_steps: number of sign steps; 0 or more.

@@ -2,19 +2,22 @@
 
 from collections import defaultdict
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from huggingface_hub import CommitInfo, HfApi
 from torch import Tensor, nn
 from transformers import EvalPrediction, Trainer, TrainingArguments
-from transformers.trainer_utils import EvalLoopOutput
-from transformers.utils import logging
+from transformers.trainer_utils import EvalLoopOutput, HubStrategy
+from transformers.utils import PushInProgress, logging
 
 from .errors import InputError
 from .files import write_whole
+from .hub import upload_checkpoint
 from .modeling import AdvBNForImageClassification
 from .norms import BRANCHES
 
@@ -29,8 +32,11 @@ class AdvBNTrainingArguments(TrainingArguments):
 
     Args:
         lr_decay_epochs: multiply the learning rate by 0.1 every so many epochs, instead of `lr_scheduler_type`.
-        decay_norms_and_biases: let `weight_decay` act on norms and biases too, as the published recipe does; the Trainer
-            leaves most of them out.
+        decay_norms_and_biases: let `weight_decay` act on norms and biases too, as the published recipe does; the
+            Trainer leaves most of them out.
+
+    Raises:
+        InputError: if a value is out of its range or cannot work with two branches.
     """
 
     lr_decay_epochs: float | None = field(
@@ -46,9 +52,9 @@ class AdvBNTrainingArguments(TrainingArguments):
         if self.lr_decay_epochs is not None and self.lr_decay_epochs <= 0:
             raise InputError(f"lr_decay_epochs must be above 0, got {self.lr_decay_epochs}")
         if self.batch_eval_metrics:
-            raise InputError(
-                "batch_eval_metrics must be false: metrics are computed for each branch from all predictions"
-            )
+            raise InputError("batch_eval_metrics must be false: metrics of a branch need all its predictions")
+        if self.hub_strategy not in (HubStrategy.END, HubStrategy.EVERY_SAVE):
+            raise InputError("hub_strategy must be end or every_save: optimizer state is never uploaded")
 
 
 def accuracy(prediction: EvalPrediction) -> dict[str, float]:
@@ -59,10 +65,11 @@ def accuracy(prediction: EvalPrediction) -> dict[str, float]:
 class AdvBNTrainer(Trainer):
     """Trains an `AdvBNForImageClassification` with everything that `transformers.Trainer` offers.
 
-    It logs `clean_loss`, `adversarial_loss`, `clean_accuracy`, `auxiliary_accuracy` and `ascent_gain` beside `loss`, and
-    evaluates both branches: `compute_metrics` (default: accuracy) is called with the logits of each, and its results come
-    back as `eval_clean_accuracy` and `eval_auxiliary_accuracy`; `eval_loss` and `predict().predictions` are the clean
-    branch's. Every checkpoint is an ordinary Transformers checkpoint with the auxiliary branch beside it.
+    It logs `clean_loss`, `adversarial_loss`, `clean_accuracy`, `auxiliary_accuracy` and `ascent_gain` beside `loss`,
+    and evaluates both branches: `compute_metrics` (default: accuracy) is called with the logits of each, and its
+    results come back as `eval_clean_accuracy` and `eval_auxiliary_accuracy`; `eval_loss` and `predict().predictions`
+    are the clean branch's. Every checkpoint is an ordinary Transformers checkpoint with the auxiliary branch beside
+    it.
 
     Args:
         model: the model to train.
@@ -199,6 +206,31 @@ class AdvBNTrainer(Trainer):
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Leaves README.md alone: the card is written from measured results by `advbn_hf.card`."""
 
+    def push_to_hub(
+        self,
+        commit_message: str = "End of training",
+        blocking: bool = True,
+        token: str | None = None,
+        revision: str | None = None,
+        private: bool | None = None,
+    ) -> CommitInfo | Future | None:
+        """Uploads what belongs on the Hub from the output folder, as one commit; see `advbn_hf.hub`."""
+        if self.hub_model_id is None:
+            self.init_hf_repo(token=token, private=private)
+        self.save_model(_internal_call=True)
+        if not self.is_world_process_zero():
+            return None
+        self._finish_current_push()
+        job = HfApi().run_as_future(
+            upload_checkpoint,
+            self.args.output_dir,
+            self.hub_model_id,
+            commit_message=commit_message,
+            revision=revision or self.args.hub_revision,
+            token=token or self.args.hub_token,
+        )
+        return job.result() if blocking else job
+
     @property
     def _unwrapped(self) -> AdvBNForImageClassification:
         return self.accelerator.unwrap_model(self.model)
@@ -228,6 +260,15 @@ class AdvBNTrainer(Trainer):
         logger.info(f"Saving model checkpoint to {folder}")
         self._unwrapped.save_pretrained(folder, processor=self.processing_class)
         write_whole(folder / ARGUMENTS_FILE, self.args.to_json_string())
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        """Starts an upload while training goes on, unless the last one is still under way."""
+        busy = self.push_in_progress is not None and not self.push_in_progress.is_done()
+        if self.args.hub_strategy == HubStrategy.END or (busy and not self.args.hub_always_push):
+            return
+        job = self.push_to_hub(f"Training in progress, step {self.state.global_step}", blocking=False)
+        if job is not None:
+            self.push_in_progress = PushInProgress([job])
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         logger.info(f"Loading model from {resume_from_checkpoint}")

@@ -139,7 +139,9 @@ def check_arguments(model_args: ModelArguments, data_args: DataArguments, args: 
     if data_args.streaming and args.max_steps <= 0:
         raise InputError("max_steps: a stream has no length; say for how many steps to train")
     if args.resume_from_checkpoint not in (None, "last") and not Path(args.resume_from_checkpoint).is_dir():
-        raise InputError(f'resume_from_checkpoint: there is no folder {args.resume_from_checkpoint}; give one, or "last"')
+        raise InputError(
+            f'resume_from_checkpoint: there is no folder {args.resume_from_checkpoint}; give one, or "last"'
+        )
     folder = Path(args.output_dir)
     if folder.exists() and not args.resume_from_checkpoint and (folder.is_file() or any(folder.iterdir())):
         raise InputError(

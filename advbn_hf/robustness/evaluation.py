@@ -26,7 +26,7 @@ def measure_accuracy(
     batch_size: int = 64,
     num_workers: int = 0,
 ) -> list[Record]:
-    """Share of pictures whose largest logit is the label's; both branches of an AdvBN model share one pass of the stem.
+    """Share of pictures whose largest logit is the label's. Both branches of an AdvBN model share the stem's pass.
 
     Args:
         model: a plain classifier, or one with two branches; it is put into eval mode.

@@ -1,0 +1,129 @@
+"""Options from YAML and the command line, and the one line that says what is wrong with them."""
+
+import os
+from dataclasses import dataclass, field
+
+import pytest
+import torch
+
+from advbn_hf import AdvBNConfig, AdvBNTrainingArguments, InputError
+from advbn_hf.cli import parse, run, use_all_cores
+
+
+@dataclass
+class Options:
+    """Some options of each kind."""
+
+    name: str | None = None
+    rate: float = 0.1
+    count: int = 1
+    switch: bool = True
+    sizes: list[int] = field(default_factory=list)
+    hub_token: str | None = None
+
+
+def parsed(*arguments, types=(Options,)):
+    return parse(types, list(arguments))
+
+
+def write(path, text):
+    path.write_text(text)
+    return str(path)
+
+
+def test_options_override_the_file(tmp_path):
+    path = write(tmp_path / "a.yaml", "name: x\nrate: 1e-3\nswitch: false\nsizes: [1, 2]\ncount: null\n")
+    (options,) = parsed(path)
+    assert options == Options(name="x", rate=1e-3, switch=False, sizes=[1, 2])
+    (options,) = parsed(path, "--rate", "0.5", "--switch", "true", "--sizes", "7")
+    assert options == Options(name="x", rate=0.5, switch=True, sizes=[7])
+
+
+def test_the_default_file_runs_without_arguments_only(tmp_path):
+    path = write(tmp_path / "a.yaml", "name: from_file\n")
+    assert parse((Options,), [], default_file=path)[0].name == "from_file"
+    assert parse((Options,), ["--count", "2"], default_file=path)[0].name is None
+
+
+def test_nested_values_arrive_as_json(tmp_path):
+    path = write(tmp_path / "a.yaml", "name: {model_type: resnet, depths: [1, 2]}\n")
+    assert parsed(path)[0].name == '{"model_type": "resnet", "depths": [1, 2]}'
+
+
+@pytest.mark.parametrize(("text", "value"), [("per_sample", "per_sample"), ("8", 8)])
+def test_number_of_perturbations_is_a_number_or_per_sample(text, value):
+    assert parsed("--num_perturbations", text, types=(AdvBNConfig,))[0].num_perturbations == value
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--cuont", "2"], "unknown option cuont; did you mean count?"),
+        (["--zzzzzz"], "unknown option zzzzzz; see --help"),
+        (["--rate", "fast"], "argument --rate: invalid float value: 'fast'"),
+        (["--rate"], "argument --rate: expected one argument"),
+        (["--name", "a", "b"], "unexpected value 'b'"),
+        (["--hub_token", "hf_x"], "hub_token: tokens come from the environment"),
+        (["missing.yaml"], "missing.yaml: cannot be read"),
+    ],
+)
+def test_bad_command_lines(arguments, message):
+    with pytest.raises(InputError) as raised:
+        parsed(*arguments)
+    assert message in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("cuont: 2\n", "unknown key cuont; did you mean count?"),
+        ("epsilon: 2\n", "unknown key epsilon"),
+        ("a: [1\n", "not valid YAML"),
+        ("- 1\n", "must hold a mapping"),
+        ("", "must hold a mapping"),
+        ("hub_token: hf_x\n", "tokens come from the environment"),
+        ("name: !!python/object/apply:os.system ['true']\n", "not valid YAML"),
+        ("\x00", "not valid YAML"),
+    ],
+)
+def test_bad_files_are_named(tmp_path, text, message):
+    with pytest.raises(InputError) as raised:
+        parsed(write(tmp_path / "bad.yaml", text))
+    assert str(raised.value).startswith(f"{tmp_path}/bad.yaml: ")
+    assert message in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_values_out_of_range_are_one_line():
+    with pytest.raises(InputError, match="epsilon must be a number above 0, got -1"):
+        parsed("--epsilon", "-1", types=(AdvBNConfig,))
+    with pytest.raises(InputError, match="^eval_strategy: sometimes is not a valid"):
+        parsed("--eval_strategy", "sometimes", types=(AdvBNTrainingArguments,))
+
+
+def test_exit_code_and_line(capsys):
+    def fail():
+        raise InputError(
+            "Caught InputError in DataLoader worker process 0.\nTraceback\n  x\nadvbn.InputError: row 1: bad"
+        )
+
+    with pytest.raises(SystemExit) as left:
+        run(fail)
+    assert left.value.code == 2
+    assert capsys.readouterr().err == "error: row 1: bad\n"
+
+
+def test_cores_are_used_where_accelerate_left_one(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.delenv("ACCELERATE_MIXED_PRECISION", raising=False)
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        use_all_cores()
+        assert torch.get_num_threads() == 1  # somebody's choice
+        monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")
+        use_all_cores()
+        assert torch.get_num_threads() == len(os.sched_getaffinity(0))
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,255 @@
+"""`AdvBNTrainer`: what is trained, logged, evaluated, saved and resumed, on numbers that are known."""
+
+import dataclasses
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from builders import models_equal, rows, tiny_convnext, tiny_resnet
+from transformers import EarlyStoppingCallback, ViTImageProcessorPil
+
+from advbn_hf import AdvBNConfig, AdvBNForImageClassification, AdvBNTrainer, AdvBNTrainingArguments, InputError
+from advbn_hf.baseline import PlainForImageClassification
+
+ROWS = rows(32)
+
+
+def trainer_of(output_dir, *, model=None, config=None, data=ROWS, callbacks=None, **settings):
+    settings = {
+        "per_device_train_batch_size": 8,
+        "max_steps": 4,
+        "learning_rate": 0.05,
+        "optim": "sgd",
+        "optim_args": "momentum=0.9",
+        "lr_scheduler_type": "cosine",
+        "logging_steps": 1,
+        "save_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+        "use_cpu": True,
+    } | settings
+    model = AdvBNForImageClassification.from_backbone(model or tiny_resnet(), config)
+    args = AdvBNTrainingArguments(str(output_dir), **settings)
+    return AdvBNTrainer(
+        model,
+        args,
+        train_dataset=data,
+        eval_dataset=data[:20],
+        processing_class=ViTImageProcessorPil(size={"height": 32, "width": 32}),
+        callbacks=callbacks,
+    )
+
+
+def test_whole_tail_changes_and_nothing_of_the_stem_does(tmp_path):
+    trainer = trainer_of(tmp_path)
+    model = trainer.model
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    stem = {id(value) for module in model.split.stem_modules for value in module.state_dict(keep_vars=True).values()}
+    trainer.train()
+    for name, value in model.state_dict(keep_vars=True).items():
+        assert torch.equal(value, before[name]) == (id(value) in stem), name
+
+
+def test_logs_tell_of_both_branches_and_of_the_ascent(tmp_path):
+    trainer = trainer_of(tmp_path, logging_steps=2)
+    trainer.train()
+    logs = [log for log in trainer.state.log_history if "loss" in log]
+    assert [log["step"] for log in logs] == [2, 4]
+    for log in logs:
+        assert log["loss"] == pytest.approx(log["clean_loss"] + log["adversarial_loss"], rel=1e-4)
+        assert 0 <= log["clean_accuracy"] <= 1
+        assert 0 <= log["auxiliary_accuracy"] <= 1
+        assert log["ascent_gain"] > 0
+
+
+def test_both_branches_are_evaluated(tmp_path):
+    trainer = trainer_of(tmp_path)
+    trainer.train()
+    metrics = trainer.evaluate()
+    pictures = torch.stack([row["pixel_values"] for row in ROWS[:20]])
+    labels = torch.tensor([row["labels"] for row in ROWS[:20]])
+    with torch.no_grad():
+        for branch in ("clean", "auxiliary"):
+            logits = trainer.model.eval()(pixel_values=pictures, branch=branch).logits
+            assert metrics[f"eval_{branch}_accuracy"] == pytest.approx(
+                (logits.argmax(1) == labels).float().mean().item()
+            )
+        clean = trainer.model(pixel_values=pictures, labels=labels)
+    assert metrics["eval_loss"] == pytest.approx(clean.loss.item(), rel=1e-4)
+    predicted = trainer.predict(ROWS[:20])
+    np.testing.assert_allclose(predicted.predictions, clean.logits.numpy(), atol=1e-5)
+    assert "test_auxiliary_accuracy" in predicted.metrics
+    unlabelled = trainer.predict([{"pixel_values": row["pixel_values"]} for row in ROWS[:20]])
+    np.testing.assert_array_equal(unlabelled.predictions, predicted.predictions)
+
+
+def test_own_metrics_and_preprocessing_see_each_branch(tmp_path):
+    seen = []
+
+    def top_class(logits, labels):
+        return logits.argmax(-1)
+
+    def count(prediction):
+        seen.append(prediction.predictions.shape)
+        return {"right": int((prediction.predictions == prediction.label_ids).sum())}
+
+    trainer = trainer_of(tmp_path)
+    with_metrics = AdvBNTrainer(
+        trainer.model,
+        trainer.args,
+        eval_dataset=ROWS[:20],
+        compute_metrics=count,
+        preprocess_logits_for_metrics=top_class,
+    )
+    metrics = with_metrics.evaluate()
+    assert seen == [(20,), (20,)]
+    assert {"eval_clean_right", "eval_auxiliary_right"} <= set(metrics)
+
+
+def test_best_model_early_stopping_and_processor(tmp_path):
+    trainer = trainer_of(
+        tmp_path,
+        max_steps=12,
+        learning_rate=1e-9,
+        eval_strategy="steps",
+        eval_steps=2,
+        save_strategy="steps",
+        save_steps=2,
+        load_best_model_at_end=True,
+        metric_for_best_model="auxiliary_accuracy",
+        callbacks=[EarlyStoppingCallback(early_stopping_patience=2)],
+    )
+    trainer.train()
+    assert trainer.state.global_step == 6  # nothing is learnt, so the first evaluation stays the best
+    best = AdvBNForImageClassification.from_pretrained(trainer.state.best_model_checkpoint)
+    assert models_equal(best, trainer.model)
+
+
+@pytest.mark.parametrize("precision", [{}, {"bf16": True}], ids=["fp32", "bf16"])
+def test_resuming_reproduces_the_uninterrupted_run_bit_for_bit(tmp_path, precision):
+    settings = {"max_steps": 7, "save_strategy": "steps", "save_steps": 3, **precision}
+    whole = trainer_of(tmp_path / "whole", **settings)
+    whole.train()
+    resumed = trainer_of(tmp_path / "resumed", model=tiny_resnet(seed=1), **settings)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-3"))
+    assert models_equal(whole.model, resumed.model)
+    assert whole.state.log_history[-2]["ascent_gain"] == resumed.state.log_history[-2]["ascent_gain"]
+
+
+def test_every_checkpoint_is_a_contract_checkpoint(tmp_path):
+    trainer = trainer_of(tmp_path, save_strategy="steps", save_steps=2)
+    trainer.train()
+    trainer.save_model()
+    for folder in (tmp_path, tmp_path / "checkpoint-2", tmp_path / "checkpoint-4"):
+        files = {path.relative_to(folder).as_posix() for path in folder.rglob("*")}
+        branch = {"config.json", "model.safetensors", "preprocessor_config.json"}
+        assert branch | {f"auxiliary/{name}" for name in branch} | {"advbn_config.json"} <= files
+    assert not list(tmp_path.rglob("training_args.bin"))
+    arguments = json.loads((tmp_path / "training_args.json").read_text())
+    assert arguments["max_steps"] == 4
+
+
+def test_a_token_given_in_python_is_written_nowhere(tmp_path):
+    trainer = trainer_of(tmp_path, hub_token="hf_planted", save_strategy="steps", save_steps=4)
+    trainer.train()
+    trainer.save_model()
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert files
+    assert not [path for path in files if b"hf_planted" in path.read_bytes()]
+
+
+@pytest.mark.parametrize(
+    ("config", "of_one_pass"),
+    [
+        (AdvBNConfig(), AdvBNConfig()),
+        (
+            dataclasses.replace(AdvBNConfig.paper(), num_perturbations=1),
+            dataclasses.replace(AdvBNConfig.paper(), num_perturbations=4),
+        ),
+    ],
+    ids=["per_sample", "one group a micro-batch"],
+)
+def test_accumulating_four_batches_equals_one_large_batch(tmp_path, config, of_one_pass):
+    settings = {"max_steps": 2, "learning_rate": 0.1, "optim_args": None, "max_grad_norm": 0}
+    data = rows(64)
+    one = trainer_of(
+        tmp_path / "one",
+        model=tiny_convnext(),
+        config=of_one_pass,
+        data=data,
+        per_device_train_batch_size=64,
+        **settings,
+    )
+    four = trainer_of(
+        tmp_path / "four",
+        model=tiny_convnext(),
+        config=config,
+        data=data,
+        per_device_train_batch_size=16,
+        gradient_accumulation_steps=4,
+        **settings,
+    )
+    start = {name: value.clone() for name, value in one.model.state_dict().items()}
+    one.train()
+    four.train()
+    after_one, after_four = one.model.state_dict(), four.model.state_dict()
+    for name, before in start.items():
+        change = (after_one[name] - before).norm()
+        assert (after_one[name] - after_four[name]).norm() <= 1e-3 * change + 1e-7, name
+
+
+def test_label_smoothing_reaches_every_loss(tmp_path):
+    trainer = trainer_of(tmp_path, label_smoothing_factor=0.5, max_steps=1, learning_rate=1e-9)
+    trainer.train()
+    smoothed = trainer.evaluate()["eval_loss"]
+    trainer.args.label_smoothing_factor = 0.0
+    assert smoothed != pytest.approx(trainer.evaluate()["eval_loss"], rel=1e-3)
+    pictures = torch.stack([row["pixel_values"] for row in ROWS[:20]])
+    labels = torch.tensor([row["labels"] for row in ROWS[:20]])
+    with torch.no_grad():
+        logits = trainer.model.eval()(pixel_values=pictures).logits
+    expected = torch.nn.functional.cross_entropy(logits, labels, label_smoothing=0.5)
+    assert smoothed == pytest.approx(expected.item(), rel=1e-4)
+
+
+def test_published_schedule_and_weight_decay(tmp_path):
+    trainer = trainer_of(
+        tmp_path,
+        max_steps=-1,
+        num_train_epochs=4,
+        lr_decay_epochs=2,
+        weight_decay=0.1,
+        decay_norms_and_biases=True,
+    )
+    trainer.train()
+    rates = [log["learning_rate"] for log in trainer.state.log_history if "learning_rate" in log]
+    np.testing.assert_allclose(rates, [0.05] * 8 + [0.005] * 8)
+    groups = [group for group in trainer.optimizer.param_groups if group["params"]]
+    assert {group["weight_decay"] for group in groups} == {0.1}
+
+
+def test_plain_baseline_trains_with_the_same_trainer(tmp_path):
+    model = PlainForImageClassification.from_backbone(tiny_resnet(), AdvBNConfig(auxiliary_norms=False))
+    args = AdvBNTrainingArguments(str(tmp_path), max_steps=2, report_to="none", use_cpu=True, logging_steps=1)
+    trainer = AdvBNTrainer(model, args, train_dataset=ROWS)
+    trainer.train()
+    log = trainer.state.log_history[0]
+    assert math.isclose(log["loss"], log["clean_loss"], rel_tol=1e-4)
+    assert "adversarial_loss" not in log
+
+
+@pytest.mark.parametrize(
+    ("config", "settings", "message"),
+    [
+        (AdvBNConfig(num_perturbations=9), {}, r"num_perturbations \(9\) must not exceed the 8 pictures"),
+        (None, {"lr_decay_epochs": 0}, "lr_decay_epochs must be above 0"),
+        (None, {"batch_eval_metrics": True}, "batch_eval_metrics must be false"),
+        (None, {"hub_strategy": "checkpoint"}, "hub_strategy must be end or every_save"),
+    ],
+)
+def test_bad_settings_are_said_before_any_work(tmp_path, config, settings, message):
+    with pytest.raises(InputError, match=message):
+        trainer_of(tmp_path / "run", config=config, **settings)
+    assert not (tmp_path / "run").exists()
