@@ -109,7 +109,7 @@ def main() -> None:
     trainer.save_model()
     models["advbn"] = trainer.model
 
-    records = []
+    records: list[Record] = []
     sets = evaluation_sets(data_args, eval_set)
     for set_name, rows in sets.items():
         for model_name, model in models.items():
@@ -239,3 +239,25 @@ def train_baseline(
         trainer.train(resume_from_checkpoint=last_checkpoint(args))
         trainer.save_model()
     return load_classifier(args.output_dir)
+
+
+def report(
+    records: list[Record],
+    sets: dict[str, Dataset],
+    trainer: AdvBNTrainer,
+    model_args: ModelArguments,
+    data_args: DataArguments,
+) -> None:
+    """Prints the table and writes results, plots and card."""
+    folder = Path(trainer.args.output_dir)
+    mean_over = MEAN_OVER if set(MEAN_OVER) <= set(sets) else ()
+    print(to_text(comparison_table(records, mean_over)))
+    write_results(folder / "results.json", records)
+    plot_gain(records, folder / "results.png", mean_over)
+    plot_samples(sets, folder / "samples.png")
+    plot_training(trainer.state.log_history, folder / "training.png")
+    print(f"written to {folder}: checkpoint, results.json, results.png, samples.png, training.png, README.md")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -2,6 +2,7 @@
 
 import io
 import os
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 
 import datasets
@@ -10,16 +11,26 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image, ImageOps
 
-from advbn_hf.errors import InputError
-from advbn_hf.robustness.report import Cell, Column, Row, Table, comparison_table
-from advbn_hf.robustness.results import Record, write_whole
+from ..data.transforms import to_rgb
+from ..errors import InputError
+from ..files import write_whole
+from .report import Cell, Column, Row, Table, comparison_table
+from .results import Record
 
 # Okabe and Ito's colours, told apart by colour-blind readers too (jfly.uni-koeln.de/color).
 BLUE, VERMILLION, GREEN, PURPLE, ORANGE = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00"
 LANE_COLOURS = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE)
 LANE_MARKERS = ("o", "D", "s", "^", "v")
 INK, GREY, PALE = "#1a1a1a", "#6e6e6e", "#e4e4e4"
-LANE = 0.3  # height of one model's lane; a set is one lane a model and a gap
+TRAINING_PANELS = {  # title -> key of the log: colour and label
+    "training loss (nats)": {
+        "loss": (INK, "sum"),
+        "adversarial_loss": (VERMILLION, "adversarial"),
+        "clean_loss": (BLUE, "clean"),
+    },
+    "loss added by the ascent (nats)": {"ascent_gain": (PURPLE, "ascent")},
+}
+LANE, GAP = 0.26, 0.22  # inches: the height of one model's lane in a set, and the gap between sets
 
 
 def plot_gain(records: Iterable[Record], path: str | os.PathLike, mean_over: Sequence[str] = ()) -> None:
@@ -37,8 +48,8 @@ def plot_gain(records: Iterable[Record], path: str | os.PathLike, mean_over: Seq
     if not table.rows:
         raise InputError("results: no accuracy to draw")
     lanes = [column for column in table.columns if not column.is_reference]
-    height = max(len(lanes), 1) * LANE + 0.3
-    figure = Figure(figsize=(8.4, 1.35 + height * len(table.rows)), layout="constrained", facecolor="white")
+    height = max(len(lanes), 1) * LANE + GAP
+    figure = _new_figure(1.6 + height * len(table.rows))
     axes = figure.add_subplot()
     for index, row in enumerate(table.rows):
         _draw_row(axes, row, lanes, top=index * height, height=height)
@@ -63,16 +74,18 @@ def plot_samples(
     _check_sets(sets)
     shortest = min(len(dataset) for dataset in sets.values())
     chosen = np.sort(np.random.default_rng(seed).permutation(shortest)[:columns])
-    figure = Figure(figsize=(9, 9 / (len(chosen) + 1.7) * 1.22 * len(sets)), facecolor="white")
-    axes = figure.add_axes((0, 0, 1, 1))
+    left, right, bottom = -1.75, len(chosen) + 0.05, 1.28 * len(sets)  # in widths of a picture
+    figure = Figure(figsize=(8, 8 * bottom / (right - left)), facecolor="white")
+    axes = figure.add_axes((0, 0, 1, 1), xlim=(left, right), ylim=(bottom, -0.05), autoscale_on=False)
     axes.axis("off")
     for line, (name, dataset) in enumerate(sets.items()):
-        axes.text(-0.12, line + 0.45, name, ha="right", va="bottom", weight="bold", color=INK, fontsize=10)
-        axes.text(-0.12, line + 0.51, f"{len(dataset):,} pictures", ha="right", va="top", color=GREY, fontsize=8)
+        top = 1.28 * line
+        axes.text(-0.1, top + 0.45, _shortened(name), ha="right", va="bottom", weight="bold", color=INK, fontsize=9)
+        axes.text(-0.1, top + 0.5, f"{len(dataset):,} pictures", ha="right", va="top", color=GREY, fontsize=7.5)
+        undecoded = dataset.cast_column("image", datasets.Image(decode=False))
         for place, index in enumerate(chosen):
-            _draw_sample(axes, dataset, int(index), place, line)
-    axes.set(xlim=(-1.65, len(chosen) + 0.05), ylim=(len(sets), -0.06))
-    _write_figure(figure, path)
+            _draw_sample(axes, undecoded, int(index), place, top)
+    _write_figure(figure, path, dpi=100)
 
 
 def plot_training(log_history: Iterable[Mapping[str, float]], path: str | os.PathLike) -> None:
@@ -87,15 +100,10 @@ def plot_training(log_history: Iterable[Mapping[str, float]], path: str | os.Pat
         InputError: nothing of this was logged.
     """
     history = list(log_history)
-    panels = (
-        ("loss (nats)", {"loss": (INK, "sum"), "adversarial_loss": (VERMILLION, "adversarial"),
-                         "clean_loss": (BLUE, "clean")}),
-        ("loss added by\nthe ascent (nats)", {"ascent_gain": (PURPLE, "ascent")}),
-    )  # fmt: skip
-    panels = [(title, kept) for title, curves in panels if (kept := _logged(history, curves))]
+    panels = [(title, kept) for title, curves in TRAINING_PANELS.items() if (kept := _logged(history, curves))]
     if not panels:
         raise InputError("log_history: no loss was logged; lower logging_steps")
-    figure = Figure(figsize=(8.4, 1 + 2 * len(panels)), layout="constrained", facecolor="white")
+    figure = _new_figure(1 + 1.9 * len(panels))
     grid = figure.subplots(len(panels), sharex=True, squeeze=False, height_ratios=(3, 2)[: len(panels)])
     for axes, (title, curves) in zip(grid[:, 0], panels, strict=True):
         _draw_curves(axes, title, curves)
@@ -111,17 +119,17 @@ def _draw_row(axes: Axes, row: Row, lanes: list[Column], top: float, height: flo
               fontsize=11, weight=weight)  # fmt: skip
     axes.text(-0.015, middle + 0.02, f"{row.pictures} pictures" if row.pictures else "", ha="right", va="top",
               transform=axes.get_yaxis_transform(), color=GREY, fontsize=8)  # fmt: skip
-    references = {column.model: cell for column, cell in row.cells.items() if column.is_reference}
-    for model, cell in references.items():
-        _draw_reference(axes, model, cell, top, height)
+    for column, cell in row.cells.items():
+        if column.is_reference:
+            _draw_reference(axes, column.model, cell, top, height)
     for place, column in enumerate(lanes):
         if column in row.cells:
-            y = top + 0.15 + LANE * (place + 0.5)
-            _draw_lane(axes, row.cells[column], references.get("baseline"), place, y, weight)
+            y = top + GAP / 2 + LANE * (place + 0.5)
+            _draw_lane(axes, row.cells[column], row.baseline, place, y, weight)
 
 
 def _draw_reference(axes: Axes, model: str, cell: Cell, top: float, height: float) -> None:
-    ends = (top + 0.1, top + height - 0.1)
+    ends = (top + 0.08, top + height - 0.08)
     if model == "base":
         axes.plot([100 * cell.value] * 2, ends, color=GREY, linewidth=1.3, linestyle=(0, (2, 1.5)), zorder=3)
         return
@@ -147,23 +155,25 @@ def _draw_lane(axes: Axes, cell: Cell, baseline: Cell | None, place: int, y: flo
 
 def _dress_gain(axes: Axes, table: Table, bottom: float) -> None:
     axes.set(xlim=(0, 100), ylim=(bottom, 0), yticks=[])
-    axes.set_xlabel("accuracy in %; thin lines and grey bands: 95 % intervals", color=GREY, fontsize=9.5)
+    axes.set_xlabel("accuracy in %; lines and bands: 95 % intervals", color=GREY, fontsize=9.5)
     axes.tick_params(axis="x", colors=GREY, length=0)
     axes.xaxis.grid(True, color=PALE, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[:].set_visible(False)
-    beside = {"transform": axes.transAxes, "ha": "right", "va": "bottom", "color": GREY, "fontsize": 8}
-    axes.text(1.09, 1.0, "accuracy", **beside)
+    above = {"transform": axes.transAxes, "ha": "right", "va": "bottom", "color": GREY, "fontsize": 8}
+    axes.text(1.09, 1.0, "accuracy\n%", **above)
     if any(cell.gain is not None for row in table.rows for cell in row.cells.values()):
-        axes.text(1.18, 1.0, "gain", **beside)
+        axes.text(1.18, 1.0, "gain\npoints", **above)
     handles = [_legend_handle(axes, column, table) for column in table.columns]
-    axes.figure.legend(handles=handles, loc="outside upper center", ncols=len(handles), frameon=False, fontsize=10)
-    axes.set_title(_headline(table), loc="left", fontsize=12, weight="bold", color=INK, pad=18)
+    axes.legend(handles=handles, loc="lower left", bbox_to_anchor=(0, 1), ncols=len(handles), frameon=False,
+                fontsize=10, borderaxespad=0.2, borderpad=0, handletextpad=0.5)  # fmt: skip
+    axes.set_title(_headline(table), loc="left", fontsize=12, weight="bold", color=INK, pad=32)
 
 
 def _legend_handle(axes: Axes, column: Column, table: Table):
     if column.is_reference:
-        style = {"color": INK, "linewidth": 2.2} if column.model == "baseline" else {"color": GREY, "linestyle": ":"}
+        line = {"linewidth": 2.2} if column.model == "baseline" else {"linewidth": 1.3, "linestyle": (0, (2, 1.5))}
+        style = {"color": INK if column.model == "baseline" else GREY, **line}
         return axes.plot([], [], label=column.label, **style)[0]
     place = [other for other in table.columns if not other.is_reference].index(column)
     return axes.plot([], [], LANE_MARKERS[place % len(LANE_MARKERS)], color=LANE_COLOURS[place % len(LANE_COLOURS)],
@@ -173,10 +183,11 @@ def _legend_handle(axes: Axes, column: Column, table: Table):
 def _headline(table: Table) -> str:
     """The finding, on the branch that a plain `from_pretrained` loads; no finding, no claim."""
     last = table.rows[-1]
-    gain = next((c.gain for column, c in last.cells.items() if column.model == "advbn" and c.gain is not None), None)
-    if gain is None or not last.mean_over:
+    gains = [(column, cell.gain) for column, cell in last.cells.items() if column.model == "advbn"]
+    if not last.mean_over or not gains or gains[0][1] is None:
         return "Accuracy per set"
-    return f"{_signed(gain)} points over the baseline, {last.name}"
+    column, gain = gains[0]
+    return f"{column.label}: {_signed(gain)} points over the baseline\n(mean of {', '.join(last.mean_over)})"
 
 
 def _signed(gain: float) -> str:
@@ -193,21 +204,26 @@ def _check_sets(sets: Mapping[str, datasets.Dataset]) -> None:
             raise InputError(f"samples: set {name!r} is empty")
 
 
-def _draw_sample(axes: Axes, dataset: datasets.Dataset, index: int, place: int, line: int) -> None:
+def _draw_sample(axes: Axes, dataset: datasets.Dataset, index: int, left: float, top: float) -> None:
     row = dataset[index]
-    image = row["image"] if isinstance(row["image"], Image.Image) else datasets.Image().decode_example(row["image"])
-    # No larger than it is shown; the rest of a square cell stays white.
-    image = ImageOps.pad(image.convert("RGB"), (96, 96), Image.Resampling.BICUBIC, color="white")
-    axes.imshow(image, extent=(place, place + 0.95, line + 0.95, line), aspect="auto", interpolation="antialiased")
-    if "label" in row:
-        axes.text(place + 0.475, line + 0.94, _label_text(dataset, row["label"]), ha="center", va="top", color=INK,
-                  fontsize=8)  # fmt: skip
+    caption = _label_text(dataset, row["label"]) if "label" in row else ""
+    try:
+        image = to_rgb(datasets.Image().decode_example(row["image"]))
+    except Exception:  # damaged files raise more than a dozen types in PIL; the evaluation has named them by now
+        caption = "unreadable"
+    else:
+        image = ImageOps.pad(image, (72, 72), Image.Resampling.BICUBIC, color="white")
+        axes.imshow(image, extent=(left, left + 0.95, top + 0.95, top), aspect="auto", interpolation="antialiased")
+    axes.text(left + 0.475, top + 0.98, caption, ha="center", va="top", color=INK, fontsize=7.5)
 
 
 def _label_text(dataset: datasets.Dataset, label: int | str) -> str:
     feature = dataset.features["label"]
-    text = feature.int2str(label) if isinstance(feature, datasets.ClassLabel) else str(label)
-    return text if len(text) <= 12 else f"{text[:11]}\N{HORIZONTAL ELLIPSIS}"
+    return _shortened(feature.int2str(label) if isinstance(feature, datasets.ClassLabel) else str(label))
+
+
+def _shortened(text: str) -> str:
+    return textwrap.shorten(text, 14, placeholder="...") if " " in text else text[:11] + "..." * (len(text) > 11)
 
 
 def _logged(history: list[Mapping[str, float]], curves: Mapping[str, tuple[str, str]]) -> list[tuple]:
@@ -227,18 +243,24 @@ def _draw_curves(axes: Axes, title: str, curves: list[tuple]) -> None:
             axes.plot(steps, values, color=colour, linewidth=0.6, alpha=0.3)
         mean = np.convolve(values, np.ones(window) / window, mode="valid")
         axes.plot(steps[window - 1 :], mean, color=colour, linewidth=1.8, label=label)
-        axes.annotate(label, (steps[-1], mean[-1]), xytext=(6, 0), textcoords="offset points", color=colour,
-                      va="center", fontsize=9.5, weight="bold")  # fmt: skip
-    axes.set_title(title, loc="left", fontsize=10, color=INK)
-    axes.set_ylim(bottom=min(0, axes.get_ylim()[0]))
+    if len(curves) > 1:
+        axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=len(curves), frameon=False, borderaxespad=0.2)
+    axes.set_title(title, loc="left", fontsize=11, weight="bold", color=INK)
+    axes.set(xlim=(0, None), ylim=(min(0, axes.get_ylim()[0]), None))
     axes.tick_params(colors=GREY, length=0)
     axes.yaxis.grid(True, color=PALE, linewidth=0.8)
     axes.spines[["top", "right", "left"]].set_visible(False)
 
 
-def _write_figure(figure: Figure, path: str | os.PathLike) -> None:
+def _new_figure(height: float) -> Figure:
+    figure = Figure(figsize=(8.4, height), layout="constrained", facecolor="white")
+    figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12)
+    return figure
+
+
+def _write_figure(figure: Figure, path: str | os.PathLike, dpi: int = 150) -> None:
     """Writes a figure as PNG, whole, with 256 colours: a third of the size, and no difference to the eye."""
     drawn, small = io.BytesIO(), io.BytesIO()
-    figure.savefig(drawn, format="png", dpi=150)
+    figure.savefig(drawn, format="png", dpi=dpi)
     Image.open(drawn).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(small, format="png", optimize=True)
     write_whole(path, small.getvalue())

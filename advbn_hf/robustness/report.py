@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import NamedTuple
 
-from advbn_hf.errors import InputError
-from advbn_hf.robustness.results import Record, wilson_interval
+from ..errors import InputError
+from .results import Record, wilson_interval
 
 # Columns come in this order; other models follow in the order of the records.
 KNOWN_MODELS = {"base": "base", "baseline": "baseline", "advbn": "AdvBN"}
@@ -65,6 +65,11 @@ class Row:
     mean_over: tuple[str, ...] = ()
 
     @property
+    def baseline(self) -> Cell | None:
+        """The baseline's accuracy, if it was measured."""
+        return _baseline(self.cells)
+
+    @property
     def pictures(self) -> str:
         """Number of pictures, "2,000"; a range where the models saw different numbers; empty if unknown."""
         counts = sorted({cell.n for cell in self.cells.values() if cell.n is not None})
@@ -104,9 +109,9 @@ def comparison_table(records: Iterable[Record], mean_over: Sequence[str] = ()) -
     rows: dict[str, dict[Column, Cell]] = {}
     for record in accuracies:
         column = columns[record.model, record.branch]
-        cells = rows.setdefault(_row_name(record), {})
+        cells = rows.setdefault(set_label(record), {})
         if column in cells:
-            raise InputError(f"results: {_row_name(record)!r} has two accuracies for {column.label!r}; keep one")
+            raise InputError(f"results: {set_label(record)!r} has two accuracies for {column.label!r}; keep one")
         interval = wilson_interval(record.value, record.n) if record.n else None
         cells[column] = Cell(record.value, record.n, interval)
     table_rows = [Row(name, _with_gains(cells)) for name, cells in rows.items()]
@@ -128,7 +133,7 @@ def to_text(table: Table) -> str:
     widths = [max(len(line[i]) for line in (header, *body)) for i in range(len(header))]
     rule = ["-" * width for width in widths]
     lines = [_align(line, widths) for line in (header, rule, *body)]
-    return "\n".join(lines + _notes(table, "+- half of the 95 % interval (Wilson)"))
+    return "\n".join([*lines, _notes(table, "+- half of the 95 % interval (Wilson)")])
 
 
 def to_markdown(table: Table) -> str:
@@ -145,7 +150,20 @@ def to_markdown(table: Table) -> str:
     rule = ["---", *["---:"] * (len(header) - 1)]
     lines = ["| " + " | ".join(line) + " |" for line in (map(escape_markdown, header), rule)]
     lines += ["| " + " | ".join([escape_markdown(name), *rest]) + " |" for name, *rest in body]
-    return "\n".join(lines + ["", *map(escape_markdown, _notes(table, "in brackets the 95 % interval (Wilson)"))])
+    notes = _notes(table, "in brackets the 95 % interval (Wilson)")
+    return "\n".join([*lines, "", escape_markdown(notes)])
+
+
+def set_label(record: Record) -> str:
+    """Names what a record was measured on.
+
+    Args:
+        record: any record.
+
+    Returns:
+        The set's name, then shift and severity where the record has them, for example "corruptions fog 3".
+    """
+    return " ".join(str(part) for part in (record.set, record.shift, record.severity) if part is not None)
 
 
 def escape_markdown(text: str) -> str:
@@ -174,12 +192,12 @@ def _label(model: str, branch: str | None, models: list[str]) -> str:
     return f"{name} {branch}" if branch == "auxiliary" or (branch and models.count(model) > 1) else name
 
 
-def _row_name(record: Record) -> str:
-    return " ".join(str(part) for part in (record.set, record.shift, record.severity) if part is not None)
+def _baseline(cells: dict[Column, Cell]) -> Cell | None:
+    return next((cell for column, cell in cells.items() if column.model == "baseline"), None)
 
 
 def _with_gains(cells: dict[Column, Cell]) -> dict[Column, Cell]:
-    baseline = next((cell for column, cell in cells.items() if column.model == "baseline"), None)
+    baseline = _baseline(cells)
     if baseline is None:
         return cells
     gains = {column: None if column.is_reference else 100 * (c.value - baseline.value) for column, c in cells.items()}
@@ -232,10 +250,10 @@ def _ends(cell: Cell) -> str:
     return f" [{100 * cell.interval[0]:.1f}, {100 * cell.interval[1]:.1f}]" if cell.interval else ""
 
 
-def _notes(table: Table, interval: str) -> list[str]:
+def _notes(table: Table, interval: str) -> str:
     cells = [cell for row in table.rows for cell in row.cells.values()]
     parts = ["Accuracy in %"]
     parts += [interval] if any(cell.interval for cell in cells) else []
     parts += ["gain: points over the baseline"] if any(cell.gain is not None for cell in cells) else []
     means = [f"{row.name.capitalize()}: {', '.join(row.mean_over)}." for row in table.rows if row.mean_over]
-    return [" ".join(["; ".join(parts) + ".", *means])]
+    return " ".join(["; ".join(parts) + ".", *means])

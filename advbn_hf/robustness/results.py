@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from statistics import NormalDist
 
-from advbn_hf.errors import InputError
-
-BRANCHES = ("clean", "auxiliary")
+from ..errors import InputError
+from ..files import write_whole
+from ..norms import BRANCHES
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Record:
     value: float
     n: int | None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("model", "set", "metric"):
             _require(_is_name(getattr(self, name)), name, getattr(self, name), "a text that is not empty")
         _require(self.shift is None or _is_name(self.shift), "shift", self.shift, "a text that is not empty, or null")
@@ -78,12 +78,12 @@ def write_results(path: str | os.PathLike, records: Iterable[Record]) -> None:
     """Writes records as a JSON list, one record a line, in the order given. The file is replaced whole.
 
     Args:
-        path: the file, usually `results.json` in the folder of a run. Its folder is made if need be.
+        path: the file, usually `results.json` in the folder of a run. Its folder must exist.
         records: the records.
     """
     lines = [f"  {json.dumps(asdict(record), allow_nan=False, ensure_ascii=False)}" for record in records]
     text = "[\n" + ",\n".join(lines) + "\n]\n" if lines else "[]\n"
-    write_whole(path, text.encode())
+    write_whole(path, text)
 
 
 def read_results(path: str | os.PathLike) -> list[Record]:
@@ -108,23 +108,6 @@ def read_results(path: str | os.PathLike) -> list[Record]:
     if not isinstance(rows, list):
         raise InputError(f"{path}: must hold a list of records, not {type(rows).__name__}")
     return [_read_record(row, f"{path}: record {number}") for number, row in enumerate(rows, start=1)]
-
-
-def write_whole(path: str | os.PathLike, data: bytes) -> None:
-    """Writes a file so that it is never seen half written: under a temporary name beside it, then moved.
-
-    Args:
-        path: the file. Its folder is made if need be.
-        data: the whole content.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(data)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _read_record(row: object, where: str) -> Record:
