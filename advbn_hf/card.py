@@ -6,6 +6,7 @@ import platform
 import re
 import shlex
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -68,8 +69,8 @@ def render_card(
     Raises:
         InputError: an argument would make invalid metadata, or the records contradict each other.
     """
-    records = list(records)
-    table = comparison_table(records, mean_over)
+    records = [replace(record, model=_public(record.model), set=_public(record.set)) for record in records]
+    table = comparison_table(records, [_public(name) for name in mean_over])
     metadata = _metadata(records, _public(model_name), base_model, dataset, license)
     validate_metadata(metadata)
     if repo_id is not None and not _is_repo_id(repo_id):
@@ -82,10 +83,11 @@ def render_card(
         data=_reference(dataset, "datasets/"),
         location=repo_id or "path/to/this/folder",
         results_table=to_markdown(table) if table.rows else "",
+        compared={column.model for column in table.columns},
         limits=_limits(table),
         pictures=pictures,
         settings={"AdvBN": _settings(advbn_config), "Training": _settings(training)},
-        command=_public(" ".join(shlex.join(map(_public, command)).split())),
+        command=shlex.join(map(_public, command)),
         versions=", ".join(f"{_text(name)} {_text(version)}" for name, version in versions.items()),
     )
 
@@ -121,7 +123,7 @@ def validate_metadata(metadata: ModelCardData) -> None:
         ids = content.get(name, [])
         for repo_id in [ids] if isinstance(ids, str) else ids:
             if not _is_repo_id(repo_id):
-                raise InputError(f"card metadata: {name} {repo_id!r} is no Hub id; give namespace/name or leave it out")
+                raise InputError(f"card metadata: {name} {repo_id!r} is no Hub id; mend it or leave it out")
     license = content.get("license")
     if license is not None and not re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", str(license)):
         raise InputError(f"card metadata: license {license!r} is no Hub licence identifier such as apache-2.0")
@@ -169,8 +171,8 @@ def _eval_result(record: Record, dataset: str) -> EvalResult:
         task_type=TASK,
         task_name="Image Classification",
         dataset_type=dataset if _is_on_hub(dataset) else slug,
-        dataset_name=f"{_name(dataset)}: {_public(set_label(record))}",
-        dataset_config=_public(set_label(record)),  # the Hub groups by type and config: one entry a set
+        dataset_name=f"{_name(dataset)}: {set_label(record)}",
+        dataset_config=set_label(record),  # the Hub groups by type and config: one entry a set
         metric_type=record.metric,
         metric_name=f"{record.metric}{branch}",
         metric_value=record.value,
@@ -262,4 +264,5 @@ def _text(text: str) -> str:
 
 
 def _public(text: str) -> str:
-    return TOKEN.sub("***", ABSOLUTE_FOLDERS.sub("", text))
+    """One line, without what belongs to the machine or its user alone."""
+    return TOKEN.sub("***", ABSOLUTE_FOLDERS.sub("", " ".join(text.split())))

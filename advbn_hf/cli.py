@@ -6,12 +6,14 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from types import UnionType
 from typing import Any, NoReturn, get_args
 
 import torch
 import yaml
+from tqdm.auto import tqdm
 from transformers import HfArgumentParser
 
 from .errors import InputError
@@ -80,7 +82,7 @@ def run(main: Callable[[], None]) -> None:
     try:
         main()
     except InputError as error:
-        print(f"error: {_one_line(error)}", file=sys.stderr)
+        tqdm.write(f"error: {_one_line(error)}", file=sys.stderr)  # on a line of its own, whatever bars are open
         sys.exit(2)
 
 
@@ -144,7 +146,7 @@ def _check_option(name: str, options: list[str], where: str, kind: str) -> None:
 
 def _named(message: str, arguments: list[str]) -> str:
     """Puts the option's name before a message that cites its value alone, as some of Transformers' do."""
-    for option, value in zip(arguments, arguments[1:], strict=False):
+    for option, value in pairwise(arguments):
         name = option.removeprefix("--")
         if option != name and value in message.split() and name not in message:
             return f"{name}: {message}"

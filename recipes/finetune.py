@@ -7,6 +7,7 @@ accelerate launch recipes/finetune.py --model_name_or_path ID --dataset_name ID 
 
 import copy
 import dataclasses
+import sys
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from advbn_hf import AdvBNConfig, AdvBNForImageClassification, AdvBNTrainer, AdvBNTrainingArguments, InputError
 from advbn_hf.backbone import load_classifier, load_classifier_for, load_processor, new_classifier
 from advbn_hf.baseline import PlainForImageClassification
+from advbn_hf.card import installed_versions, render_card, save_card
 from advbn_hf.cli import parse, run, use_all_cores
 from advbn_hf.data.embedded import STYLES
 from advbn_hf.data.pictures import BadPictures, Pictures, collate, stream_pictures
@@ -31,6 +33,21 @@ from advbn_hf.robustness.results import Record, write_results
 QUICKSTART = Path(__file__).parent / "configs" / "quickstart.yaml"
 # Inversion is left out of the mean: it is a shift of another kind than style, light and quality.
 MEAN_OVER = ("filters", "corruptions", "stylized", "sketch")
+# What the card tells of the training.
+REPORTED_ARGUMENTS = (
+    "learning_rate",
+    "lr_scheduler_type",
+    "lr_decay_epochs",
+    "optim",
+    "optim_args",
+    "weight_decay",
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "world_size",
+    "bf16",
+    "fp16",
+    "seed",
+)
 
 
 @dataclass
@@ -65,6 +82,7 @@ class DataArguments:
     image_column: str | None = field(default=None, metadata={"help": "Column of the pictures; found by its type."})
     label_column: str | None = field(default=None, metadata={"help": "Column of the labels; found by its type."})
     streaming: bool = field(default=False, metadata={"help": "Read the training split as it is needed."})
+    max_eval_samples: int | None = field(default=None, metadata={"help": "Evaluate on the first so many of each set."})
     augment: bool = field(default=True, metadata={"help": "Train on random resized crops and flips."})
     skip_bad_images: bool = field(
         default=False, metadata={"help": "Leave out pictures that cannot be decoded, and name them at the end."}
@@ -80,6 +98,8 @@ def main() -> None:
     set_seed(args.seed)
     check_arguments(model_args, data_args, args)
     train_set = load_split(data_args, data_args.train_split, data_args.streaming)
+    if data_args.streaming:
+        train_set = train_set.shuffle(seed=args.seed)
     eval_set = load_split(data_args, data_args.eval_split)
     base, processor = get_base(model_args, train_set, eval_set)
     # Wrapping a copy checks the insertion point and the number of perturbations before any work starts.
@@ -136,6 +156,8 @@ def check_arguments(model_args: ModelArguments, data_args: DataArguments, args: 
         raise InputError("model_name_or_path: give a Hub id or folder, or run without options for the quickstart")
     if data_args.dataset_name is None:
         raise InputError('dataset_name: give a Hub id or folder, or "embedded"')
+    if data_args.max_eval_samples is not None and data_args.max_eval_samples < 1:
+        raise InputError(f"max_eval_samples must be 1 or more, got {data_args.max_eval_samples}")
     if data_args.streaming and args.max_steps <= 0:
         raise InputError("max_steps: a stream has no length; say for how many steps to train")
     if args.resume_from_checkpoint not in (None, "last") and not Path(args.resume_from_checkpoint).is_dir():
@@ -166,8 +188,12 @@ def load_split(data_args: DataArguments, split: str, streaming: bool = False) ->
 def evaluation_sets(data_args: DataArguments, eval_set: Dataset) -> dict[str, Dataset]:
     """What to report on: every style of the embedded benchmark's test split, else the evaluation split."""
     if data_args.dataset_name != "embedded":
-        return {"clean": eval_set}
-    return {style: load_images("embedded", "test", config=style) for style in STYLES}
+        sets = {"clean": eval_set}
+    else:
+        sets = {style: load_images("embedded", "test", config=style) for style in STYLES}
+    if data_args.max_eval_samples is None:
+        return sets
+    return {name: rows.select(range(min(data_args.max_eval_samples, len(rows)))) for name, rows in sets.items()}
 
 
 def get_base(
@@ -249,14 +275,31 @@ def report(
     data_args: DataArguments,
 ) -> None:
     """Prints the table and writes results, plots and card."""
-    folder = Path(trainer.args.output_dir)
+    args, folder = trainer.args, Path(trainer.args.output_dir)
     mean_over = MEAN_OVER if set(MEAN_OVER) <= set(sets) else ()
     print(to_text(comparison_table(records, mean_over)))
     write_results(folder / "results.json", records)
+    pictures = ["results.png", "samples.png"]
     plot_gain(records, folder / "results.png", mean_over)
     plot_samples(sets, folder / "samples.png")
-    plot_training(trainer.state.log_history, folder / "training.png")
-    print(f"written to {folder}: checkpoint, results.json, results.png, samples.png, training.png, README.md")
+    if any("loss" in log for log in trainer.state.log_history):
+        pictures.append("training.png")
+        plot_training(trainer.state.log_history, folder / "training.png")
+    card = render_card(
+        records,
+        model_name=(args.hub_model_id or folder.name).split("/")[-1],
+        base_model=model_args.model_name_or_path,
+        dataset="embedded benchmark" if data_args.dataset_name == "embedded" else data_args.dataset_name,
+        advbn_config=trainer.model.advbn_config.to_dict(),
+        training={name: getattr(args, name) for name in REPORTED_ARGUMENTS} | {"steps": trainer.state.global_step},
+        command=["accelerate", "launch", "recipes/finetune.py", *sys.argv[1:]],
+        versions=installed_versions(),
+        mean_over=mean_over,
+        pictures=pictures,
+        repo_id=trainer.hub_model_id,
+    )
+    save_card(card, folder)
+    print(f"\nwritten to {folder}: both branches, README.md, results.json, {', '.join(pictures)}")
 
 
 if __name__ == "__main__":

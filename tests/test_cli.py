@@ -98,7 +98,7 @@ def test_bad_files_are_named(tmp_path, text, message):
 def test_values_out_of_range_are_one_line():
     with pytest.raises(InputError, match="epsilon must be a number above 0, got -1"):
         parsed("--epsilon", "-1", types=(AdvBNConfig,))
-    with pytest.raises(InputError, match="^eval_strategy: sometimes is not a valid"):
+    with pytest.raises(InputError, match=r"^eval_strategy: sometimes is not a valid"):
         parsed("--eval_strategy", "sometimes", types=(AdvBNTrainingArguments,))
 
 

@@ -80,7 +80,9 @@ def plot_samples(
     axes.axis("off")
     for line, (name, dataset) in enumerate(sets.items()):
         top = 1.28 * line
-        axes.text(-0.1, top + 0.45, _shortened(name), ha="right", va="bottom", weight="bold", color=INK, fontsize=9)
+        axes.text(
+            -0.1, top + 0.45, _plain(_shortened(name)), ha="right", va="bottom", weight="bold", color=INK, fontsize=9
+        )
         axes.text(-0.1, top + 0.5, f"{len(dataset):,} pictures", ha="right", va="top", color=GREY, fontsize=7.5)
         undecoded = dataset.cast_column("image", datasets.Image(decode=False))
         for place, index in enumerate(chosen):
@@ -115,10 +117,10 @@ def _draw_row(axes: Axes, row: Row, lanes: list[Column], top: float, height: flo
     middle, weight = top + height / 2, "bold" if row.mean_over else "normal"
     if row.mean_over:
         axes.axhline(top, color=GREY, linewidth=0.8)
-    axes.text(-0.015, middle, row.name, transform=axes.get_yaxis_transform(), ha="right", va="bottom", color=INK,
-              fontsize=11, weight=weight)  # fmt: skip
-    axes.text(-0.015, middle + 0.02, f"{row.pictures} pictures" if row.pictures else "", ha="right", va="top",
-              transform=axes.get_yaxis_transform(), color=GREY, fontsize=8)  # fmt: skip
+    left = {"x": -0.015, "transform": axes.get_yaxis_transform(), "ha": "right"}
+    pictures = f"{row.pictures} pictures" if row.pictures else ""
+    axes.text(y=middle, s=_plain(row.name), va="bottom", color=INK, fontsize=11, weight=weight, **left)
+    axes.text(y=middle + 0.02, s=pictures, va="top", color=GREY, fontsize=8, **left)
     for column, cell in row.cells.items():
         if column.is_reference:
             _draw_reference(axes, column.model, cell, top, height)
@@ -167,17 +169,17 @@ def _dress_gain(axes: Axes, table: Table, bottom: float) -> None:
     handles = [_legend_handle(axes, column, table) for column in table.columns]
     axes.legend(handles=handles, loc="lower left", bbox_to_anchor=(0, 1), ncols=len(handles), frameon=False,
                 fontsize=10, borderaxespad=0.2, borderpad=0, handletextpad=0.5)  # fmt: skip
-    axes.set_title(_headline(table), loc="left", fontsize=12, weight="bold", color=INK, pad=32)
+    axes.set_title(_plain(_headline(table)), loc="left", fontsize=12, weight="bold", color=INK, pad=32)
 
 
 def _legend_handle(axes: Axes, column: Column, table: Table):
     if column.is_reference:
         line = {"linewidth": 2.2} if column.model == "baseline" else {"linewidth": 1.3, "linestyle": (0, (2, 1.5))}
         style = {"color": INK if column.model == "baseline" else GREY, **line}
-        return axes.plot([], [], label=column.label, **style)[0]
+        return axes.plot([], [], label=_plain(column.label), **style)[0]
     place = [other for other in table.columns if not other.is_reference].index(column)
     return axes.plot([], [], LANE_MARKERS[place % len(LANE_MARKERS)], color=LANE_COLOURS[place % len(LANE_COLOURS)],
-                     label=column.label)[0]  # fmt: skip
+                     label=_plain(column.label))[0]  # fmt: skip
 
 
 def _headline(table: Table) -> str:
@@ -192,6 +194,11 @@ def _headline(table: Table) -> str:
 
 def _signed(gain: float) -> str:
     return f"{gain:+.1f}".replace("-", "\N{MINUS SIGN}")
+
+
+def _plain(text: str) -> str:
+    """Matplotlib would set what stands between dollars as a formula."""
+    return text.replace("$", r"\$")
 
 
 def _check_sets(sets: Mapping[str, datasets.Dataset]) -> None:
@@ -214,7 +221,7 @@ def _draw_sample(axes: Axes, dataset: datasets.Dataset, index: int, left: float,
     else:
         image = ImageOps.pad(image, (72, 72), Image.Resampling.BICUBIC, color="white")
         axes.imshow(image, extent=(left, left + 0.95, top + 0.95, top), aspect="auto", interpolation="antialiased")
-    axes.text(left + 0.475, top + 0.98, caption, ha="center", va="top", color=INK, fontsize=7.5)
+    axes.text(left + 0.475, top + 0.98, _plain(caption), ha="center", va="top", color=INK, fontsize=7.5)
 
 
 def _label_text(dataset: datasets.Dataset, label: int | str) -> str:
