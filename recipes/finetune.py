@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from accelerate import PartialState
 from datasets import Dataset, IterableDataset
 from transformers import BaseImageProcessor, PreTrainedModel, Trainer, TrainingArguments, set_seed
 from transformers.trainer_utils import get_last_checkpoint
@@ -120,15 +121,19 @@ def main() -> None:
 
     models: dict[str, PreTrainedModel | AdvBNForImageClassification] = {}
     if model_args.backbone_config is not None:
+        announce("Training the base model")
         base = train_base(base, processor, train_pictures, model_args, args)
     models["base"] = base
     if model_args.baseline:
+        announce("Fine-tuning plainly: the baseline")
         models["baseline"] = train_baseline(base, advbn_config, args, train)
+    announce("Fine-tuning with AdvBN")
     trainer = train(AdvBNForImageClassification.from_backbone(copy.deepcopy(base), advbn_config), args)
     trainer.train(resume_from_checkpoint=last_checkpoint(args))
     trainer.save_model()
     models["advbn"] = trainer.model
 
+    announce("Evaluating")
     records: list[Record] = []
     sets = evaluation_sets(data_args, eval_set)
     for set_name, rows in sets.items():
@@ -148,6 +153,12 @@ def main() -> None:
             print(f"left out, since it cannot be decoded: {place}")
     if args.push_to_hub:
         trainer.push_to_hub()
+
+
+def announce(what: str) -> None:
+    """Says what comes next, once however many processes there are."""
+    if PartialState().is_main_process:
+        print(f"\n== {what}", flush=True)
 
 
 def check_arguments(model_args: ModelArguments, data_args: DataArguments, args: AdvBNTrainingArguments) -> None:
