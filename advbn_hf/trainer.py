@@ -15,6 +15,7 @@ from transformers import EvalPrediction, Trainer, TrainingArguments
 from transformers.trainer_utils import EvalLoopOutput, HubStrategy
 from transformers.utils import PushInProgress, logging
 
+from .config import AdvBNConfig
 from .errors import InputError
 from .files import write_whole
 from .hub import upload_checkpoint
@@ -94,7 +95,7 @@ class AdvBNTrainer(Trainer):
     ) -> None:
         if args is None:
             args = AdvBNTrainingArguments()
-        _check_perturbations(model, args)
+        check_perturbations(model.advbn_config, args)
         if preprocess_logits_for_metrics is not None:
             kwargs["preprocess_logits_for_metrics"] = lambda branches, labels: tuple(
                 preprocess_logits_for_metrics(logits, labels) for logits in branches
@@ -285,8 +286,13 @@ def _accuracy_of(logits: Tensor | None, labels: Tensor) -> Tensor | None:
     return None if logits is None else (logits.argmax(dim=-1) == labels).float().mean()
 
 
-def _check_perturbations(model: AdvBNForImageClassification, args: TrainingArguments) -> None:
-    wanted = model.advbn_config.num_perturbations
+def check_perturbations(config: AdvBNConfig, args: TrainingArguments) -> None:
+    """Checks that the number of perturbations fits the batch and the processes.
+
+    Raises:
+        InputError: if it does not.
+    """
+    wanted = config.num_perturbations
     if wanted == "per_sample":
         return
     if args.world_size > 1 and wanted % args.world_size and wanted > args.world_size:
