@@ -50,6 +50,8 @@ class AdvBNTrainingArguments(TrainingArguments):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.ddp_find_unused_parameters is None:
+            self.ddp_find_unused_parameters = False  # every step uses both branches
         if self.lr_decay_epochs is not None and self.lr_decay_epochs <= 0:
             raise InputError(f"lr_decay_epochs must be above 0, got {self.lr_decay_epochs}")
         if self.batch_eval_metrics:
