@@ -1,6 +1,5 @@
 """`AdvBNForImageClassification`: a Transformers classifier that is trained on the worst style of its own features."""
 
-import copy
 import dataclasses
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from transformers import BaseImageProcessor, PreTrainedConfig, PreTrainedModel
 from transformers.utils import ModelOutput, PushToHubMixin
 
+from .adapters import has_adapters, merged, without_wrapper
 from .backbone import load_classifier
 from .checkpointing import recomputed_within
 from .config import AdvBNConfig
@@ -54,6 +54,10 @@ class AdvBNForImageClassification(nn.Module, PushToHubMixin):
 
     Use `from_backbone` on a plain classifier and `from_pretrained` on a checkpoint that this class wrote.
 
+    Weights that are frozen stay so, those of norms in both branches. A model that PEFT has adapted (`get_peft_model`,
+    `model.add_adapter`) is trained as it is and merged in all that is exported or saved. PEFT freezes norms: name them
+    in its `modules_to_save` where the branches are to learn different ones.
+
     Args:
         backbone: a classifier that takes `pixel_values` (B, C, H, W) and returns logits; it is changed in place.
         config: where and how strongly to perturb.
@@ -68,6 +72,7 @@ class AdvBNForImageClassification(nn.Module, PushToHubMixin):
 
     def __init__(self, backbone: PreTrainedModel, config: AdvBNConfig) -> None:
         super().__init__()
+        backbone = without_wrapper(backbone)
         if getattr(backbone.config, "problem_type", None) not in (None, "single_label_classification"):
             raise InputError(
                 f"config.problem_type is {backbone.config.problem_type}; only single_label_classification works"
@@ -91,7 +96,8 @@ class AdvBNForImageClassification(nn.Module, PushToHubMixin):
         """Wraps a plain classifier.
 
         Args:
-            backbone: Hub id or folder of a Transformers image classifier, or such a model, which is changed in place.
+            backbone: Hub id or folder of a Transformers image classifier, or such a model, adapted by PEFT or not,
+                which is changed in place.
             config: settings; `AdvBNConfig()` by default.
             kwargs: for `AutoModelForImageClassification.from_pretrained`, where `backbone` is an id or folder.
 
@@ -305,7 +311,7 @@ class AdvBNForImageClassification(nn.Module, PushToHubMixin):
             branch: "clean" or "auxiliary".
         """
         with plain_norms(self.backbone, branch):
-            model = copy.deepcopy(self.backbone)
+            model = merged(self.backbone)
         return model.eval().requires_grad_(True)
 
     def save_pretrained(
@@ -328,7 +334,8 @@ class AdvBNForImageClassification(nn.Module, PushToHubMixin):
         with filling(save_directory) as folder:
             for branch, branch_folder in zip(BRANCHES, (folder, folder / AUXILIARY_FOLDER), strict=True):
                 with plain_norms(self.backbone, branch):
-                    self.backbone.save_pretrained(branch_folder, **kwargs)
+                    model = merged(self.backbone) if has_adapters(self.backbone) else self.backbone
+                    model.save_pretrained(branch_folder, **kwargs)
                 if processor is not None:
                     processor.save_pretrained(branch_folder)
             self._config.save_pretrained(folder)
