@@ -15,7 +15,7 @@ from transformers.utils import ModelOutput, PushToHubMixin
 from .adapters import has_adapters, merged, without_wrapper
 from .attack import attack
 from .backbone import load_classifier
-from .checkpointing import recomputed_within
+from .checkpointing import can_recompute, recomputed_within
 from .config import AdvBNConfig
 from .errors import InputError
 from .files import filling
@@ -82,8 +82,8 @@ class AdvBNForImageClassification(nn.Module, PushToHubMixin):
         # The source of random starts only, so that an ascent leaves every other random number as it was.
         self.generator = torch.Generator().manual_seed(torch.initial_seed())
         if config.freeze_stem:
-            for module in self.split.stem_modules:
-                module.requires_grad_(False)
+            for weight in self.split.stem_weights:
+                weight.requires_grad_(False)
         if config.auxiliary_norms:
             split_norms(backbone, skip=self.split.stem_modules)
         self.train(backbone.training)
@@ -187,6 +187,11 @@ class AdvBNForImageClassification(nn.Module, PushToHubMixin):
         Raises:
             InputError: if the backbone does not support it.
         """
+        if self.backbone.supports_gradient_checkpointing and not can_recompute(self.backbone):
+            raise InputError(
+                f"gradient_checkpointing: {type(self.backbone).__name__} has one of its own, which would compute the "
+                "auxiliary branch again as the clean one; leave it off"
+            )
         # Its name in earlier releases of Transformers is gradient_checkpointing_enable.
         of_backbone = getattr(
             self.backbone, "activation_checkpointing_enable", self.backbone.gradient_checkpointing_enable
