@@ -24,6 +24,7 @@ TASK = "image-classification"
 TAGS = ["advbn", "robustness", "adversarial-training", TASK]
 # A built wheel has the template inside the package, a clone at its top.
 TEMPLATES = [folder / "model_cards" / "template.md" for folder in Path(__file__).resolve().parents[:2]]
+LOCAL_FOLDER = "path/to/this/folder"  # where the code of a card loads from, until it is on the Hub
 # The folders of an absolute path, up to its last part; URLs and relative paths do not match.
 ABSOLUTE_FOLDERS = re.compile(r"(?:file://|(?<![\w:/.~-]))(?:/|[A-Za-z]:[\\/])(?:[^\\/\"',]+[\\/])*")
 TOKEN = re.compile(r"\bhf_\w{8,}")
@@ -72,7 +73,7 @@ def render_card(
     records = [replace(record, model=_public(record.model), set=_public(record.set)) for record in records]
     table = comparison_table(records, [_public(name) for name in mean_over])
     metadata = _metadata(records, _public(model_name), base_model, dataset, license)
-    validate_metadata(metadata)
+    validate_metadata(metadata.to_dict())
     if repo_id is not None and not _is_repo_id(repo_id):
         raise InputError(f"repo_id: {repo_id!r} is no Hub id; give one like me/my-model")
     return ModelCard.from_template(
@@ -81,7 +82,7 @@ def render_card(
         title=_text(model_name),
         base=_reference(base_model, "") if base_model else "An image classifier",
         data=_reference(dataset, "datasets/"),
-        location=repo_id or "path/to/this/folder",
+        location=repo_id or LOCAL_FOLDER,
         results_table=to_markdown(table) if table.rows else "",
         compared={column.model for column in table.columns},
         limits=_limits(table),
@@ -108,16 +109,17 @@ def installed_versions() -> dict[str, str]:
     return {"Python": platform.python_version()} | {name: importlib.metadata.version(name) for name in packages}
 
 
-def validate_metadata(metadata: ModelCardData) -> None:
+def validate_metadata(content: Mapping[str, Any]) -> None:
     """Checks what the Hub's client does not: it would send NaN, empty names and texts for numbers as they are.
 
     Args:
-        metadata: of a card.
+        content: metadata of a card, as YAML gives them.
 
     Raises:
         InputError: names the field and what is wrong with it.
     """
-    content = metadata.to_dict()
+    if not isinstance(content, Mapping):
+        raise InputError(f"card metadata: must be a mapping, not a {type(content).__name__}")
     _check_values(content, "")
     for name in ("base_model", "datasets"):
         ids = content.get(name, [])
@@ -127,10 +129,16 @@ def validate_metadata(metadata: ModelCardData) -> None:
     license = content.get("license")
     if license is not None and not re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", str(license)):
         raise InputError(f"card metadata: license {license!r} is no Hub licence identifier such as apache-2.0")
-    for model in content.get("model-index", []):
-        for metric in (metric for result in model["results"] for metric in result["metrics"]):
-            if isinstance(metric["value"], bool) or not isinstance(metric["value"], int | float):
-                raise InputError(f"card metadata: {metric['type']} must be a number, not {metric['value']!r}")
+    try:
+        models = content.get("model-index", [])
+        metrics = [
+            (m["type"], m["value"]) for model in models for result in model["results"] for m in result["metrics"]
+        ]
+    except (TypeError, KeyError) as error:
+        raise InputError("card metadata: model-index must list models with results and metrics") from error
+    for kind, value in metrics:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise InputError(f"card metadata: {kind} must be a number, not {value!r}")
 
 
 def _check_values(value: Any, where: str) -> None:

@@ -74,16 +74,16 @@ def parse(
 
 
 def run(main: Callable[[], None]) -> None:
-    """Runs a recipe: input that a person can mend ends it with one line and exit code 2.
+    """Runs a recipe: input that a person can mend ends it with one line and exit code 2, an absent Hub with 1.
 
     Args:
         main: the recipe.
     """
     try:
         main()
-    except InputError as error:
+    except (InputError, ConnectionError) as error:
         tqdm.write(f"error: {_one_line(error)}", file=sys.stderr)  # on a line of its own, whatever bars are open
-        sys.exit(2)
+        sys.exit(2 if isinstance(error, InputError) else 1)
 
 
 def use_all_cores() -> None:
@@ -99,7 +99,7 @@ def use_all_cores() -> None:
 def _options(parser: HfArgumentParser) -> list[str]:
     """Names of all options, `no_x` of switches included, but of those that would take a token."""
     names = [text[2:] for action in parser._actions for text in action.option_strings if "-" not in text[2:]]
-    return [name for name in names if not name.endswith("_token")]
+    return [name for name in names if not _is_token(name)]
 
 
 def _read_yaml(path: Path, options: list[str]) -> list[str]:
@@ -135,13 +135,17 @@ def _check_options(arguments: list[str], options: list[str]) -> None:
 
 
 def _check_option(name: str, options: list[str], where: str, kind: str) -> None:
-    if name.endswith("_token"):
+    if _is_token(name):
         raise InputError(f"{where}{name}: tokens come from the environment (HF_TOKEN) or `hf auth login` alone")
     if name not in options:
         nearest = difflib.get_close_matches(name, options, n=1, cutoff=0.5)
         raise InputError(
             f"{where}unknown {kind} {name}; " + (f"did you mean {nearest[0]}?" if nearest else "see --help")
         )
+
+
+def _is_token(name: str) -> bool:
+    return name.split("_")[-1] == "token"
 
 
 def _named(message: str, arguments: list[str]) -> str:

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -9,20 +10,21 @@ from typing import Any, Literal, Self
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
+from huggingface_hub import CommitInfo
 from torch import Tensor, nn
 from transformers import BaseImageProcessor, PreTrainedConfig, PreTrainedModel
-from transformers.utils import ModelOutput, PushToHubMixin
+from transformers.utils import ModelOutput
 
 from .backbone import load_classifier
-from .config import AdvBNConfig
+from .config import AUXILIARY_FOLDER, AdvBNConfig
 from .errors import InputError
 from .files import filling
+from .hub import upload_checkpoint
 from .norms import BRANCHES, Branch, plain_norms, split_norms, two_branch_norms, using_branch
 from .perturbation import ascend, assign_groups, group_means, initial_multipliers, leading_share, perturb
 from .probe import evaluating
 from .split import Recording, Split
 
-AUXILIARY_FOLDER = "auxiliary"
 _STRUCTURE = ("insert_after", "auxiliary_norms", "freeze_stem")
 
 
@@ -47,7 +49,7 @@ class AdvBNOutput(ModelOutput):
     ascent_gain: Tensor | None = None
 
 
-class AdvBNForImageClassification(nn.Module, PushToHubMixin):
+class AdvBNForImageClassification(nn.Module):
     """Wraps a Transformers image classifier for training with Adversarial Batch Normalization.
 
     Use `from_backbone` on a plain classifier and `from_pretrained` on a checkpoint that this class wrote.
@@ -302,6 +304,27 @@ class AdvBNForImageClassification(nn.Module, PushToHubMixin):
                 if processor is not None:
                     processor.save_pretrained(branch_folder)
             self._config.save_pretrained(folder)
+
+    def push_to_hub(
+        self, repo_id: str, processor: BaseImageProcessor | None = None, **kwargs: Any
+    ) -> CommitInfo | None:
+        """Uploads both branches as one commit, in the form that `save_pretrained` writes.
+
+        Args:
+            repo_id: repository on the Hub; it is made if need be.
+            processor: image processor to upload beside both branches.
+            kwargs: for `advbn_hf.hub.upload_checkpoint`, such as `commit_message`, `private`, `token` and `revision`.
+
+        Returns:
+            The commit; None where nothing had changed.
+
+        Raises:
+            InputError: if the Hub refuses; the message says what to do.
+            ConnectionError: if the Hub failed or was not reached.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder, processor=processor)
+            return upload_checkpoint(folder, repo_id, **kwargs)
 
     def _num_groups(self, batch_size: int) -> int:
         """Groups of this process's batch; a batch shorter than the others may have fewer than asked for."""

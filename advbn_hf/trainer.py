@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from huggingface_hub import CommitInfo, HfApi
+from huggingface_hub import CommitInfo
 from torch import Tensor, nn
 from transformers import EvalPrediction, Trainer, TrainingArguments
 from transformers.trainer_utils import EvalLoopOutput, HubStrategy
@@ -17,7 +17,7 @@ from transformers.utils import PushInProgress, logging
 
 from .errors import InputError
 from .files import write_whole
-from .hub import upload_checkpoint
+from .hub import check_access, options_from, upload_checkpoint, upload_in_background
 from .modeling import AdvBNForImageClassification
 from .norms import BRANCHES
 
@@ -206,30 +206,31 @@ class AdvBNTrainer(Trainer):
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Leaves README.md alone: the card is written from measured results by `advbn_hf.card`."""
 
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """As `Trainer.save_model`, but only `push_to_hub` uploads: one commit, with the card and the results."""
+        super().save_model(output_dir, _internal_call=True)
+
+    def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
+        """Checks login and permission. The repository is made by the first upload, never before there is a model."""
+        self.push_in_progress = None
+        if self.is_world_process_zero():
+            name = self.args.hub_model_id or Path(self.args.output_dir).absolute().name
+            options = options_from(self.args, token=token, private=private)
+            self.hub_model_id = check_access(name, private=options["private"], token=options["token"])
+
     def push_to_hub(
-        self,
-        commit_message: str = "End of training",
-        blocking: bool = True,
-        token: str | None = None,
-        revision: str | None = None,
-        private: bool | None = None,
+        self, commit_message: str = "End of training", blocking: bool = True, **options: Any
     ) -> CommitInfo | Future | None:
         """Uploads what belongs on the Hub from the output folder, as one commit; see `advbn_hf.hub`."""
         if self.hub_model_id is None:
-            self.init_hf_repo(token=token, private=private)
-        self.save_model(_internal_call=True)
+            self.init_hf_repo(options.get("token"), options.get("private"))
+        self.save_model()
         if not self.is_world_process_zero():
             return None
         self._finish_current_push()
-        job = HfApi().run_as_future(
-            upload_checkpoint,
-            self.args.output_dir,
-            self.hub_model_id,
-            commit_message=commit_message,
-            revision=revision or self.args.hub_revision,
-            token=token or self.args.hub_token,
-        )
-        return job.result() if blocking else job
+        upload = upload_checkpoint if blocking else upload_in_background
+        options = options_from(self.args, commit_message=commit_message, **options)
+        return upload(self.args.output_dir, self.hub_model_id, **options)
 
     @property
     def _unwrapped(self) -> AdvBNForImageClassification:
@@ -263,11 +264,11 @@ class AdvBNTrainer(Trainer):
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
         """Starts an upload while training goes on, unless the last one is still under way."""
-        busy = self.push_in_progress is not None and not self.push_in_progress.is_done()
-        if self.args.hub_strategy == HubStrategy.END or (busy and not self.args.hub_always_push):
+        if not self.is_world_process_zero() or self.args.hub_strategy == HubStrategy.END:
             return
-        job = self.push_to_hub(f"Training in progress, step {self.state.global_step}", blocking=False)
-        if job is not None:
+        if self.args.hub_always_push or self.push_in_progress is None or self.push_in_progress.is_done():
+            options = options_from(self.args, commit_message=f"Training in progress, step {self.state.global_step}")
+            job = upload_in_background(checkpoint_folder, self.hub_model_id, **options)
             self.push_in_progress = PushInProgress([job])
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:

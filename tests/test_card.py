@@ -173,15 +173,15 @@ def test_bad_arguments_are_named(changes, message):
 def test_metadata_values_are_numbers(value, message):
     result = EvalResult("image-classification", "me/digits", "digits", "accuracy", value)
     with pytest.raises(InputError, match=message):
-        validate_metadata(ModelCardData(model_name="x", eval_results=[result]))
+        validate_metadata(ModelCardData(model_name="x", eval_results=[result]).to_dict())
 
 
 def test_metadata_ids_are_ids():
     for ids in ({"base_model": "a b"}, {"datasets": ["me/digits", "a//b"]}):
         with pytest.raises(InputError, match="is no Hub id"):
-            validate_metadata(ModelCardData(**ids))
+            validate_metadata(ids)
     with pytest.raises(InputError, match="tags is empty"):
-        validate_metadata(ModelCardData(tags=[""]))
+        validate_metadata({"tags": [""]})
 
 
 def test_saved_card_is_read_back(tmp_path):
