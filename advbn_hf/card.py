@@ -7,6 +7,7 @@ import re
 import shlex
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
+from enum import Enum
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -243,7 +244,13 @@ def _ours(row: Row) -> list:
 
 def _settings(settings: Mapping[str, Any]) -> list[tuple[str, str]]:
     kept = {key: value for key, value in settings.items() if value is not None and "token" not in key}
-    return [(_text(key), _text(str(v).lower() if isinstance(v, bool) else str(v))) for key, v in kept.items()]
+    return [(_text(key), _text(_value(value))) for key, value in kept.items()]
+
+
+def _value(value: Any) -> str:
+    """A setting as one writes it on a command line."""
+    value = value.value if isinstance(value, Enum) else value
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _reference(name: str, kind: str) -> str:

@@ -258,6 +258,7 @@ def train_baseline(
     """Fine-tunes the same tail plainly, with the same steps, batches and seeds."""
     args = copy.copy(args)
     args.output_dir = str(Path(args.output_dir) / "baseline")
+    args.push_to_hub = False
     args.resume_from_checkpoint = "last" if args.resume_from_checkpoint else None
     if not (Path(args.output_dir) / "advbn_config.json").exists():
         config = dataclasses.replace(config, auxiliary_norms=False)

@@ -1,4 +1,4 @@
-"""Publishes a checkpoint folder on the Hub, in one commit: both branches, processor, settings, card, plots and results.
+"""Publishes a checkpoint folder on the Hub, in one commit: both branches, processor, settings, card and results.
 
 python recipes/push_to_hub.py --checkpoint outputs/quickstart --repo_id me/digits-advbn
     [--private] [--revision BRANCH] [--create_pr] [--dry_run]

@@ -6,6 +6,7 @@ import re
 import pytest
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from transformers.training_args import OptimizerNames
 
 from advbn_hf import AdvBNConfig, InputError
 from advbn_hf.card import render_card, save_card, validate_metadata
@@ -26,7 +27,7 @@ def card(records=RECORDS, **changes):
         "base_model": "microsoft/resnet-50",
         "dataset": "me/digits",
         "advbn_config": AdvBNConfig(epsilon=0.75).to_dict(),
-        "training": {"learning_rate": 0.03, "bf16": False, "max_steps": None},
+        "training": {"learning_rate": 0.03, "bf16": False, "max_steps": None, "optim": OptimizerNames.SGD},
         "command": ["accelerate", "launch", "recipes/finetune.py"],
         "versions": {"torch": "2.13.0"},
     }
@@ -61,7 +62,12 @@ def test_body_has_results_settings_command_and_code():
     text = card(mean_over=("filters", "sketch"), repo_id="me/digits-advbn").text
     assert "| filters | 500 | 60.0 [55.6, 64.2] | 75.0 [71.0, 78.6] | +15.0 |" in text
     assert "mean of 2 sets" in text and "| epsilon | 0.75 |" in text and r"| learning\_rate | 0.03 |" in text
-    assert r"| bf16 | false |" in text and r"max\_steps" not in text and "torch 2.13.0" in text
+    assert (
+        "| bf16 | false |" in text
+        and "| optim | sgd |" in text
+        and r"max\_steps" not in text
+        and "torch 2.13.0" in text
+    )
     assert "```bash\naccelerate launch recipes/finetune.py\n```" in text
     assert "2009.08965" in text and "[microsoft/resnet-50](https://huggingface.co/microsoft/resnet-50)" in text
     blocks = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)

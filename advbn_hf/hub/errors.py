@@ -16,16 +16,17 @@ from huggingface_hub.utils import httpx
 from ..card import TOKEN
 from ..errors import InputError
 
-LOG_IN = "log in with `hf auth login`, or set HF_TOKEN to a token that may write; the same command continues"
+LOG_IN = "log in with `hf auth login`, or set HF_TOKEN to a token that may write"
 AGAIN = "the same command continues"
 
 
 @contextmanager
-def explained(repo_id: str) -> Iterator[None]:
+def explained(repo_id: str, again: str = AGAIN) -> Iterator[None]:
     """Turns what the Hub's clients raise into one line.
 
     Args:
         repo_id: the repository that the block is about.
+        again: how to go on when the cause is gone.
 
     Raises:
         InputError: what a person can mend: login, permission, id, branch, content.
@@ -36,47 +37,52 @@ def explained(repo_id: str) -> Iterator[None]:
     except InputError:
         raise
     except (httpx.HTTPError, OSError, RuntimeError, ValueError) as error:
-        raise _explanation(error, repo_id) from error
+        raise _explanation(error, repo_id, again) from error
 
 
-def _explanation(error: Exception, repo_id: str) -> Exception:
+def _explanation(error: Exception, repo_id: str, again: str) -> Exception:
     told = _one_line(getattr(error, "server_message", None) or error)
     if isinstance(error, HfHubHTTPError):
-        return _of_answer(error, error.response.status_code, repo_id, told)
+        return _of_answer(error, repo_id, told, again)
     if isinstance(error, LocalTokenNotFoundError):
-        return InputError(f"{repo_id}: not logged in; {LOG_IN}")
+        return InputError(f"{repo_id}: not logged in; {LOG_IN}; {again}")
     if isinstance(error, OfflineModeIsEnabled):
-        return ConnectionError(f"{repo_id}: the Hub is switched off by HF_HUB_OFFLINE; unset it, and {AGAIN}")
+        return ConnectionError(f"{repo_id}: the Hub is switched off by HF_HUB_OFFLINE; unset it, and {again}")
     if isinstance(error, ConnectionError | httpx.TransportError):
-        return ConnectionError(f"{repo_id}: the connection to the Hub failed ({told}); {AGAIN}")
+        return ConnectionError(f"{repo_id}: the connection to the Hub failed ({told}); {again}")
     if isinstance(error, RuntimeError | httpx.HTTPError):  # the client's word for a large file that did not arrive
         cause = f"{told}: {_one_line(error.__cause__)}" if error.__cause__ else told
-        return ConnectionError(f"{repo_id}: the upload broke off ({cause}); {AGAIN}")
+        return ConnectionError(f"{repo_id}: the upload broke off ({cause}); {again}")
     return InputError(f"{repo_id}: {told}")
 
 
-def _of_answer(error: HfHubHTTPError, status: int, repo_id: str, told: str) -> Exception:
+def _of_answer(error: HfHubHTTPError, repo_id: str, told: str, again: str) -> Exception:
+    status = error.response.status_code
     if isinstance(error, GatedRepoError):
-        return InputError(f"{repo_id}: access is restricted; ask for it on the repository's page, then {LOG_IN}")
+        return InputError(
+            f"{repo_id}: access is restricted; ask for it on the repository's page, then {LOG_IN}; {again}"
+        )
     if isinstance(error, RevisionNotFoundError):
         return InputError(f"{repo_id}: revision: {told}; name a branch of the repository")
     if status == 401:
-        return InputError(f"{repo_id}: the Hub does not know who is asking, or the token has expired; {LOG_IN}")
+        return InputError(
+            f"{repo_id}: the Hub does not know who is asking, or the token has expired; {LOG_IN}; {again}"
+        )
     if status == 403:
         return InputError(
             f"{repo_id}: not allowed ({told}); use a token with write access to {repo_id.split('/')[0]}, or propose "
-            f"the change by create_pr; {AGAIN}"
+            f"the change by create_pr; {again}"
         )
     if isinstance(error, RepositoryNotFoundError) or status == 404:
         return InputError(f"{repo_id}: there is no such repository, or it is hidden from this login; check the id")
     if status in (409, 412):
-        return ConnectionError(f"{repo_id}: it was changed by somebody else at the same time; {AGAIN}")
+        return ConnectionError(f"{repo_id}: it was changed by somebody else at the same time; {again}")
     if status == 429:
         wait = error.response.headers.get("Retry-After")
         when = f"wait {wait} seconds" if wait else "wait some minutes"
-        return ConnectionError(f"{repo_id}: too many requests; {when}, then {AGAIN}")
+        return ConnectionError(f"{repo_id}: too many requests; {when}, then {again}")
     if status >= 500:
-        return ConnectionError(f"{repo_id}: the Hub failed with status {status}; try again later, {AGAIN}")
+        return ConnectionError(f"{repo_id}: the Hub failed with status {status}; try again later, {again}")
     return InputError(f"{repo_id}: the Hub refuses the request ({told})")
 
 

@@ -25,7 +25,7 @@ from transformers.utils import logging
 
 from ..errors import InputError
 from .contents import BRANCHES, WEIGHTS, additions, files_to_upload
-from .errors import LOG_IN, explained
+from .errors import AGAIN, LOG_IN, explained
 
 logger = logging.get_logger(__name__)
 
@@ -63,6 +63,7 @@ def upload_checkpoint(
     create_pr: bool = False,
     private: bool | None = None,
     token: str | None = None,
+    again: str = AGAIN,
 ) -> CommitInfo | None:
     """Uploads a checkpoint as one commit of what has changed.
 
@@ -74,6 +75,7 @@ def upload_checkpoint(
         create_pr: open a pull request instead of committing to the branch.
         private: whether a new repository is private; True is refused where a public one exists.
         token: a write token; by default `HF_TOKEN` or the login.
+        again: how to go on after a failure, for its message.
 
     Returns:
         The commit; None where the repository had every file already.
@@ -88,7 +90,7 @@ def upload_checkpoint(
     files_to_upload(folder)
     repo_id = full_repo_id(repo_id, token)
     files, api = additions(folder, repo_id, token), HfApi(token=token)
-    with explained(repo_id), _branch(api, repo_id, revision, private) as head:
+    with explained(repo_id, again), _branch(api, repo_id, revision, private) as head:
         operations = _changes(api, repo_id, head, files)
         if not operations:
             return None
@@ -136,6 +138,7 @@ def options_from(args: TrainingArguments, **given: object) -> dict[str, object]:
         given: options for `upload_checkpoint`; None where they are not given.
     """
     options = {"token": args.hub_token, "revision": args.hub_revision, "private": args.hub_private_repo}
+    options["again"] = f"recipes/push_to_hub.py --checkpoint {args.output_dir} continues"
     return options | {name: value for name, value in given.items() if value is not None}
 
 
@@ -175,7 +178,7 @@ def check_access(repo_id: str, *, private: bool | None = None, token: str | None
     with explained(repo_id):
         user = api.whoami()
         if user.get("auth", {}).get("accessToken", {}).get("role") == "read":
-            raise InputError(f"{repo_id}: the token may only read; {LOG_IN}")
+            raise InputError(f"{repo_id}: the token may only read; {LOG_IN}; {AGAIN}")
         repo_id = repo_id if "/" in repo_id else f"{user['name']}/{repo_id}"
         with suppress(RepositoryNotFoundError):
             _refuse_public(api.model_info(repo_id), private)
