@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import tempfile
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -16,13 +17,14 @@ from transformers import BaseImageProcessor, PreTrainedConfig, PreTrainedModel
 from transformers.utils import ModelOutput
 
 from .backbone import load_classifier
+from .checkpointing import recomputed_within
 from .config import AUXILIARY_FOLDER, AdvBNConfig
 from .errors import InputError
 from .files import filling
 from .hub import upload_checkpoint
 from .norms import BRANCHES, Branch, plain_norms, split_norms, two_branch_norms, using_branch
 from .perturbation import ascend, assign_groups, group_means, initial_multipliers, leading_share, perturb
-from .probe import evaluating
+from .probe import evaluating, logits_of
 from .split import Recording, Split
 
 _STRUCTURE = ("insert_after", "auxiliary_norms", "freeze_stem")
@@ -170,6 +172,33 @@ class AdvBNForImageClassification(nn.Module):
                 module.eval()
         return self
 
+    def activation_checkpointing_enable(
+        self, activation_checkpointing_kwargs: dict[str, Any] | None = None, **kwargs: Any
+    ) -> None:
+        """Saves memory as the backbone's own method does: activations are computed again in the backward pass.
+
+        Args:
+            activation_checkpointing_kwargs: for `torch.utils.checkpoint.checkpoint`; `use_reentrant` is always false.
+            kwargs: for the backbone's own `activation_checkpointing_enable`.
+
+        Raises:
+            InputError: if the backbone does not support it.
+        """
+        # Its name in earlier releases of Transformers is gradient_checkpointing_enable.
+        of_backbone = getattr(
+            self.backbone, "activation_checkpointing_enable", self.backbone.gradient_checkpointing_enable
+        )
+        try:
+            of_backbone(activation_checkpointing_kwargs, **kwargs)
+        except ValueError as error:
+            raise InputError(f"gradient_checkpointing: {error}") from error
+
+    def gradient_checkpointing_enable(
+        self, gradient_checkpointing_kwargs: dict[str, Any] | None = None, **kwargs: Any
+    ) -> None:
+        """The earlier name of `activation_checkpointing_enable`, which Trainer calls in earlier releases."""
+        self.activation_checkpointing_enable(gradient_checkpointing_kwargs, **kwargs)
+
     def forward(
         self,
         pixel_values: Tensor,
@@ -199,8 +228,9 @@ class AdvBNForImageClassification(nn.Module):
             logits, auxiliary_logits = (self.tail_logits(recording, None, name) for name in BRANCHES)
         else:
             auxiliary_logits = None
-            with using_branch(self.backbone, branch):
-                logits = self.backbone(pixel_values=pixel_values).logits
+            in_branch = partial(using_branch, self.backbone, branch)
+            with recomputed_within(self.backbone, in_branch), in_branch():
+                logits = logits_of(self.backbone(pixel_values=pixel_values))
         loss = None if labels is None else cross_entropy(logits, labels, smoothing)
         return AdvBNOutput(loss=loss, logits=logits, auxiliary_logits=auxiliary_logits)
 
@@ -243,16 +273,17 @@ class AdvBNForImageClassification(nn.Module):
         Returns:
             The perturbed features, like the features, and how much mean loss the ascent added, where it was asked for.
         """
-        features, config, rectify = recording.features, self._config, self.split.rectified
+        features, config = recording.features, self._config
+        rectify, axis = self.split.rectified, self.split.channel_axis
         num_groups = self._num_groups(len(features))
         groups = assign_groups(len(features), num_groups, features.device)
-        means = group_means(features, groups, num_groups)
+        means = group_means(features, groups, num_groups, axis)
         attacked = leading_share(groups, num_groups, config.attack_fraction) if config.attack_fraction < 1 else None
         seen = recording if attacked is None else recording.rows(attacked)
         seen_groups, seen_labels = (groups, labels) if attacked is None else (groups[attacked], labels[attacked])
 
         def loss_of(multipliers: Tensor) -> Tensor:
-            perturbed = perturb(seen.features.detach(), means.detach(), multipliers, seen_groups, rectify)
+            perturbed = perturb(seen.features.detach(), means.detach(), multipliers, seen_groups, rectify, axis)
             # The sum, since a sign step needs no scale, and a mean's gradients can vanish in half precision.
             return cross_entropy(self.tail_logits(seen, perturbed, "auxiliary"), seen_labels, smoothing, "sum")
 
@@ -263,12 +294,11 @@ class AdvBNForImageClassification(nn.Module):
             )
             # Not under no_grad: autocast would keep the weights that it casts here, and the loss lose its gradient.
             gain = (loss_of(multipliers) - loss_of(start)).detach() / len(seen_labels) if measure_ascent else None
-        return perturb(features, means, multipliers, groups, rectify), gain
+        return perturb(features, means, multipliers, groups, rectify, axis), gain
 
     def tail_logits(self, recording: Recording, features: Tensor | None, branch: Branch) -> Tensor:
         """Logits (B, K) of one branch's tail on given features, or on the recorded ones."""
-        with using_branch(self.backbone, branch):
-            return self.split.tail(recording, features).logits
+        return logits_of(self.split.tail(recording, features, partial(using_branch, self.backbone, branch)))
 
     def export(self, branch: Branch = "clean") -> PreTrainedModel:
         """A plain Transformers model of the backbone's own class, independent of this one, in eval mode.

@@ -58,13 +58,17 @@ def split_norms(model: nn.Module, skip: Iterable[nn.Module] = ()) -> None:
         skip: modules that are left alone with everything in them, such as those of the stem.
     """
     skipped = {id(module) for root in skip for module in root.modules()}
+    doubled: dict[nn.Module, TwoBranchNorm] = {}  # a norm that stands in several places stays one norm
     for path, module in _outermost_norms(model, skipped):
-        _set_module(model, path, TwoBranchNorm(module))
+        if module not in doubled:
+            doubled[module] = TwoBranchNorm(module)
+        _set_module(model, path, doubled[module])
 
 
 def two_branch_norms(model: nn.Module) -> dict[str, TwoBranchNorm]:
-    """The two-branch norms of a model by module path."""
-    return {path: module for path, module in model.named_modules() if isinstance(module, TwoBranchNorm)}
+    """The two-branch norms of a model by module path, each under every path that it has."""
+    modules = model.named_modules(remove_duplicate=False)
+    return {path: module for path, module in modules if isinstance(module, TwoBranchNorm)}
 
 
 @contextmanager
@@ -97,7 +101,7 @@ def plain_norms(model: nn.Module, branch: Branch) -> Iterator[None]:
 def _outermost_norms(model: nn.Module, skipped: set[int]) -> list[tuple[str, nn.Module]]:
     """Norms that lie in no other norm, so that a norm made of norms is doubled once."""
     found: list[tuple[str, nn.Module]] = []
-    for path, module in model.named_modules():
+    for path, module in model.named_modules(remove_duplicate=False):
         inside = any(path.startswith(f"{outer}.") for outer, _ in found)
         if path and id(module) not in skipped and not inside and is_norm(module):
             found.append((path, module))

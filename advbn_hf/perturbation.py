@@ -1,8 +1,10 @@
 """The perturbation of AdvBN as functions of tensors (Shu et al., NeurIPS 2021, section 3).
 
-Shapes used below: B images, C channels, G groups of images. Features are (B, C, H, W) or tokens (B, N, C). A group is
-a contiguous part of the batch that has one perturbation. Multipliers are (2, G, C): those of the mean, then those of
-the deviation. Statistics and multipliers are float32 whatever the features are.
+Shapes used below: B images, C channels, G groups of images. Features are (B, C, H, W), (B, H, W, C) or tokens
+(B, N, C); `channel_axis` says which. Class and register tokens are treated like the others: norms treat them so too,
+and a feature map does not tell which they are. A group is a contiguous part of the batch that has one perturbation.
+Multipliers are (2, G, C): those of the mean, then those of the deviation. Statistics and multipliers are float32
+whatever the features are.
 """
 
 from collections.abc import Callable
@@ -44,18 +46,20 @@ def leading_share(groups: Tensor, num_groups: int, fraction: float) -> Tensor:
     return torch.nonzero(position < torch.ceil(sizes * fraction - 1e-6)[groups]).flatten()
 
 
-def group_means(features: Tensor, groups: Tensor, num_groups: int) -> Tensor:
+def group_means(features: Tensor, groups: Tensor, num_groups: int, channel_axis: int) -> Tensor:
     """Mean of each channel over the pixels (or tokens) and the images of a group.
 
     Args:
-        features: (B, C, H, W) or (B, N, C).
+        features: (B, C, H, W), (B, H, W, C) or (B, N, C).
         groups: (B,) as from `assign_groups`.
         num_groups: G.
+        channel_axis: the axis of C, counted from either end.
 
     Returns:
         (G, C) float32.
     """
-    means = features.mean(dim=(2, 3) if features.ndim == 4 else 1, dtype=torch.float32)
+    positions = [axis for axis in range(1, features.ndim) if axis != channel_axis % features.ndim]
+    means = features.mean(dim=positions, dtype=torch.float32)
     if num_groups == len(means):
         return means
     membership = torch.nn.functional.one_hot(groups, num_groups).to(means.dtype)
@@ -64,24 +68,29 @@ def group_means(features: Tensor, groups: Tensor, num_groups: int) -> Tensor:
         return (membership / membership.sum(dim=0)).T @ means
 
 
-def perturb(features: Tensor, means: Tensor, multipliers: Tensor, groups: Tensor, rectify: bool) -> Tensor:
+def perturb(
+    features: Tensor, means: Tensor, multipliers: Tensor, groups: Tensor, rectify: bool, channel_axis: int
+) -> Tensor:
     """Rescales mean and deviation of each channel: `activation((f - mu) * s + mu * m)`, section 3.1 of the paper.
 
     Computed as `f * s + mu * (m - s)`, which is exactly `f` where both multipliers are 1.
 
     Args:
-        features: (B, C, H, W) or (B, N, C).
+        features: (B, C, H, W), (B, H, W, C) or (B, N, C).
         means: (G, C).
         multipliers: (2, G, C).
         groups: (B,).
         rectify: whether the activation is a ReLU, for features that are rectified already, or the identity.
+        channel_axis: the axis of C, counted from either end.
 
     Returns:
         like `features`, in their dtype.
     """
     deviation = multipliers[DEVIATION]
     shift = means * (multipliers[MEAN] - deviation)
-    perturbed = features * _per_channel(deviation[groups], features) + _per_channel(shift[groups], features)
+    shape = [1] * features.ndim
+    shape[0], shape[channel_axis] = len(features), -1
+    perturbed = features * deviation[groups].view(shape) + shift[groups].view(shape)
     perturbed = perturbed.to(features.dtype)
     # Not relu, whose gradient at 0 is 0: where both multipliers are 1, rectified features would pull at nothing.
     return perturbed.clamp(min=0) if rectify else perturbed
@@ -132,8 +141,3 @@ def ascend(
             (gradient,) = torch.autograd.grad(loss_of(multipliers), multipliers)
         multipliers = torch.clamp(multipliers.detach() + step_size * gradient.sign(), 1 - epsilon, 1 + epsilon)
     return multipliers.detach()
-
-
-def _per_channel(values: Tensor, features: Tensor) -> Tensor:
-    """(B, C) values made broadcastable over features."""
-    return values[:, :, None, None] if features.ndim == 4 else values[:, None, :]

@@ -1,12 +1,16 @@
-"""One forward pass of a classifier, watched: what each module gave out, in which order, and where one could cut."""
+"""One forward pass of a classifier, watched: what each module gave out, in which order, and at what cost."""
 
+import inspect
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
@@ -15,19 +19,17 @@ from .errors import InputError
 
 @dataclass(frozen=True)
 class ModuleCall:
-    """One call of one module during a forward pass, in the order in which the calls ended.
+    """One call of one module during a forward pass.
 
     Args:
-        path: the module's path in the model.
-        shape: shape of its feature map, or None where its output is none: (B, C, H, W) or (B, N, C), floating point.
-        rectified: whether no feature was negative.
-        overwritten: whether something later in the pass wrote into the feature map.
+        path: the module's path in the model; "" is the model itself.
+        shape: shape of its feature map, (B, C, H, W), (B, H, W, C) or (B, N, C); None where its output is none.
+        flops: floating point operations of the forward pass up to the end of the call; 0 where they are not counted.
     """
 
     path: str
     shape: tuple[int, ...] | None
-    rectified: bool
-    overwritten: bool
+    flops: int
 
 
 def first_tensor(output: Any) -> Tensor | None:
@@ -39,8 +41,15 @@ def first_tensor(output: Any) -> Tensor | None:
     return output if isinstance(output, Tensor) else None
 
 
+def logits_of(output: ModelOutput) -> Tensor:
+    """A classifier's logits (B, K): its `logits`, or the first entry of an output that does not name them."""
+    return output.logits if "logits" in output else first_tensor(output)
+
+
 def probe_inputs(model: PreTrainedModel, batch_size: int = 2) -> dict[str, Tensor]:
     """A batch of noise of the size that the model's config names, or 224 pixels where it names none.
+
+    Each picture has a colour cast of its own, so that features are seen to differ from picture to picture.
 
     Args:
         model: a classifier with `pixel_values` as its main input.
@@ -49,82 +58,91 @@ def probe_inputs(model: PreTrainedModel, batch_size: int = 2) -> dict[str, Tenso
     Returns:
         `{"pixel_values": (B, C, H, W)}`, the same at every call.
     """
-    config = model.config
-    size = getattr(config, "image_size", None) or 224
+    size = _config_value(model, "image_size", 224)
     height, width = size if isinstance(size, (list, tuple)) else (size, size)
-    channels = getattr(config, "num_channels", None) or 3
-    noise = torch.randn(batch_size, channels, height, width, generator=torch.Generator().manual_seed(0))
-    return {"pixel_values": noise.to(model.device, model.dtype)}
+    channels = _config_value(model, "num_channels", 3)
+    generator = torch.Generator().manual_seed(0)
+    cast = torch.randn(batch_size, channels, 1, 1, generator=generator)
+    noise = torch.randn(batch_size, channels, height, width, generator=generator)
+    return {"pixel_values": (noise + cast).to(model.device, model.dtype)}
 
 
-def probe(model: nn.Module, inputs: dict[str, Tensor]) -> list[ModuleCall]:
+def probe(
+    model: PreTrainedModel, inputs: dict[str, Tensor], count_flops: bool = False
+) -> tuple[list[ModuleCall], Tensor]:
     """Runs a model once in eval mode and without gradients and tells what each module did; changes nothing.
 
     Args:
         model: the classifier.
         inputs: what its forward takes.
+        count_flops: whether to count operations, which takes longer.
 
     Returns:
-        One entry for each module call, in the order in which they ended; the last is the model's own, with path "".
+        One entry for each module call, in the order in which they ended, and the logits (B, K).
 
     Raises:
         InputError: if the forward fails on these inputs or gives no logits.
     """
-    batch_size = len(next(iter(inputs.values())))
-    seen: list[tuple[str, Tensor | None, bool, int]] = []
+    batch_size = len(inputs["pixel_values"])
+    calls: list[ModuleCall] = []
+    counter = FlopCounterMode(display=False)
 
     def watch(path: str, output: Any) -> None:
         features = first_tensor(output)
-        if features is None or not _is_feature_map(features, batch_size):
-            seen.append((path, None, False, 0))
-        else:
-            seen.append((path, features, bool((features >= 0).all()), features._version))
+        shape = None if features is None or not _is_feature_map(features, batch_size) else tuple(features.shape)
+        calls.append(ModuleCall(path, shape, counter.get_total_flops() if count_flops else 0))
 
-    with _hooked(model, watch), evaluating(model), torch.no_grad():
+    with ExitStack() as stack:
+        stack.enter_context(evaluating(model))
+        stack.enter_context(torch.no_grad())
+        if count_flops:
+            stack.enter_context(sdpa_kernel(SDPBackend.MATH))  # the counter knows no fused attention of the CPU
+            stack.enter_context(counter)
+        for path, module in model.named_modules():
+            handle = module.register_forward_hook(lambda _, __, output, path=path: watch(path, output))
+            stack.callback(handle.remove)
         try:
-            output = model(**inputs)
+            # On detached weights, since the counter fails on views of weights that want a gradient under no_grad.
+            output = functional_call(model, {name: w.detach() for name, w in model.named_parameters()}, kwargs=inputs)
         except Exception as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise InputError(f"{type(model).__name__} does not run on pixel_values alone: {reason}") from error
-    if getattr(output, "logits", None) is None or output.logits.ndim != 2:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            takes = ", ".join(list(inspect.signature(model.forward).parameters)[:4])
+            raise InputError(
+                f"{type(model).__name__} does not run on pixel_values {tuple(inputs['pixel_values'].shape)} alone; "
+                f"its forward takes ({takes}, ...) and says: {reason}"
+            ) from error
+    logits = logits_of(output) if isinstance(output, ModelOutput) else None
+    if logits is None or logits.shape != (batch_size, model.config.num_labels):
         raise InputError(
-            f"{type(model).__name__} returns no logits (B, classes): a model with a classification head is needed"
+            f"{type(model).__name__} returns no logits (B, {model.config.num_labels}): "
+            "a model with a classification head is needed"
         )
-    return [
-        ModuleCall(
-            path=path,
-            shape=None if features is None else tuple(features.shape),
-            rectified=rectified,
-            overwritten=features is not None and features._version != version,
-        )
-        for path, features, rectified, version in seen
-    ]
+    return calls, logits
 
 
 @contextmanager
 def evaluating(*models: nn.Module) -> Iterator[None]:
     """Puts modules into eval mode within the block and gives each of them its own mode back afterwards."""
     modes = [(module, module.training) for model in models for module in model.modules()]
-    for module, _ in modes:
-        module.training = False
+    for model in models:
+        model.eval()
     try:
         yield
     finally:
+        for model in models:
+            model.train()  # some modules keep what they compute in eval mode until they are told to train
         for module, mode in modes:
-            module.training = mode
+            if module.training != mode:
+                module.train(mode)
 
 
-@contextmanager
-def _hooked(model: nn.Module, watch: Any) -> Iterator[None]:
-    handles = [
-        module.register_forward_hook(lambda _, __, output, path=path: watch(path, output))
-        for path, module in model.named_modules()
-    ]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+def _config_value(model: nn.Module, name: str, default: int) -> Any:
+    """A setting of the model's config, or of the config of the outermost of its parts whose config has it."""
+    for module in model.modules():
+        value = getattr(getattr(module, "config", None), name, None)
+        if value is not None:
+            return value
+    return default
 
 
 def _is_feature_map(tensor: Tensor, batch_size: int) -> bool:

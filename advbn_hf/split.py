@@ -2,27 +2,24 @@
 
 The stem is all that a forward pass has computed when the insertion module ends: the outermost modules that had ended
 by then. To run the tail, the model is called again while those modules answer from the record, so that only what
-follows the insertion point is computed. Nothing here knows an architecture.
-
-Where "auto" inserts: among the containers whose entries run one after another and give out feature maps, take the one
-with the most parameters. If the resolution of its feature maps changes along the way, the network is hierarchical and
-the perturbation goes after the last entry of the first resolution, the end of the first stage. If it never changes,
-the network is isotropic and the perturbation goes after the first quarter of the entries.
+follows the insertion point is computed. Nothing here knows an architecture; `insertion` says where "auto" cuts.
 """
 
-import math
-from collections import Counter
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
+from .checkpointing import recomputed_within
 from .errors import InputError
-from .probe import ModuleCall, first_tensor, probe, probe_inputs
+from .insertion import channel_axis, find_insertion
+from .probe import evaluating, first_tensor, logits_of, probe, probe_inputs
 
 
 class _ReachedInsertion(Exception):  # noqa: N818 - it is a signal, not an error
@@ -36,7 +33,7 @@ class Recording:
     Args:
         inputs: what the model was called with.
         outputs: for each stem module the outputs of its calls, in order.
-        features: the insertion module's feature map, (B, C, H, W) or (B, N, C).
+        features: the insertion module's feature map, (B, C, H, W), (B, H, W, C) or (B, N, C).
     """
 
     inputs: dict[str, Any]
@@ -56,25 +53,41 @@ class Recording:
 class Split:
     """A classifier cut in two after a module.
 
+    Its attributes, besides `model` and `insert_after` (the path that was found): `stem_modules`, the outermost modules
+    of the stem; `channel_axis`, 1 or -1, the axis of the features' channels; `rectified`, whether none is negative.
+
     Args:
-        model: the classifier; it is run once on noise to see what its modules do.
-        insert_after: path of the insertion module, or "auto" (see the top of this file).
+        model: the classifier; it is run on noise to see what its modules do.
+        insert_after: path of the insertion module, or "auto" (see `advbn_hf.insertion`).
 
     Raises:
-        InputError: if the module does not exist, gives out no feature map, or runs more than once in a forward pass.
+        InputError: if the model does not run on pictures alone or gives no logits, or if the module does not exist,
+            gives out no feature map, runs more than once in a forward pass, or is no place to cut.
     """
 
     def __init__(self, model: PreTrainedModel, insert_after: str = "auto") -> None:
-        calls = probe(model, probe_inputs(model))
+        inputs = probe_inputs(model)
+        calls, logits = probe(model, inputs)
+        call = find_insertion(model, calls, insert_after)
         self.model = model
-        self.insert_after = _choose(model, calls) if insert_after == "auto" else insert_after
-        call = _insertion_call(calls, self.insert_after)
-        self.rectified = call.rectified
-        self._overwritten = call.overwritten
+        self.insert_after = call.path
+        self.channel_axis = channel_axis(model, calls, call)
         ended = list(dict.fromkeys(call.path for call in calls[: calls.index(call) + 1]))
         self.stem_modules: list[nn.Module] = [
             model.get_submodule(path) for path in ended if not any(_inside(path, other) for other in ended)
         ]
+        self._overwrites = False
+        with evaluating(model), torch.no_grad():
+            recording = self.stem(**inputs)
+            self.rectified = bool((recording.features >= 0).all() and (recording.features > 0).any())
+            versions = _versions(recording.outputs)
+            replayed = logits_of(self.tail(recording))
+            self._overwrites = _versions(recording.outputs) != versions
+        if not torch.allclose(replayed, logits, rtol=1e-2, atol=1e-2 * logits.abs().max().item(), equal_nan=True):
+            raise InputError(
+                f"insert_after: {type(model).__name__} cut after {self.insert_after} gives other logits than whole; "
+                "choose another module"
+            )
 
     def stem(self, **inputs: Any) -> Recording:
         """Runs the model up to the insertion point.
@@ -93,12 +106,13 @@ class Split:
             if module is insertion:
                 raise _ReachedInsertion
 
-        with ExitStack() as hooks:
+        with ExitStack() as stack:
+            stack.enter_context(recomputed_within(self.model, nullcontext))
             for module, answers in zip(self.stem_modules, outputs, strict=True):
                 handle = module.register_forward_hook(
                     lambda module, _, output, answers=answers: record(module, answers, output)
                 )
-                hooks.callback(handle.remove)
+                stack.callback(handle.remove)
             try:
                 self.model(**inputs)
             except _ReachedInsertion:
@@ -107,94 +121,37 @@ class Split:
                 raise RuntimeError(f"the forward pass ended without reaching {self.insert_after}")
         return Recording(inputs, outputs, first_tensor(outputs[-1][-1]))
 
-    def tail(self, recording: Recording, features: Tensor | None = None) -> ModelOutput:
+    def tail(
+        self,
+        recording: Recording,
+        features: Tensor | None = None,
+        within: Callable[[], AbstractContextManager] = nullcontext,
+    ) -> ModelOutput:
         """Runs what follows the insertion point.
 
         Args:
             recording: from `stem`.
             features: what the insertion module shall have given out, like `recording.features`, which is the default.
+            within: makes the context to run in, each time that the tail or a checkpointed part of it runs.
 
         Returns:
             The model's own output, with `logits` (B, classes).
         """
-        if self._overwritten:  # the tail writes into its input: give it a copy
-            features = (recording.features if features is None else features).clone()
-        answers = recording.outputs
+        outputs = recording.outputs
         if features is not None:
-            answers = [*answers[:-1], [_with_first_tensor(answers[-1][-1], features)]]
-        with ExitStack() as stack:
-            for module, outputs in zip(self.stem_modules, answers, strict=True):
-                stack.enter_context(_answering(module, outputs))
+            outputs = [*outputs[:-1], [_with_first_tensor(outputs[-1][-1], features)]]
+        if self._overwrites:  # the tail writes into what it is given: give it a copy
+            outputs = _map_tensors(outputs, Tensor.clone)
+        remaining = [deque(answers) for answers in outputs]
+
+        @contextmanager
+        def running(remaining: list[deque]) -> Iterator[None]:
+            with within(), _answering(self.stem_modules, remaining):
+                yield
+
+        again = lambda: running([answers.copy() for answers in remaining])  # noqa: E731
+        with recomputed_within(self.model, again), running(remaining):
             return self.model(**recording.inputs)
-
-
-def candidates(model: PreTrainedModel) -> list[ModuleCall]:
-    """Every module after which features could be perturbed: it runs once and gives out a feature map.
-
-    Args:
-        model: the classifier; it is run once on noise.
-
-    Returns:
-        One entry a module, in the order in which they end.
-    """
-    return _candidates(probe(model, probe_inputs(model)))
-
-
-def _candidates(calls: list[ModuleCall]) -> list[ModuleCall]:
-    times = Counter(call.path for call in calls)
-    return [call for call in calls if call.path and call.shape is not None and times[call.path] == 1]
-
-
-def _insertion_call(calls: list[ModuleCall], path: str) -> ModuleCall:
-    found = [call for call in calls if call.path == path and path]
-    if not found:
-        known = ", ".join(_outline([call.path for call in _candidates(calls)]))
-        raise InputError(f'insert_after: no module {path!r} runs in this model; choose "auto" or one of {known}')
-    if len(found) > 1:
-        raise InputError(
-            f"insert_after: {path} runs {len(found)} times in one forward pass; choose a module that runs once"
-        )
-    if found[0].shape is None:
-        raise InputError(
-            f"insert_after: {path} gives out no feature map (B, C, H, W) or (B, N, C); choose another module"
-        )
-    return found[0]
-
-
-def _choose(model: nn.Module, calls: list[ModuleCall]) -> str:
-    """The rule at the top of this file."""
-    by_path = {call.path: call for call in _candidates(calls)}
-    best: list[ModuleCall] = []
-    best_size = 0
-    for path, container in model.named_modules():
-        if not isinstance(container, (nn.ModuleList, nn.Sequential)):
-            continue
-        entries = [by_path.get(f"{path}.{name}") for name, _ in container.named_children()]
-        size = sum(parameter.numel() for parameter in container.parameters())
-        if len(entries) > 1 and None not in entries and size > best_size:
-            best, best_size = entries, size
-    if not best:
-        raise InputError(
-            'insert_after: "auto" finds no sequence of stages or blocks in this model; name a module path'
-        )
-    first = _resolution(best[0])
-    if all(_resolution(entry) == first for entry in best):
-        return best[math.ceil(len(best) / 4) - 1].path
-    return [entry for entry in best if _resolution(entry) == first][-1].path
-
-
-def _resolution(call: ModuleCall) -> tuple[int, ...]:
-    """Height and width, or the number of tokens."""
-    return call.shape[2:] if len(call.shape) == 4 else call.shape[1:2]
-
-
-def _outline(paths: list[str], most: int = 24) -> list[str]:
-    """The paths of the outermost levels, as many whole levels as fit into `most`."""
-    for depth in range(max((path.count(".") for path in paths), default=0), 0, -1):
-        shown = [path for path in paths if path.count(".") <= depth]
-        if len(shown) <= most:
-            return shown
-    return paths[:most]
 
 
 def _inside(path: str, other: str) -> bool:
@@ -202,25 +159,23 @@ def _inside(path: str, other: str) -> bool:
 
 
 @contextmanager
-def _answering(module: nn.Module, outputs: list[Any]) -> Iterator[None]:
-    """Lets a module answer with recorded outputs, and compute as usual once these are used up, within the block."""
-    before = vars(module).get("forward")
-    compute = module.forward
-    remaining = iter(outputs)
+def _answering(modules: list[nn.Module], remaining: list[deque]) -> Iterator[None]:
+    """Lets modules answer with recorded outputs, and compute as usual once these are used up, within the block."""
+    before = [vars(module).get("forward") for module in modules]
 
-    def forward(*args: Any, **kwargs: Any) -> Any:
-        for output in remaining:
-            return output
-        return compute(*args, **kwargs)
+    def answering(compute: Callable, answers: deque) -> Callable:
+        return lambda *args, **kwargs: answers.popleft() if answers else compute(*args, **kwargs)
 
-    module.forward = forward
+    for module, answers in zip(modules, remaining, strict=True):
+        module.forward = answering(module.forward, answers)
     try:
         yield
     finally:
-        if before is None:
-            del module.forward
-        else:
-            module.forward = before
+        for module, forward in zip(modules, before, strict=True):
+            if forward is None:
+                del module.forward
+            else:
+                module.forward = forward
 
 
 def _with_first_tensor(output: Any, features: Tensor) -> Any:
@@ -244,3 +199,10 @@ def _map_tensors(value: Any, function: Any) -> Any:
     if isinstance(value, (tuple, list)):
         return type(value)([_map_tensors(entry, function) for entry in value])
     return value
+
+
+def _versions(outputs: list[list[Any]]) -> list[int]:
+    """How often each recorded tensor has been written into."""
+    versions: list[int] = []
+    _map_tensors(outputs, lambda tensor: versions.append(tensor._version))
+    return versions

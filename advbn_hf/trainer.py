@@ -15,6 +15,7 @@ from transformers import EvalPrediction, Trainer, TrainingArguments
 from transformers.trainer_utils import EvalLoopOutput, HubStrategy
 from transformers.utils import PushInProgress, logging
 
+from .config import AdvBNConfig
 from .errors import InputError
 from .files import write_whole
 from .hub import check_access, options_from, upload_checkpoint, upload_in_background
@@ -49,6 +50,8 @@ class AdvBNTrainingArguments(TrainingArguments):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.ddp_find_unused_parameters is None:
+            self.ddp_find_unused_parameters = False  # every step uses both branches
         if self.lr_decay_epochs is not None and self.lr_decay_epochs <= 0:
             raise InputError(f"lr_decay_epochs must be above 0, got {self.lr_decay_epochs}")
         if self.batch_eval_metrics:
@@ -94,7 +97,7 @@ class AdvBNTrainer(Trainer):
     ) -> None:
         if args is None:
             args = AdvBNTrainingArguments()
-        _check_perturbations(model, args)
+        check_perturbations(model.advbn_config, args)
         if preprocess_logits_for_metrics is not None:
             kwargs["preprocess_logits_for_metrics"] = lambda branches, labels: tuple(
                 preprocess_logits_for_metrics(logits, labels) for logits in branches
@@ -214,9 +217,7 @@ class AdvBNTrainer(Trainer):
         """Checks login and permission. The repository is made by the first upload, never before there is a model."""
         self.push_in_progress = None
         if self.is_world_process_zero():
-            name = self.args.hub_model_id or Path(self.args.output_dir).absolute().name
-            options = options_from(self.args, token=token, private=private)
-            self.hub_model_id = check_access(name, private=options["private"], token=options["token"])
+            self.hub_model_id = check_access(self.args, token=token, private=private)
 
     def push_to_hub(
         self, commit_message: str = "End of training", blocking: bool = True, **options: Any
@@ -286,8 +287,13 @@ def _accuracy_of(logits: Tensor | None, labels: Tensor) -> Tensor | None:
     return None if logits is None else (logits.argmax(dim=-1) == labels).float().mean()
 
 
-def _check_perturbations(model: AdvBNForImageClassification, args: TrainingArguments) -> None:
-    wanted = model.advbn_config.num_perturbations
+def check_perturbations(config: AdvBNConfig, args: TrainingArguments) -> None:
+    """Checks that the number of perturbations fits the batch and the processes.
+
+    Raises:
+        InputError: if it does not.
+    """
+    wanted = config.num_perturbations
     if wanted == "per_sample":
         return
     if args.world_size > 1 and wanted % args.world_size and wanted > args.world_size:

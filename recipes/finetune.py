@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from accelerate import PartialState
 from datasets import Dataset, IterableDataset
 from transformers import BaseImageProcessor, PreTrainedModel, Trainer, TrainingArguments, set_seed
 from transformers.trainer_utils import get_last_checkpoint
@@ -25,10 +26,12 @@ from advbn_hf.data.embedded import STYLES
 from advbn_hf.data.pictures import BadPictures, Pictures, collate, stream_pictures
 from advbn_hf.data.sources import check_labels, class_names, load_images
 from advbn_hf.data.transforms import EvaluationTransform, TrainingTransform
+from advbn_hf.hub import check_access
 from advbn_hf.robustness.evaluation import measure_accuracy
 from advbn_hf.robustness.plots import plot_gain, plot_samples, plot_training
 from advbn_hf.robustness.report import comparison_table, to_text
 from advbn_hf.robustness.results import Record, write_results
+from advbn_hf.trainer import check_perturbations
 
 QUICKSTART = Path(__file__).parent / "configs" / "quickstart.yaml"
 # Inversion is left out of the mean: it is a shift of another kind than style, light and quality.
@@ -102,8 +105,10 @@ def main() -> None:
         train_set = train_set.shuffle(seed=args.seed)
     eval_set = load_split(data_args, data_args.eval_split)
     base, processor = get_base(model_args, train_set, eval_set)
-    # Wrapping a copy checks the insertion point and the number of perturbations before any work starts.
-    AdvBNTrainer(AdvBNForImageClassification.from_backbone(copy.deepcopy(base), advbn_config), args)
+    check_perturbations(advbn_config, args)
+    if args.push_to_hub:
+        check_access(args)
+    AdvBNForImageClassification.from_backbone(copy.deepcopy(base), advbn_config)  # checks the insertion point
 
     output_dir = Path(args.output_dir)
     bad_pictures = BadPictures(output_dir / "bad_pictures.jsonl") if data_args.skip_bad_images else None
@@ -120,15 +125,19 @@ def main() -> None:
 
     models: dict[str, PreTrainedModel | AdvBNForImageClassification] = {}
     if model_args.backbone_config is not None:
+        announce("Training the base model")
         base = train_base(base, processor, train_pictures, model_args, args)
     models["base"] = base
     if model_args.baseline:
+        announce("Fine-tuning plainly: the baseline")
         models["baseline"] = train_baseline(base, advbn_config, args, train)
+    announce("Fine-tuning with AdvBN")
     trainer = train(AdvBNForImageClassification.from_backbone(copy.deepcopy(base), advbn_config), args)
     trainer.train(resume_from_checkpoint=last_checkpoint(args))
     trainer.save_model()
     models["advbn"] = trainer.model
 
+    announce("Evaluating")
     records: list[Record] = []
     sets = evaluation_sets(data_args, eval_set)
     for set_name, rows in sets.items():
@@ -148,6 +157,12 @@ def main() -> None:
             print(f"left out, since it cannot be decoded: {place}")
     if args.push_to_hub:
         trainer.push_to_hub()
+
+
+def announce(what: str) -> None:
+    """Says what comes next, once however many processes there are."""
+    if PartialState().is_main_process:
+        print(f"\n== {what}", flush=True)
 
 
 def check_arguments(model_args: ModelArguments, data_args: DataArguments, args: AdvBNTrainingArguments) -> None:
@@ -239,6 +254,7 @@ def train_base(
             warmup_steps=0.3,  # a rise over 30 % of the steps, as OneCycle has
             per_device_train_batch_size=args.per_device_train_batch_size,
             dataloader_num_workers=args.dataloader_num_workers,
+            dataloader_pin_memory=args.dataloader_pin_memory,
             seed=args.seed,
             bf16=args.bf16,
             use_cpu=args.use_cpu,

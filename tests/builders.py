@@ -11,6 +11,8 @@ from transformers import (
     ViTForImageClassification,
 )
 
+from advbn_hf.norms import two_branch_norms
+
 
 def tiny_resnet(num_labels: int = 5, seed: int = 0) -> ResNetForImageClassification:
     """A ResNet of four stages, with batch norm."""
@@ -73,3 +75,10 @@ def models_equal(one: PreTrainedModel | torch.nn.Module, other: PreTrainedModel 
     """Whether two modules hold the same tensors under the same names, bit for bit."""
     first, second = one.state_dict(), other.state_dict()
     return first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
+
+
+def move_auxiliary_norms(model: torch.nn.Module) -> None:
+    """Makes the branches of a model differ, as training does: at first they are copies."""
+    for norm in two_branch_norms(model).values():
+        for weight in norm.auxiliary.parameters():
+            weight.data += 0.1

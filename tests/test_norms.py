@@ -105,3 +105,19 @@ def test_branch_is_restored_after_an_error():
     with pytest.raises(RuntimeError, match="size"), using_branch(model, "auxiliary"):
         model(torch.randn(2, 5))
     assert model[0].branch == "clean"
+
+
+def test_a_norm_that_stands_in_two_places_stays_one():
+    norm = nn.LayerNorm(4)
+    model = nn.Sequential(norm, nn.Linear(4, 4), norm)
+    keys = list(model.state_dict())
+    split_norms(model)
+    assert model[0] is model[2]
+    nn.init.constant_(model[0].auxiliary.bias, 3)
+    with using_branch(model, "auxiliary"):
+        assert model(torch.randn(2, 4)).mean().item() == pytest.approx(3)
+    assert model[2].branch == "clean"
+    with plain_norms(model, "auxiliary"):
+        assert list(model.state_dict()) == keys
+        assert model[0] is model[2]
+    assert isinstance(model[2], TwoBranchNorm)

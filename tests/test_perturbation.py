@@ -26,7 +26,9 @@ def test_equals_the_formula_group_by_group(shape, num_groups, rectify):
     features = features_of(shape)
     groups = assign_groups(6, num_groups)
     multipliers = initial_multipliers(num_groups, 5, 1.1, torch.Generator().manual_seed(1))
-    result = perturb(features, group_means(features, groups, num_groups), multipliers, groups, rectify)
+    axis = 1 if len(shape) == 4 else -1
+    means = group_means(features, groups, num_groups, axis)
+    result = perturb(features, means, multipliers, groups, rectify, axis)
     for group in range(num_groups):
         channels_last = features[groups == group] if len(shape) == 3 else features[groups == group].movedim(1, -1)
         mean = channels_last.flatten(0, -2).mean(0)
@@ -36,11 +38,21 @@ def test_equals_the_formula_group_by_group(shape, num_groups, rectify):
         torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
 
 
+def test_channels_may_be_the_last_of_four_axes():
+    features, groups = features_of((4, 6, 7, 5)), assign_groups(4, 2)
+    multipliers = initial_multipliers(2, 5, 1.1, torch.Generator().manual_seed(1))
+    channels_first = features.movedim(-1, 1)
+    means = group_means(features, groups, 2, -1)
+    torch.testing.assert_close(means, group_means(channels_first, groups, 2, 1))
+    result = perturb(features, means, multipliers, groups, True, -1)
+    torch.testing.assert_close(result.movedim(-1, 1), perturb(channels_first, means, multipliers, groups, True, 1))
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
 def test_multipliers_of_one_are_the_identity_bit_for_bit(dtype):
     features = features_of((4, 3, 5, 5), dtype=dtype)
     groups = assign_groups(4, 2)
-    result = perturb(features, group_means(features, groups, 2), initial_multipliers(2, 3, 1.1), groups, False)
+    result = perturb(features, group_means(features, groups, 2, 1), initial_multipliers(2, 3, 1.1), groups, False, 1)
     assert result.dtype == dtype
     assert torch.equal(result, features)
 
@@ -48,7 +60,7 @@ def test_multipliers_of_one_are_the_identity_bit_for_bit(dtype):
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_statistics_are_float32_in_half_precision(dtype):
     features = (100 + features_of((2, 3, 64, 64))).to(dtype)
-    means = group_means(features, assign_groups(2, 1), 1)
+    means = group_means(features, assign_groups(2, 1), 1, 1)
     assert means.dtype == torch.float32
     torch.testing.assert_close(means[0], features.double().mean((0, 2, 3)).float(), rtol=1e-5, atol=1e-5)
 

@@ -3,49 +3,48 @@
 import pytest
 import torch
 from builders import pictures_and_labels, tiny_convnext, tiny_resnet, tiny_vit
+from tiny_models import TinyClassifier, tiny_model
 from torch import nn
-from transformers import PreTrainedModel, ResNetConfig, ResNetModel
-from transformers.modeling_outputs import ImageClassifierOutput
+from transformers import ResNetModel
 
 from advbn_hf import InputError
-from advbn_hf.split import Split, candidates
+from advbn_hf.insertion import insertion_points
+from advbn_hf.split import Split
 
 MODELS = {"resnet": tiny_resnet, "convnext": tiny_convnext, "vit": tiny_vit}
-AUTO = {
-    "resnet": "resnet.encoder.stages.0",
-    "convnext": "convnext.encoder.stages.0",
-    "vit": "vit.layers.0",
-}
 
 
-class TinyClassifier(PreTrainedModel):
-    """A base for models with one oddity each."""
-
-    config_class = ResNetConfig
-    main_input_name = "pixel_values"
-
-    def __init__(self, **settings):
-        super().__init__(ResNetConfig(num_labels=3, image_size=16, **settings))
-        self.conv = nn.Conv2d(3, 4, 3, padding=1)
+class Block(TinyClassifier):
+    def __init__(self):
+        super().__init__()
         self.block = nn.Conv2d(4, 4, 3, padding=1)
-        self.head = nn.Linear(4, 3)
-
-    def classify(self, features):
-        return ImageClassifierOutput(logits=self.head(features.mean((2, 3))))
 
 
-class Twice(TinyClassifier):
-    def forward(self, pixel_values):
-        return self.classify(self.block(self.block(self.conv(pixel_values))))
-
-
-class WritesIntoItsInput(TinyClassifier):
+class WritesIntoItsInput(Block):
     def forward(self, pixel_values):
         features = self.conv(pixel_values)
         return self.classify(self.block(features.mul_(2).add_(1)))
 
 
-class SharedActivation(TinyClassifier):
+class WritesIntoTheSkip(Block):
+    """The tail writes into a feature map of the stem that is not the insertion module's."""
+
+    def forward(self, pixel_values):
+        skip = self.conv(pixel_values)
+        features = self.block(skip)
+        return self.classify(skip.add_(features))
+
+
+class WritesWithinTheStem(Block):
+    """Between its modules the stem changes a feature map that the tail uses."""
+
+    def forward(self, pixel_values):
+        skip = self.conv(pixel_values)
+        skip += 1
+        return self.classify(self.block(skip) + skip)
+
+
+class SharedActivation(Block):
     """One module serves before and behind the insertion point."""
 
     def __init__(self):
@@ -56,9 +55,39 @@ class SharedActivation(TinyClassifier):
         return self.classify(self.act(self.block(self.act(self.conv(pixel_values)))))
 
 
+class Activations(Block):
+    """Feature maps of every sign: never negative, nothing but zeros, and both."""
+
+    def __init__(self):
+        super().__init__()
+        self.positive = nn.Softplus()
+        self.zero = nn.Threshold(torch.inf, 0)
+
+    def forward(self, pixel_values):
+        features = self.conv(pixel_values)
+        return self.classify(self.block(self.positive(features) + self.zero(features)))
+
+
+class Twice(Block):
+    def forward(self, pixel_values):
+        return self.classify(self.block(self.block(self.conv(pixel_values))))
+
+
 class NeedsMore(TinyClassifier):
     def forward(self, pixel_values, bool_masked_pos):
         return self.classify(self.conv(pixel_values))
+
+
+class Unsteady(Block):
+    """Counts its passes, so that a second one gives something else."""
+
+    def __init__(self):
+        super().__init__()
+        self.passes = 0
+
+    def forward(self, pixel_values):
+        self.passes += 1
+        return self.classify(self.block(self.conv(pixel_values)) * self.passes)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -67,20 +96,18 @@ def test_replay_equals_the_whole_model_bit_for_bit(name):
     model = MODELS[name]().eval()
     pictures, _ = pictures_and_labels()
     whole = model(pictures).logits
-    for insert_after in ["auto", *(call.path for call in candidates(model))]:
+    for insert_after in ["auto", *(point.path for point in insertion_points(model))]:
         split = Split(model, insert_after)
         assert torch.equal(split.tail(split.stem(pixel_values=pictures)).logits, whole), insert_after
-
-
-@pytest.mark.parametrize("name", MODELS)
-def test_auto_insertion(name):
-    assert Split(MODELS[name](), "auto").insert_after == AUTO[name]
 
 
 def test_rectified_features_are_found():
     assert Split(tiny_resnet()).rectified
     assert not Split(tiny_convnext()).rectified
     assert not Split(tiny_vit()).rectified
+    assert Split(Activations(), "positive").rectified
+    assert not Split(Activations(), "zero").rectified  # zeros say nothing
+    assert not Split(Activations(), "block").rectified
 
 
 @torch.no_grad()
@@ -122,15 +149,28 @@ def test_rows_of_a_recording():
     torch.testing.assert_close(split.tail(recording.rows(index)).logits, split.tail(recording).logits[index])
 
 
+@pytest.mark.parametrize(("make", "insert_after"), [(WritesIntoItsInput, "conv"), (WritesIntoTheSkip, "block")])
 @torch.no_grad()
-def test_a_tail_that_writes_into_its_input_gets_a_copy():
-    model = WritesIntoItsInput().eval()
-    split = Split(model, "conv")
+def test_a_tail_that_writes_into_a_feature_map_gets_a_copy(make, insert_after):
+    model = make().eval()
+    split = Split(model, insert_after)
     pictures, _ = pictures_and_labels(size=16)
     recording = split.stem(pixel_values=pictures)
     first = split.tail(recording).logits
     assert torch.equal(split.tail(recording).logits, first)
     assert torch.equal(model(pictures).logits, first)
+
+
+@torch.no_grad()
+def test_wrapping_leaves_nothing_behind_that_modules_keep_in_eval_mode():
+    """LeViT keeps attention biases from its first pass in eval mode until it is told to train."""
+    plain, model = (tiny_model("LevitForImageClassification") for _ in range(2))
+    split = Split(model)
+    for weight in plain.parameters():
+        weight += 0.1 * torch.randn(weight.shape)
+    model.load_state_dict(plain.state_dict())
+    pictures, _ = pictures_and_labels(size=64)
+    assert torch.equal(split.tail(split.stem(pixel_values=pictures)).logits, plain(pictures).logits)
 
 
 @torch.no_grad()
@@ -148,8 +188,9 @@ def test_a_module_shared_by_stem_and_tail_still_computes_in_the_tail():
         (tiny_resnet, "classifier.1", "classifier.1 gives out no feature map"),
         (tiny_vit, "vit.layers.9", "no module"),
         (Twice, "block", "block runs 2 times"),
-        (Twice, "auto", "finds no sequence"),
-        (NeedsMore, "conv", "NeedsMore does not run on pixel_values alone.*bool_masked_pos"),
+        (NeedsMore, "conv", r"NeedsMore does not run on pixel_values \(2, 3, 16, 16\) alone.*bool_masked_pos"),
+        (WritesWithinTheStem, "block", "cut after block gives other logits than whole"),
+        (Unsteady, "block", "cut after block gives other logits than whole"),
         (lambda: ResNetModel(tiny_resnet().config), "auto", "ResNetModel returns no logits"),
     ],
 )

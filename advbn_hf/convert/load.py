@@ -1,6 +1,5 @@
 """From a file to a model: reads plain tensors, finds the layout, names the classes."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,14 +9,13 @@ from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
 from ..config import AdvBNConfig
+from ..data.imagenet import imagenet_classes
 from ..errors import InputError
 from ..modeling import AdvBNForImageClassification
 from . import published_resnet, torchvision_resnet
 
 LAYOUTS = (published_resnet, torchvision_resnet)
 EXPECTED = "expected " + ", or ".join(layout.LAYOUT for layout in LAYOUTS)
-# The 1,000 classes of ILSVRC 2012 in their usual order, by the WordNet names that Hub models have them under.
-IMAGENET_CLASSES = Path(__file__).with_name("imagenet_classes.json")
 
 
 def load_checkpoint(path: str | Path) -> AdvBNForImageClassification:
@@ -65,7 +63,7 @@ def convert_state_dict(
     clean, auxiliary, config = layout.convert(state_dict)
     classes = range(clean.config.num_labels)
     if id2label is None and len(classes) == 1000:
-        id2label = dict(enumerate(json.loads(IMAGENET_CLASSES.read_text(encoding="utf-8"))))
+        id2label = dict(enumerate(name for _, name in imagenet_classes()))
     if id2label is not None:
         if sorted(id2label) != list(classes):
             raise InputError(f"id2label: its keys must be 0 to {len(classes) - 1}, one for each class")

@@ -159,29 +159,30 @@ def full_repo_id(repo_id: str, token: str | None = None) -> str:
         return f"{HfApi(token=token).whoami()['name']}/{repo_id}"
 
 
-def check_access(repo_id: str, *, private: bool | None = None, token: str | None = None) -> str:
+def check_access(args: TrainingArguments, **given: object) -> str:
     """Finds what would stop an upload after hours of training. Only reads.
 
     Args:
-        repo_id: as for `upload_checkpoint`.
-        private: as for `upload_checkpoint`.
-        token: as for `upload_checkpoint`.
+        args: training arguments; without `hub_model_id` the output folder gives the name.
+        given: `token` and `private`, where they are not those of the arguments.
 
     Returns:
-        The id with its namespace.
+        The repository's id with its namespace.
 
     Raises:
         InputError: nobody is logged in, the token may not write, or a public repository should be private.
         ConnectionError: if the Hub cannot be asked.
     """
-    api = HfApi(token=token)
+    repo_id = args.hub_model_id or Path(args.output_dir).absolute().name
+    options = options_from(args, **given)
+    api = HfApi(token=options["token"])
     with explained(repo_id):
         user = api.whoami()
         if user.get("auth", {}).get("accessToken", {}).get("role") == "read":
             raise InputError(f"{repo_id}: the token may only read; {LOG_IN}; {AGAIN}")
         repo_id = repo_id if "/" in repo_id else f"{user['name']}/{repo_id}"
         with suppress(RepositoryNotFoundError):
-            _refuse_public(api.model_info(repo_id), private)
+            _refuse_public(api.model_info(repo_id), options["private"])
     return repo_id
 
 

@@ -1,0 +1,176 @@
+"""Where to perturb: the modules after which one could, the one that "auto" takes, and the axis of its channels.
+
+What "auto" takes: blocks, or stages of blocks, are modules that are called one after another and stand beside each
+other, as the entries of a list of modules (lists in a list are read as one, and single layers do not count beside
+blocks) or as children of one class in any other module. Of these sequences it takes the one with the most parameters.
+If the resolution of the feature maps changes along the sequence, the network is hierarchical, and the features are
+perturbed after the last entry of the first resolution, the end of the first stage. If it never changes, the network is
+isotropic, and they are perturbed after the first quarter of the entries.
+"""
+
+import math
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+
+from torch import nn
+from transformers import PreTrainedModel
+
+from .errors import InputError
+from .norms import is_norm
+from .probe import ModuleCall, probe, probe_inputs
+
+
+@dataclass(frozen=True)
+class InsertionPoint:
+    """A module after which features could be perturbed.
+
+    Args:
+        path: the module's path in the model, for `AdvBNConfig.insert_after`.
+        shape: shape of its feature map for one picture: (C, H, W), (H, W, C) or (N, C).
+        share: share of the forward pass's floating point operations that are done when the module ends, in 0..1.
+    """
+
+    path: str
+    shape: tuple[int, ...]
+    share: float
+
+
+def insertion_points(model: PreTrainedModel) -> list[InsertionPoint]:
+    """Every module after which features could be perturbed: it runs once and gives out a feature map.
+
+    Args:
+        model: the classifier; it is run once on noise.
+
+    Returns:
+        One entry a module, in the order in which they end.
+
+    Raises:
+        InputError: if the model does not run on pictures alone or gives no logits.
+    """
+    calls, _ = probe(model, probe_inputs(model), count_flops=True)
+    total = max(calls[-1].flops, 1)
+    return [InsertionPoint(call.path, call.shape[1:], call.flops / total) for call in _usable(calls)]
+
+
+def to_text(points: list[InsertionPoint]) -> str:
+    """A table of insertion points, one a line, with the share of the forward pass in percent."""
+    rows = [("module", "output", "share")]
+    rows += [(point.path, " x ".join(map(str, point.shape)), f"{point.share:.1%}") for point in points]
+    widths = [max(len(row[column]) for row in rows) for column in range(2)]
+    return "\n".join(f"{path:{widths[0]}}  {shape:{widths[1]}}  {share:>6}" for path, shape, share in rows)
+
+
+def find_insertion(model: nn.Module, calls: list[ModuleCall], insert_after: str) -> ModuleCall:
+    """The call after which to perturb.
+
+    Args:
+        model: the classifier.
+        calls: what `probe` saw of it.
+        insert_after: a module path, or "auto" for the rule at the top of this file.
+
+    Raises:
+        InputError: if the module does not exist, gives out no feature map, or runs more than once in a forward pass.
+    """
+    path = _auto(model, calls) if insert_after == "auto" else insert_after
+    found = [call for call in calls if call.path == path and path]
+    if not found:
+        known = ", ".join(_outline([call.path for call in _usable(calls)]))
+        raise InputError(f'insert_after: no module {path!r} runs in this model; choose "auto" or one of {known}')
+    if len(found) > 1:
+        raise InputError(
+            f"insert_after: {path} runs {len(found)} times in one forward pass; choose a module that runs once"
+        )
+    if found[0].shape is None:
+        raise InputError(
+            f"insert_after: {path} gives out no feature map (B, C, H, W) or (B, N, C); choose another module"
+        )
+    return found[0]
+
+
+def channel_axis(model: nn.Module, calls: list[ModuleCall], call: ModuleCall) -> int:
+    """Which axis of a feature map holds the channels: 1, or -1 for the last.
+
+    The weights tell: going back in time from the end of the call, the first module with weights for as many outputs as
+    one of the two axes is long, but not the other. Where none has, it is the first for maps and the last for tokens.
+
+    Args:
+        model: the classifier.
+        calls: what `probe` saw of it.
+        call: one of them, with a feature map.
+    """
+    for earlier in reversed(calls[: calls.index(call) + 1]):
+        weights = model.get_submodule(earlier.path).parameters(recurse=False)
+        outputs = {weight.shape[0] for weight in weights if weight.ndim} - {1}
+        fitting = [axis for axis in (1, -1) if call.shape[axis] in outputs]
+        if len(fitting) == 1:
+            return fitting[0]
+    return 1 if len(call.shape) == 4 else -1
+
+
+def _usable(calls: list[ModuleCall]) -> list[ModuleCall]:
+    times = Counter(call.path for call in calls)
+    return [call for call in calls if call.path and call.shape is not None and times[call.path] == 1]
+
+
+def _auto(model: nn.Module, calls: list[ModuleCall]) -> str:
+    """The rule at the top of this file."""
+    first_calls = {call.path: call for call in reversed(calls)}
+    order = {path: place for place, path in enumerate(dict.fromkeys(call.path for call in calls))}
+    best: list[ModuleCall] = []
+    best_size = 0
+    for path, module in model.named_modules():
+        for sequence in _sequences(path, module, first_calls):
+            entries = [first_calls[entry] for entry in sorted(sequence, key=order.get) if first_calls[entry].shape]
+            size = sum(weight.numel() for entry in entries for weight in model.get_submodule(entry.path).parameters())
+            if len(entries) > 1 and size > best_size:
+                best, best_size = entries, size
+    if not best:
+        raise InputError(
+            'insert_after: "auto" finds no sequence of stages or blocks in this model; name a module path'
+        )
+    first = _resolution(best[0])
+    if all(_resolution(entry) == first for entry in best):
+        return best[math.ceil(len(best) / 4) - 1].path
+    return [entry for entry in best if _resolution(entry) == first][-1].path
+
+
+def _sequences(path: str, module: nn.Module, called: dict[str, ModuleCall]) -> list[list[str]]:
+    """Paths of modules in a module that belong together, as the rule at the top of this file says."""
+    entries = _entries(path, module, called)
+    if isinstance(module, (nn.ModuleList, nn.Sequential)):
+        blocks = [entry for entry, child in entries.items() if any(child.children()) and not is_norm(child)]
+        return [blocks or list(entries)]
+    of_class = defaultdict(list)
+    for entry, child in entries.items():
+        of_class[_kind(child)].append(entry)
+    return list(of_class.values())
+
+
+def _kind(module: nn.Module) -> tuple[type, ...]:
+    """A module's class, and that of a list's last entry too: stages may be lists, but so may a stem."""
+    if isinstance(module, nn.Sequential) and len(module):
+        return (type(module), *_kind(module[-1]))
+    return (type(module),)
+
+
+def _entries(path: str, module: nn.Module, called: dict[str, ModuleCall]) -> dict[str, nn.Module]:
+    """The called children of a module, and those of children that are never called themselves, as lists are."""
+    entries = {}
+    for name, child in module.named_children():
+        inner = f"{path}.{name}" if path else name
+        entries |= {inner: child} if inner in called else _entries(inner, child, called)
+    return entries
+
+
+def _resolution(call: ModuleCall) -> tuple[int, ...]:
+    """What changes where the resolution does: height and width, or the number of tokens."""
+    return call.shape[2:] if len(call.shape) == 4 else call.shape[1:2]
+
+
+def _outline(paths: list[str], most: int = 24) -> list[str]:
+    """The paths of the outermost levels, as many whole levels as fit into `most`."""
+    for depth in range(max((path.count(".") for path in paths), default=0), 0, -1):
+        shown = [path for path in paths if path.count(".") <= depth]
+        if len(shown) <= most:
+            return shown
+    return paths[:most]

@@ -1,0 +1,67 @@
+"""Filters like those of Instagram, by the library pilgram2 (extra `filters`)."""
+
+from PIL import Image
+
+# All of pilgram2. ImageNet-Instagram (Wu et al. 2020) was made with 20 filters of Instagram itself: these are like
+# them, but not the same.
+FILTERS = (
+    "1977",
+    "aden",
+    "amaro",
+    "ashby",
+    "brannan",
+    "brooklyn",
+    "charmes",
+    "clarendon",
+    "crema",
+    "dogpatch",
+    "earlybird",
+    "gingham",
+    "ginza",
+    "hefe",
+    "helena",
+    "hudson",
+    "inkwell",
+    "juno",
+    "kelvin",
+    "lark",
+    "lofi",
+    "ludwig",
+    "maven",
+    "mayfair",
+    "moon",
+    "nashville",
+    "perpetua",
+    "poprocket",
+    "reyes",
+    "rise",
+    "sierra",
+    "skyline",
+    "slumber",
+    "stinson",
+    "sutro",
+    "toaster",
+    "valencia",
+    "walden",
+    "willow",
+    "xpro2",
+)
+
+
+def apply_filter(picture: Image.Image, name: str) -> Image.Image:
+    """Applies one filter.
+
+    Args:
+        picture: Mode RGB.
+        name: One of `FILTERS`.
+
+    Returns:
+        A picture of the same mode and size.
+
+    Raises:
+        ImportError: The extra `filters` is not installed.
+    """
+    import pilgram2
+
+    # What is no Python name has an underscore before it.
+    return getattr(pilgram2, name if name.isidentifier() else f"_{name}")(picture).convert("RGB")

@@ -1,0 +1,26 @@
+"""Metrics as modules of `evaluate`, loaded from this folder: nothing is downloaded."""
+
+from pathlib import Path
+
+import evaluate
+
+from ...errors import InputError
+
+METRICS = ("top_k_accuracy", "mean_corruption_error", "expected_calibration_error")
+
+
+def load_metric(name: str) -> evaluate.EvaluationModule:
+    """Loads one of our metrics.
+
+    Args:
+        name: One of `METRICS`.
+
+    Returns:
+        The module, with `compute`, `add` and `add_batch`; `evaluate.load` of the metric's folder gives the same.
+
+    Raises:
+        InputError: There is no such metric.
+    """
+    if name not in METRICS:
+        raise InputError(f"metric: there is no {name!r}; choose one of {', '.join(METRICS)}")
+    return evaluate.load(str(Path(__file__).parent / name), module_type="metric")

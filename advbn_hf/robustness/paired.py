@@ -1,0 +1,66 @@
+"""Two models on the same pictures: is one better, or is it noise?"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+from scipy.stats import binomtest
+
+from ..errors import InputError
+
+
+@dataclass(frozen=True)
+class PairedTest:
+    """What `mcnemar` found.
+
+    Args:
+        difference: Accuracy of the first model minus that of the second, in [-1, 1].
+        interval: The difference's 95 % confidence interval.
+        p_value: How probable a difference at least as large is between models that are equally good.
+        n: Number of pictures.
+    """
+
+    difference: float
+    interval: tuple[float, float]
+    p_value: float
+    n: int
+
+
+def mcnemar(correct_a: Sequence[bool], correct_b: Sequence[bool]) -> PairedTest:
+    """Compares two models on the same pictures, which tells more than two separate intervals.
+
+    The exact test of McNemar, "Note on the sampling error of the difference between correlated proportions or
+    percentages", Psychometrika 12 (1947): of the pictures that only one model got right, each should have half. The
+    interval is the adjusted Wald one of Bonett and Price, "Adjusted Wald confidence interval for a difference of
+    binomial proportions based on paired data", Journal of Educational and Behavioral Statistics 37 (2012).
+
+    Args:
+        correct_a: Whether the first model was right on each picture, (N,).
+        correct_b: The same for the second model and the same pictures in the same order, (N,).
+
+    Returns:
+        The difference of a to b with its interval and p-value.
+
+    Raises:
+        InputError: The two have different lengths, are empty or are not true or false.
+    """
+    a, b = _as_bool("correct_a", correct_a), _as_bool("correct_b", correct_b)
+    if len(a) != len(b) or len(a) == 0:
+        raise InputError(f"correct_a, correct_b: must be of one length of 1 or more, not {len(a)} and {len(b)}")
+    n, only_a, only_b = len(a), int((a & ~b).sum()), int((~a & b).sum())
+    differing = only_a + only_b
+    p_value = float(binomtest(only_a, differing).pvalue) if differing else 1.0
+
+    share_a, share_b = (only_a + 1) / (n + 2), (only_b + 1) / (n + 2)
+    centre = share_a - share_b
+    half = NormalDist().inv_cdf(0.975) * math.sqrt((share_a + share_b - centre**2) / (n + 2))
+    return PairedTest((only_a - only_b) / n, (max(-1.0, centre - half), min(1.0, centre + half)), p_value, n)
+
+
+def _as_bool(field: str, values: Sequence[bool]) -> np.ndarray:
+    array = np.asarray(values)
+    if array.ndim != 1 or not (array.dtype == bool or np.isin(array, (0, 1)).all()):
+        raise InputError(f"{field}: must be a list of true and false, one for each picture")
+    return array.astype(bool)

@@ -1,0 +1,101 @@
+"""Pictures made from pictures, kept on disk under the content of their sources."""
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import datasets
+from datasets import Dataset, Features, Image, concatenate_datasets
+from huggingface_hub.utils import WeakFileLock
+from tqdm.auto import tqdm
+
+from ..errors import InputError
+
+_STORED = Features({"image": Image(decode=False)})
+_content_hashes: dict[str, str] = {}  # by the fingerprint that `datasets` gives, which differs between copies
+
+
+def cached_pictures(
+    dataset: Dataset, make: Callable[..., dict[str, Any]], recipe: list[Any], num_proc: int | None, desc: str
+) -> Dataset:
+    """Makes one picture of each picture of a data set, or finds them on disk, where an earlier call left them.
+
+    A second process that asks for the same ones waits for the first. Whatever stops it, no unfinished cache is found.
+
+    Args:
+        dataset: A set with a column "image".
+        make: From a row `{"image": {"bytes", "path"}}` and its index to such a row.
+        recipe: All that `make` depends on besides the row, as JSON values.
+        num_proc: Processes that make pictures; None: this one.
+        desc: The progress bar's text.
+
+    Returns:
+        A set of the one column "image", `Image(decode=False)`, with the same number of rows.
+
+    Raises:
+        InputError: A picture's file is missing.
+    """
+    source = dataset.select_columns("image").with_format(None).cast_column("image", Image(decode=False))
+    if source._fingerprint not in _content_hashes:  # hashing takes a while, and one call follows another
+        _content_hashes[source._fingerprint] = _hash_content(source)
+    key = hash_bytes(json.dumps([_content_hashes[source._fingerprint], *recipe]).encode()).hex()
+    root = Path(datasets.config.HF_DATASETS_CACHE) / "advbn_hf_shifts"
+    root.mkdir(parents=True, exist_ok=True)
+    folder = root / key
+    with WeakFileLock(root / f"{key}.lock"):
+        if not folder.exists():
+            temporary = Path(tempfile.mkdtemp(prefix=f".{key}-", dir=root))
+            try:
+                source.map(
+                    make,
+                    with_indices=True,
+                    features=_STORED,
+                    num_proc=num_proc,
+                    desc=desc,
+                    cache_file_name=str(temporary / "pictures.arrow"),
+                    load_from_cache_file=False,
+                    new_fingerprint=key,
+                    writer_batch_size=200,
+                )
+                temporary.rename(folder)
+            finally:
+                shutil.rmtree(temporary, ignore_errors=True)
+    # One file for each process that generated, numbered in the order of the rows.
+    return concatenate_datasets([Dataset.from_file(str(file)) for file in sorted(folder.glob("*.arrow"))])
+
+
+def read_picture(value: dict[str, Any] | None, index: int) -> tuple[str, bytes]:
+    """The name and content of a picture's file; both empty if there is none.
+
+    Args:
+        value: What a column of type `Image(decode=False)` holds.
+        index: The row, for the message.
+
+    Raises:
+        InputError: The file is missing.
+    """
+    value = value or {}
+    path, data = value.get("path"), value.get("bytes")
+    if data is None and path is not None:
+        try:
+            data = Path(path).read_bytes()
+        except OSError as error:
+            raise InputError(f"row {index} ({path}): cannot be read ({error.strerror}); restore the file") from error
+    return Path(path or "").name, data or b""
+
+
+def hash_bytes(data: bytes) -> bytes:
+    """16 bytes that stand for `data`."""
+    return hashlib.blake2b(data, digest_size=16).digest()
+
+
+def _hash_content(source: Dataset) -> str:
+    total = hashlib.blake2b(digest_size=16)
+    for index, row in enumerate(tqdm(source, desc="reading the pictures", delay=3, leave=False)):
+        name, data = read_picture(row["image"], index)
+        total.update(hash_bytes(name.encode() + b"\0" + data))
+    return total.hexdigest()

@@ -1,0 +1,228 @@
+"""Where "auto" cuts, which axis holds the channels, and the table of insertion points."""
+
+import pytest
+import torch
+from builders import tiny_convnext, tiny_resnet, tiny_vit
+from tiny_models import TinyClassifier, tiny_model
+from torch import nn
+
+from advbn_hf import InputError
+from advbn_hf.insertion import InsertionPoint, insertion_points, to_text
+from advbn_hf.split import Split
+
+
+class Block(nn.Sequential):
+    """A residual block."""
+
+    def __init__(self, width=4):
+        super().__init__(nn.Conv2d(width, width, 3, padding=1), nn.BatchNorm2d(width))
+
+    def forward(self, features):
+        return features + super().forward(features)
+
+
+class OtherBlock(Block):
+    """A block of another class."""
+
+
+class Isotropic(TinyClassifier):
+    def __init__(self, depth):
+        super().__init__()
+        self.blocks = nn.ModuleList(Block() for _ in range(depth))
+
+    def forward(self, pixel_values):
+        features = self.conv(pixel_values)
+        for block in self.blocks:
+            features = block(features)
+        return self.classify(features)
+
+
+class StagesByName(TinyClassifier):
+    """Stages are attributes, and each is a list of blocks; the stem is a list of layers."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(4, 4, 1), nn.ReLU())
+        self.pool = nn.MaxPool2d(2)
+        self.layer1 = nn.Sequential(Block(), Block())
+        self.layer2 = nn.Sequential(nn.MaxPool2d(2), Block(), Block(), Block())
+        self.layer3 = nn.Sequential(nn.MaxPool2d(2), Block())
+
+    def forward(self, pixel_values):
+        return self.classify(self.layer3(self.layer2(self.layer1(self.pool(self.stem(self.conv(pixel_values)))))))
+
+
+class BlocksAndLayersInOneList(TinyClassifier):
+    """As in DenseNet: convolutions and poolings stand beside the blocks, of which there are two classes."""
+
+    def __init__(self):
+        super().__init__()
+        self.features = nn.Sequential(
+            nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.MaxPool2d(2), Block(), OtherBlock(), nn.MaxPool2d(2), Block()
+        )
+
+    def forward(self, pixel_values):
+        return self.classify(self.features(pixel_values))
+
+
+class ListsInAList(TinyClassifier):
+    """The lists of the stages are never called, only the blocks in them; the last stage is the largest."""
+
+    def __init__(self):
+        super().__init__()
+        self.stages = nn.ModuleList(nn.ModuleList(Block() for _ in range(depth)) for depth in (2, 1, 6))
+        self.pools = nn.ModuleList(nn.MaxPool2d(2) for _ in self.stages)
+
+    def forward(self, pixel_values):
+        features = self.conv(pixel_values)
+        for pool, stage in zip(self.pools, self.stages, strict=True):
+            features = pool(features)
+            for block in stage:
+                features = block(features)
+        return self.classify(features)
+
+
+class Recurrent(TinyClassifier):
+    """The same blocks run several times."""
+
+    def __init__(self):
+        super().__init__()
+        self.blocks = nn.Sequential(Block(), Block())
+
+    def forward(self, pixel_values):
+        features = self.conv(pixel_values)
+        for _ in range(3):
+            features = self.blocks(features)
+        return self.classify(features)
+
+
+class OneLayer(TinyClassifier):
+    def forward(self, pixel_values):
+        return self.classify(self.conv(pixel_values))
+
+
+class ChannelsLast(TinyClassifier):
+    """Channels are the last axis between the blocks, and each block ends in a layer without weights."""
+
+    def __init__(self):
+        super().__init__()
+        self.blocks = nn.ModuleList(nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4), nn.GELU()) for _ in range(4))
+
+    def forward(self, pixel_values):
+        features = self.conv(pixel_values).movedim(1, -1)
+        for block in self.blocks:
+            features = block(features)
+        return self.classify(features.movedim(-1, 1))
+
+
+class ChannelsFirstTokens(TinyClassifier):
+    """Features are (B, C, N)."""
+
+    def __init__(self):
+        super().__init__()
+        self.blocks = nn.ModuleList(nn.Conv1d(4, 4, 1) for _ in range(4))
+
+    def forward(self, pixel_values):
+        features = self.conv(pixel_values).flatten(2)
+        for block in self.blocks:
+            features = block(features)
+        return self.classify(features)
+
+
+@pytest.mark.parametrize(
+    ("make", "expected"),
+    [
+        (tiny_resnet, "resnet.encoder.stages.0"),
+        (tiny_convnext, "convnext.encoder.stages.0"),
+        (tiny_vit, "vit.layers.0"),
+        (lambda: Isotropic(4), "blocks.0"),
+        (lambda: Isotropic(5), "blocks.1"),
+        (lambda: Isotropic(12), "blocks.2"),
+        (StagesByName, "layer1"),
+        (BlocksAndLayersInOneList, "features.4"),
+        (ListsInAList, "stages.0.1"),
+        (lambda: tiny_model("MobileNetV1ForImageClassification"), "mobilenet_v1.layer.1"),
+        (lambda: tiny_model("PvtForImageClassification"), "pvt.encoder.block.0.1"),
+        (lambda: tiny_model("MobileViTForImageClassification"), "mobilevit.encoder.layer.0"),
+        (lambda: tiny_model("SwinForImageClassification"), "swin.encoder.layers.0"),
+    ],
+)
+def test_auto_insertion(make, expected):
+    assert Split(make()).insert_after == expected
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (Recurrent, "insert_after: blocks.0 runs 3 times"),
+        (OneLayer, '"auto" finds no sequence of stages or blocks'),
+    ],
+)
+def test_where_auto_cannot_cut_is_said_in_one_line(make, message):
+    with pytest.raises(InputError, match=message) as raised:
+        Split(make())
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("make", "insert_after", "axis"),
+    [
+        (tiny_resnet, "resnet.encoder.stages.1", 1),
+        (tiny_convnext, "convnext.encoder.stages.0", 1),
+        (tiny_convnext, "convnext.encoder.stages.0.layers.0.pwconv1", -1),
+        (tiny_vit, "vit.layers.1", -1),
+        (tiny_vit, "vit.layers.1.mlp", -1),
+        (ChannelsLast, "auto", -1),
+        (ChannelsFirstTokens, "auto", 1),
+    ],
+)
+def test_channel_axis(make, insert_after, axis):
+    assert Split(make(), insert_after).channel_axis == axis
+
+
+@pytest.mark.parametrize("make", [tiny_resnet, tiny_vit])
+def test_insertion_points_tell_shape_and_share_of_the_cost(make):
+    model = make()
+    points = insertion_points(model)
+    shares = [point.share for point in points]
+    assert shares == sorted(shares)
+    assert 0 < shares[0] < shares[-1] <= 1
+    by_path = {point.path: point for point in points}
+    chosen = by_path[Split(model).insert_after]
+    assert chosen.shape == ((8, 8, 8) if make is tiny_resnet else (17, 16))
+    if make is tiny_vit:  # patches, four equal blocks, and a head; a multiplication and an addition are two operations
+        tokens, width, inner = 17, 16, 32
+        block = 2 * (4 * tokens * width * width + 2 * tokens * tokens * width + 2 * tokens * width * inner)
+        patches, head = 2 * 16 * width * 3 * 8 * 8, 2 * width * 5
+        total = patches + 4 * block + head
+        assert chosen.share == pytest.approx((patches + block) / total)
+        assert by_path["vit.layers.2"].share == pytest.approx((patches + 3 * block) / total)
+
+
+def test_listing_leaves_the_model_as_it_was():
+    model = tiny_model("LevitForImageClassification").train()
+    model.requires_grad_(True).classifier.requires_grad_(False)
+    insertion_points(model)
+    assert all(module.training for module in model.modules())
+    assert not [path for path, module in model.named_modules() if module._forward_hooks]
+    assert {weight.requires_grad for weight in model.classifier.parameters()} == {False}
+    assert all(weight.grad is None for weight in model.parameters())
+
+
+def test_table_of_insertion_points():
+    points = [InsertionPoint("stem", (8, 16, 16), 0.25), InsertionPoint("encoder.layers.0", (65, 8), 1.0)]
+    assert to_text(points).splitlines() == [
+        "module            output        share",
+        "stem              8 x 16 x 16   25.0%",
+        "encoder.layers.0  65 x 8       100.0%",
+    ]
+
+
+def test_every_named_point_can_be_cut_at():
+    model = StagesByName().eval()
+    pictures = torch.randn(2, 3, 16, 16)
+    with torch.no_grad():
+        whole = model(pictures).logits
+        for point in insertion_points(model):
+            split = Split(model, point.path)
+            assert torch.equal(split.tail(split.stem(pixel_values=pictures)).logits, whole), point.path

@@ -1,0 +1,50 @@
+"""Two processes do what one does with the joint batch."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+import train_on_processes
+from builders import tiny_convnext
+
+SCRIPT = Path(train_on_processes.__file__)
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory):
+    """What one process kept, and what each of two did."""
+    one, two = tmp_path_factory.mktemp("one"), tmp_path_factory.mktemp("two")
+    train_on_processes.main(str(one))
+    path = os.pathsep.join([str(SCRIPT.parents[1]), str(SCRIPT.parent)])
+    subprocess.run(
+        ["torchrun", "--standalone", "--nproc_per_node", "2", str(SCRIPT), str(two)],
+        env={**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": path},
+        check=True,
+        timeout=300,
+    )
+    return [torch.load(path) for path in (one / "rank0.pt", two / "rank0.pt", two / "rank1.pt")]
+
+
+@pytest.mark.parametrize("job", train_on_processes.JOBS, ids=str)
+def test_two_processes_equal_one_with_the_joint_batch(ranks, job):
+    alone, first, second = (kept[job] for kept in ranks)
+    assert (alone["world"], first["world"], second["world"]) == (1, 2, 2)
+    start = tiny_convnext().state_dict()
+    for name, value in alone["weights"].items():
+        assert torch.equal(first["weights"][name], second["weights"][name]), name
+        path = name.removeprefix("backbone.").replace(".clean.", ".").replace(".auxiliary.", ".")
+        change = (value - start[path]).norm()
+        assert (first["weights"][name] - value).norm() <= 1e-3 * change + 1e-7, name
+    for name in ("eval_clean_accuracy", "eval_auxiliary_accuracy"):
+        assert first["metrics"][name] == alone["metrics"][name]
+
+
+@pytest.mark.parametrize("job", train_on_processes.JOBS, ids=str)
+def test_random_starts_differ_between_processes_and_are_those_of_one(ranks, job):
+    alone, first, second = (kept[job]["starts"] for kept in ranks)
+    assert len(alone) == 2 * job[1]
+    for start_of_one, *of_two in zip(alone, first, second, strict=True):
+        assert torch.equal(torch.cat(of_two, dim=1), start_of_one)
+        assert torch.equal(*of_two) == (job[0] == "four_groups")  # which starts at 1 everywhere
