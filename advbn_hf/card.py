@@ -160,8 +160,8 @@ def _metadata(
 ) -> ModelCardData:
     measured = [record for record in records if record.model == "advbn"]
     return ModelCardData(
-        base_model=base_model if _is_on_hub(base_model) else None,
-        datasets=[dataset] if _is_on_hub(dataset) else None,
+        base_model=base_model if is_on_hub(base_model) else None,
+        datasets=[dataset] if is_on_hub(dataset) else None,
         library_name="transformers",
         license=license,
         metrics=list(dict.fromkeys(record.metric for record in measured)) or None,
@@ -179,7 +179,7 @@ def _eval_result(record: Record, dataset: str) -> EvalResult:
     return EvalResult(
         task_type=TASK,
         task_name="Image Classification",
-        dataset_type=dataset if _is_on_hub(dataset) else slug,
+        dataset_type=dataset if is_on_hub(dataset) else slug,
         dataset_name=f"{_name(dataset)}: {set_label(record)}",
         dataset_config=set_label(record),  # the Hub groups by type and config: one entry a set
         metric_type=record.metric,
@@ -254,7 +254,7 @@ def _value(value: Any) -> str:
 
 
 def _reference(name: str, kind: str) -> str:
-    return f"[{_text(name)}](https://huggingface.co/{kind}{name})" if _is_on_hub(name) else _text(_name(name))
+    return f"[{_text(name)}](https://huggingface.co/{kind}{name})" if is_on_hub(name) else _text(_name(name))
 
 
 def _name(name: str) -> str:
@@ -262,7 +262,8 @@ def _name(name: str) -> str:
     return Path(name).resolve().name if Path(name).is_dir() else _public(name)
 
 
-def _is_on_hub(name: str | None) -> bool:
+def is_on_hub(name: str | None) -> bool:
+    """Whether a name is a Hub id with its namespace, and no folder here."""
     return name is not None and name.count("/") == 1 and _is_repo_id(name) and not Path(name).exists()
 
 

@@ -12,6 +12,7 @@ import yaml
 from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml, hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError
 
+from .card import is_on_hub
 from .files import write_whole
 from .hub.errors import explained
 from .robustness.results import Record
@@ -32,7 +33,7 @@ def write_eval_results(
     Args:
         folder: the checkpoint's.
         records: what was measured; "advbn" is this model.
-        dataset: Hub id of the data set.
+        dataset: Hub id of the data set; for anything else there is nothing to write.
         config: its configuration; "default" without it.
         split: the split that was measured, all of it.
         revision: of the data set.
@@ -48,7 +49,7 @@ def write_eval_results(
     measured = [r for r in records if (r.model, r.set, r.shift, r.metric) == ("advbn", set_name, None, "accuracy")]
     tasks = [
         task["id"]
-        for task in _tasks(dataset, revision)
+        for task in (_tasks(dataset, revision) if is_on_hub(dataset) else [])
         if (task.get("config") or "default", task.get("split")) == (config or "default", split)
     ]
     entries = [

@@ -324,7 +324,12 @@ class AdvBNForImageClassification(nn.Module):
             processor: image processor to write beside both branches.
             is_main_process: whether this process writes.
             kwargs: for the backbone's own `save_pretrained`.
+
+        Raises:
+            InputError: if asked to upload, which each branch would do by itself.
         """
+        if kwargs.get("push_to_hub"):
+            raise InputError("push_to_hub: call the model's push_to_hub(repo_id), which uploads both branches at once")
         if not is_main_process:
             return
         with filling(save_directory) as folder:

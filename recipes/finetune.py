@@ -20,12 +20,13 @@ from transformers.trainer_utils import get_last_checkpoint
 from advbn_hf import AdvBNConfig, AdvBNForImageClassification, AdvBNTrainer, AdvBNTrainingArguments, InputError
 from advbn_hf.backbone import load_classifier, load_classifier_for, load_processor, new_classifier
 from advbn_hf.baseline import PlainForImageClassification
-from advbn_hf.card import installed_versions, render_card, save_card
+from advbn_hf.card import installed_versions, render_card, save_card, validate_metadata
 from advbn_hf.cli import parse, run, use_all_cores
 from advbn_hf.data.embedded import STYLES
 from advbn_hf.data.pictures import BadPictures, Pictures, collate, stream_pictures
 from advbn_hf.data.sources import check_labels, class_names, load_images
 from advbn_hf.data.transforms import EvaluationTransform, TrainingTransform
+from advbn_hf.eval_results import write_eval_results
 from advbn_hf.hub import check_access
 from advbn_hf.robustness.evaluation import measure_accuracy
 from advbn_hf.robustness.plots import plot_gain, plot_samples, plot_training
@@ -69,6 +70,9 @@ class ModelArguments:
     base_epochs: float = field(default=8, metadata={"help": "Epochs of that first training."})
     base_learning_rate: float = field(default=3e-3, metadata={"help": "Highest learning rate of that first training."})
     baseline: bool = field(default=False, metadata={"help": "Also fine-tune plainly, to compare."})
+    license: str | None = field(
+        default=None, metadata={"help": "Licence of the new model for its card, for example apache-2.0."}
+    )
 
 
 @dataclass
@@ -179,6 +183,7 @@ def check_arguments(model_args: ModelArguments, data_args: DataArguments, args: 
         raise InputError(
             f'resume_from_checkpoint: there is no folder {args.resume_from_checkpoint}; give one, or "last"'
         )
+    validate_metadata({"license": model_args.license} if model_args.license else {})
     folder = Path(args.output_dir)
     if folder.exists() and not args.resume_from_checkpoint and (folder.is_file() or any(folder.iterdir())):
         raise InputError(
@@ -313,9 +318,13 @@ def report(
         versions=installed_versions(),
         mean_over=mean_over,
         pictures=pictures,
+        license=model_args.license,
         repo_id=trainer.hub_model_id,
     )
     save_card(card, folder)
+    if data_args.max_eval_samples is None:
+        name, config, revision = data_args.dataset_name, data_args.dataset_config_name, data_args.dataset_revision
+        write_eval_results(folder, records, name, config=config, split=data_args.eval_split, revision=revision)
     print(f"\nwritten to {folder}: both branches, README.md, results.json, {', '.join(pictures)}")
 
 

@@ -11,6 +11,7 @@ import finetune
 import numpy as np
 import pytest
 from builders import tiny_resnet
+from huggingface_hub import constants
 from PIL import Image
 from transformers import AutoImageProcessor, AutoModelForImageClassification, ViTImageProcessorPil
 
@@ -140,6 +141,7 @@ def test_bad_pictures_are_named_or_left_out(monkeypatch, folders, tmp_path, caps
         (["--max_eval_samples", "0"], "max_eval_samples must be 1 or more"),
         (["--resume_from_checkpoint", "nowhere"], "resume_from_checkpoint: there is no folder nowhere"),
         (["--backbone_config", "{}"], "model_name_or_path: give"),
+        (["--license", "Apache License 2.0"], "license 'Apache License 2.0'"),
     ],
 )
 def test_mistakes_end_in_one_line_before_any_work(monkeypatch, folders, tmp_path, capsys, options, message):
@@ -151,6 +153,15 @@ def test_mistakes_end_in_one_line_before_any_work(monkeypatch, folders, tmp_path
     assert len(error) == 1
     assert error[0].startswith("error: ")
     assert message in error[0]
+    assert not (tmp_path / "run").exists()
+
+
+def test_nobody_trains_what_could_not_be_pushed(monkeypatch, folders, tmp_path, capsys, hub):
+    monkeypatch.setattr(constants, "ENDPOINT", hub.endpoint)
+    with pytest.raises(SystemExit) as left:
+        recipe(monkeypatch, job(folders, tmp_path / "run", "--push_to_hub", "true"))
+    assert left.value.code == 2
+    assert "error: run: not logged in; log in with `hf auth login`" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 

@@ -14,6 +14,7 @@ PUBLISH = """
 import numpy as np
 from builders import tiny_resnet
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image as ImageFeature
+from huggingface_hub import upload_file
 from PIL import Image
 from transformers import ViTImageProcessorPil
 random = np.random.default_rng(0)
@@ -23,6 +24,8 @@ def split(count):
     pictures = [Image.fromarray(random.integers(80 * k, 80 * k + 90, (32, 32, 3), dtype=np.uint8)) for k in labels]
     return Dataset.from_dict({"image": pictures, "label": labels}, features=features)
 DatasetDict(train=split(24), validation=split(12)).push_to_hub("me/insects")
+eval = b"tasks: [{id: insects, config: default, split: validation}]"
+upload_file(path_or_fileobj=eval, path_in_repo="eval.yaml", repo_id="me/insects", repo_type="dataset")
 model = tiny_resnet(num_labels=3)
 model.config.id2label = dict(enumerate(["ant", "bee", "cat"]))
 model.config.label2id = {name: index for index, name in model.config.id2label.items()}
@@ -33,7 +36,7 @@ ViTImageProcessorPil(size={"height": 32, "width": 32}).push_to_hub("me/plain")
 FINETUNE = """
 --model_name_or_path me/plain --dataset_name me/insects --baseline true --max_steps 2 --per_device_train_batch_size 8
 --logging_steps 1 --save_strategy steps --save_steps 1 --use_cpu true --report_to none
---push_to_hub true --hub_strategy every_save --hub_model_id me/insects-advbn
+--push_to_hub true --hub_strategy every_save --hub_model_id me/insects-advbn --license apache-2.0
 """
 
 # What somebody has who never heard of this package; prints the logits of both branches.
@@ -112,13 +115,21 @@ def test_from_a_data_set_by_id_to_a_model_by_id(hub, run, tmp_path):
     repo = hub.repo("me/insects-advbn")
     found = hub.files("me/insects-advbn")
     branch = {"config.json", "model.safetensors", "preprocessor_config.json"}
-    beside = {"README.md", "results.json", "results.png", "samples.png", "training.png"}
+    beside = {
+        ".eval_results/me--insects.yaml",
+        "README.md",
+        "results.json",
+        "results.png",
+        "samples.png",
+        "training.png",
+    }
     model = branch | {f"auxiliary/{name}" for name in branch} | {"advbn_config.json"}
     assert found.keys() == model | beside
     assert repo.commit("main").title == "End of training"
     assert found == {name: (output / name).read_bytes() for name in found}
     card = found["README.md"].decode()
     assert "base_model: me/plain" in card
+    assert "license: apache-2.0" in card
     assert "- me/insects\n" in card
     assert card.count('"me/insects-advbn"') == 3
 
