@@ -109,3 +109,11 @@ def hub(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatc
     local.close()
     assert local.gaps == []
     assert local.faults.pending == []
+
+
+@pytest.fixture
+def client(hub: LocalHub, monkeypatch: pytest.MonkeyPatch) -> LocalHub:
+    """The double as the Hub of this process, logged in as "me"; for uploads, whose addresses are made when called."""
+    monkeypatch.setattr(constants, "ENDPOINT", hub.endpoint)
+    monkeypatch.setenv("HF_TOKEN", hub.token("me"))
+    return hub

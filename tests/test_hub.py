@@ -1,18 +1,15 @@
 """Uploading through the real client to the double of the Hub: what goes up, what stays, and what a failure leaves."""
 
 import json
-import logging
 from pathlib import Path
 
 import pytest
-from builders import rows, tiny_resnet
+from builders import tiny_resnet
 from hub import Fault
 from hub.store import Commit
-from huggingface_hub import constants
 from transformers import ViTImageProcessorPil
-from transformers.trainer_utils import get_last_checkpoint
 
-from advbn_hf import AdvBNConfig, AdvBNForImageClassification, AdvBNTrainer, AdvBNTrainingArguments, InputError
+from advbn_hf import AdvBNForImageClassification, InputError
 from advbn_hf.hub import files_to_upload, planned_changes, upload_checkpoint, upload_in_background
 
 SECRET = "hf_plantedPlantedPlantedPlanted"
@@ -54,14 +51,6 @@ def checkpoint(saved, tmp_path):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text("- x\n" if name.endswith("yaml") else SECRET)
     return folder
-
-
-@pytest.fixture
-def client(hub, monkeypatch):
-    """The double as this process's Hub, logged in as "me"."""
-    monkeypatch.setattr(constants, "ENDPOINT", hub.endpoint)
-    monkeypatch.setenv("HF_TOKEN", hub.token("me"))
-    return hub
 
 
 def contents(folder):
@@ -280,62 +269,6 @@ def test_who_may_upload(client, checkpoint, monkeypatch, who, told):
     assert client.store.repos == {}
 
 
-def test_model_push_to_hub(client, tmp_path):
-    model = AdvBNForImageClassification.from_backbone(tiny_resnet(), AdvBNConfig(epsilon=0.5))
-    processor = ViTImageProcessorPil(size={"height": 32, "width": 32})
-    model.push_to_hub("digits", processor, commit_message="first")
-    assert client.files("me/digits").keys() == MODEL
-    assert commits(client) == ["first", "initial commit"]
-    assert json.loads(client.files("me/digits")["advbn_config.json"])["epsilon"] == 0.5
-    with pytest.raises(InputError, match="uploads both branches at once"):
-        model.save_pretrained(tmp_path, push_to_hub=True)
-
-
-def trainer_for(folder, **settings):
-    args = AdvBNTrainingArguments(
-        output_dir=str(folder),
-        max_steps=4,
-        per_device_train_batch_size=4,
-        save_steps=2,
-        use_cpu=True,
-        report_to="none",
-        push_to_hub=True,
-        hub_model_id="me/digits",
-        **settings,
-    )
-    model = AdvBNForImageClassification.from_backbone(tiny_resnet())
-    return AdvBNTrainer(model, args, train_dataset=rows(16))
-
-
-def test_trainer_pushes_at_the_end_in_one_commit(client, tmp_path):
-    trainer = trainer_for(tmp_path / "run", hub_strategy="end", hub_private_repo=True)
-    trainer.train()
-    trainer.save_model()
-    assert client.store.repos == {}
-    (tmp_path / "run" / "README.md").write_text(CARD)
-    trainer.push_to_hub()
-    assert client.repo("me/digits").private
-    assert len(client.repo("me/digits").commits) == 2
-    expected = {name for name in MODEL if "preprocessor" not in name} | {"README.md"}
-    assert client.files("me/digits").keys() == expected
-
-
-def test_trainer_pushes_every_save_and_survives_a_failure(client, tmp_path):
-    client.faults.add(Fault(*COMMIT, status=403))
-    messages = []
-    handler = logging.Handler()
-    handler.emit = lambda record: messages.append(record.getMessage())
-    logging.getLogger("advbn_hf.hub.upload").addHandler(handler)
-    trainer = trainer_for(tmp_path / "run", hub_strategy="every_save", hub_always_push=True, save_total_limit=1)
-    trainer.train()
-    logging.getLogger("advbn_hf.hub.upload").removeHandler(handler)
-    assert [message for message in messages if "was not uploaded: me/digits: not allowed" in message]
-    assert commits(client) == ["Training in progress, step 4", "initial commit"]
-    weights = Path(get_last_checkpoint(tmp_path / "run"), "model.safetensors").read_bytes()
-    assert client.files("me/digits")["model.safetensors"] == weights
-    assert not list((tmp_path / "run").glob(".upload-*"))
-
-
 def test_a_snapshot_is_uploaded_whatever_becomes_of_the_folder(client, checkpoint, tmp_path):
     expected = (checkpoint / "model.safetensors").read_bytes()
     client.faults.add(Fault("GET", "/api/models/me/digits$", delay=0.3))
@@ -344,13 +277,3 @@ def test_a_snapshot_is_uploaded_whatever_becomes_of_the_folder(client, checkpoin
     (checkpoint / "model.safetensors").write_bytes(b"other")
     job.result()
     assert client.files("me/digits")["model.safetensors"] == expected
-
-
-def test_trainer_stops_before_training_where_it_could_not_push(client, tmp_path, monkeypatch):
-    monkeypatch.setenv("HF_TOKEN", client.token("me", "read"))
-    with pytest.raises(InputError, match="may only read"):
-        trainer_for(tmp_path)
-    monkeypatch.delenv("HF_TOKEN")
-    with pytest.raises(InputError, match="hf auth login"):
-        trainer_for(tmp_path)
-    assert client.store.repos == {}

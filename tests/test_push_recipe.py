@@ -16,14 +16,12 @@ SECRET = "hf_plantedPlantedPlantedPlanted"
 
 
 @pytest.fixture
-def push(hub, monkeypatch, tmp_path, capsys):
+def push(client, monkeypatch, tmp_path, capsys):
     """Runs the recipe on a checkpoint as "me", and returns exit code, stdout and stderr."""
     folder = tmp_path / "run"
     AdvBNForImageClassification.from_backbone(tiny_resnet()).save_pretrained(folder)
     (folder / "README.md").write_text("---\ntags: [advbn]\n---\n# path/to/this/folder\n")
     (folder / "training_args.bin").write_text(SECRET)
-    monkeypatch.setattr(constants, "ENDPOINT", hub.endpoint)
-    monkeypatch.setenv("HF_TOKEN", hub.token("me"))
 
     def recipe(*options, repo_id="me/digits"):
         arguments = ["--checkpoint", folder, "--repo_id", repo_id, *options]
