@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from huggingface_hub import CommitInfo
 from torch import Tensor, nn
 from transformers import BaseImageProcessor, PreTrainedConfig, PreTrainedModel
 from transformers.utils import ModelOutput
 
+from .attack import attack
 from .backbone import load_classifier
 from .checkpointing import recomputed_within
 from .config import AUXILIARY_FOLDER, AdvBNConfig
@@ -23,7 +23,6 @@ from .errors import InputError
 from .files import filling
 from .hub import upload_checkpoint
 from .norms import BRANCHES, Branch, plain_norms, split_norms, two_branch_norms, using_branch
-from .perturbation import ascend, assign_groups, group_means, initial_multipliers, leading_share, perturb
 from .probe import evaluating, logits_of
 from .split import Recording, Split
 
@@ -273,28 +272,22 @@ class AdvBNForImageClassification(nn.Module):
         Returns:
             The perturbed features, like the features, and how much mean loss the ascent added, where it was asked for.
         """
-        features, config = recording.features, self._config
-        rectify, axis = self.split.rectified, self.split.channel_axis
-        num_groups = self._num_groups(len(features))
-        groups = assign_groups(len(features), num_groups, features.device)
-        means = group_means(features, groups, num_groups, axis)
-        attacked = leading_share(groups, num_groups, config.attack_fraction) if config.attack_fraction < 1 else None
-        seen = recording if attacked is None else recording.rows(attacked)
-        seen_groups, seen_labels = (groups, labels) if attacked is None else (groups[attacked], labels[attacked])
 
-        def loss_of(multipliers: Tensor) -> Tensor:
-            perturbed = perturb(seen.features.detach(), means.detach(), multipliers, seen_groups, rectify, axis)
+        def loss_of(seen: Recording, features: Tensor, rows: Tensor | None) -> Tensor:
+            seen_labels = labels if rows is None else labels[rows]
             # The sum, since a sign step needs no scale, and a mean's gradients can vanish in half precision.
-            return cross_entropy(self.tail_logits(seen, perturbed, "auxiliary"), seen_labels, smoothing, "sum")
+            return cross_entropy(self.tail_logits(seen, features, "auxiliary"), seen_labels, smoothing, "sum")
 
-        start = self._starting_multipliers(num_groups, means.shape[1]).to(features.device, non_blocking=True)
         with evaluating(self.backbone):
-            multipliers = ascend(
-                loss_of, start, epsilon=config.epsilon, step_size=config.step_size, num_steps=config.num_steps
+            return attack(
+                loss_of,
+                recording,
+                self._config,
+                self.generator,
+                rectify=self.split.rectified,
+                channel_axis=self.split.channel_axis,
+                measure=measure_ascent,
             )
-            # Not under no_grad: autocast would keep the weights that it casts here, and the loss lose its gradient.
-            gain = (loss_of(multipliers) - loss_of(start)).detach() / len(seen_labels) if measure_ascent else None
-        return perturb(features, means, multipliers, groups, rectify, axis), gain
 
     def tail_logits(self, recording: Recording, features: Tensor | None, branch: Branch) -> Tensor:
         """Logits (B, K) of one branch's tail on given features, or on the recorded ones."""
@@ -361,29 +354,7 @@ class AdvBNForImageClassification(nn.Module):
             self.save_pretrained(folder, processor=processor)
             return upload_checkpoint(folder, repo_id, **kwargs)
 
-    def _num_groups(self, batch_size: int) -> int:
-        """Groups of this process's batch; a batch shorter than the others may have fewer than asked for."""
-        wanted = self._config.num_perturbations
-        if wanted == "per_sample":
-            return batch_size
-        return min(max(wanted // _world()[1], 1), batch_size)
-
-    def _starting_multipliers(self, num_groups: int, num_channels: int) -> Tensor:
-        """Each process draws for all of them and takes its own part: the same numbers on any number of processes."""
-        if not self._config.random_start:
-            return initial_multipliers(num_groups, num_channels, self._config.epsilon)
-        rank, world = _world()
-        everyone = initial_multipliers(world * num_groups, num_channels, self._config.epsilon, self.generator)
-        return everyone[:, rank * num_groups : (rank + 1) * num_groups]
-
 
 def cross_entropy(logits: Tensor, labels: Tensor, smoothing: float, reduction: str = "mean") -> Tensor:
     """Cross entropy in float32 of logits (B, K) and labels (B,), with label smoothing in 0..1."""
     return F.cross_entropy(logits.float(), labels, label_smoothing=smoothing, reduction=reduction)
-
-
-def _world() -> tuple[int, int]:
-    """This process's rank and the number of processes."""
-    if dist.is_available() and dist.is_initialized():
-        return dist.get_rank(), dist.get_world_size()
-    return 0, 1

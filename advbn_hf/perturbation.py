@@ -15,33 +15,32 @@ from torch import Tensor
 MEAN, DEVIATION = 0, 1
 
 
-def assign_groups(batch_size: int, num_groups: int, device: torch.device | str | None = None) -> Tensor:
+def assign_groups(batch_size: int, num_groups: int) -> Tensor:
     """Cuts a batch into contiguous groups whose sizes differ by one at most.
 
     Args:
         batch_size: B.
         num_groups: G, at most B.
-        device: where the result shall lie.
 
     Returns:
-        (B,) int64, the group of each sample in 0..G-1, ascending.
+        (B,) int64 on the CPU, the group of each sample in 0..G-1, ascending.
     """
-    return torch.arange(batch_size, device=device) * num_groups // batch_size
+    return torch.arange(batch_size) * num_groups // batch_size
 
 
 def leading_share(groups: Tensor, num_groups: int, fraction: float) -> Tensor:
     """Indices of the first `fraction` of each group's samples, at least one of each.
 
     Args:
-        groups: (B,) as from `assign_groups`.
+        groups: (B,) as from `assign_groups`, on the CPU.
         num_groups: G.
         fraction: above 0, at most 1.
 
     Returns:
-        (K,) int64, ascending.
+        (K,) int64 on the CPU, ascending.
     """
     sizes = torch.bincount(groups, minlength=num_groups)
-    position = torch.arange(len(groups), device=groups.device) - (sizes.cumsum(0) - sizes)[groups]
+    position = torch.arange(len(groups)) - (sizes.cumsum(0) - sizes)[groups]
     # The slack keeps 0.1 * 30 = 3.0000000000000004 from being four samples.
     return torch.nonzero(position < torch.ceil(sizes * fraction - 1e-6)[groups]).flatten()
 

@@ -11,7 +11,7 @@ import torch
 from reference_formula import formula_batch, formula_state_dict
 from safetensors.torch import load_file
 
-from advbn_hf import AdvBNForImageClassification, modeling
+from advbn_hf import AdvBNForImageClassification, attack
 from advbn_hf.convert import convert_state_dict
 
 REFERENCE = load_file(Path(__file__).parent / "reference" / "resnet18_cut1.safetensors")
@@ -59,8 +59,8 @@ def test_features_and_logits(model, batch):
 def test_multipliers_after_each_step(model, batch, monkeypatch):
     pixel_values, labels = batch
     found = []
-    ascend = modeling.ascend
-    monkeypatch.setattr(modeling, "ascend", lambda *args, **kwargs: found.append(ascend(*args, **kwargs)) or found[-1])
+    ascend = attack.ascend
+    monkeypatch.setattr(attack, "ascend", lambda *args, **kwargs: found.append(ascend(*args, **kwargs)) or found[-1])
 
     config = model.train().advbn_config
     recording = model.split.stem(pixel_values=pixel_values)

@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 from builders import rows, tiny_convnext
 
-from advbn_hf import AdvBNConfig, AdvBNForImageClassification, AdvBNTrainer, AdvBNTrainingArguments
+from advbn_hf import AdvBNConfig, AdvBNForImageClassification, AdvBNTrainer, AdvBNTrainingArguments, attack
+from advbn_hf.attack import starting_multipliers
 
 CONFIGS = {
     "recommended": AdvBNConfig(),
@@ -21,8 +22,7 @@ def train(config: str, accumulation: int, output_dir: str) -> dict:
     """Two steps on batches of 16 pictures a pass, however many processes share them."""
     model = AdvBNForImageClassification.from_backbone(tiny_convnext(), CONFIGS[config])
     starts = []
-    draw = model._starting_multipliers
-    model._starting_multipliers = lambda *shape: starts.append(draw(*shape)) or starts[-1]
+    attack.starting_multipliers = lambda *settings: starts.append(starting_multipliers(*settings)) or starts[-1]
     args = AdvBNTrainingArguments(
         output_dir,
         max_steps=2,
