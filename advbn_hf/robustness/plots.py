@@ -125,9 +125,11 @@ def _draw_row(axes: Axes, row: Row, lanes: list[Column], top: float, height: flo
     if row.mean_over:
         axes.axhline(top, color=GREY, linewidth=0.8)
     left = {"x": -0.015, "transform": axes.get_yaxis_transform(), "ha": "right"}
-    pictures = f"{row.pictures} pictures" if row.pictures else ""
-    axes.text(y=middle, s=plain_text(row.name), va="bottom", color=INK, fontsize=11, weight=weight, **left)
-    axes.text(y=middle + 0.02, s=pictures, va="top", color=GREY, fontsize=8, **left)
+    name, _, source = row.name.removesuffix(")").partition(" (")  # "corruptions (ImageNet-C-style, generated)"
+    below = [f"{row.pictures} pictures"] if row.pictures else []
+    axes.text(y=middle, s=plain_text(name), va="bottom", color=INK, fontsize=11, weight=weight, **left)
+    axes.text(y=middle + 0.02, s=plain_text("\n".join([*below, *filter(None, [source])])), va="top", color=GREY,
+              fontsize=8, **left)  # fmt: skip
     for column, cell in row.cells.items():
         if column.is_reference:
             _draw_reference(axes, column.model, cell, top, height)
@@ -174,9 +176,10 @@ def _dress_gain(axes: Axes, table: Table, bottom: float) -> None:
     if any(cell.gain is not None for row in table.rows for cell in row.cells.values()):
         axes.text(1.18, 1.0, "gain\npoints", **above)
     handles = [_legend_handle(axes, column, table) for column in table.columns]
-    axes.legend(handles=handles, loc="lower left", bbox_to_anchor=(0, 1), ncols=len(handles), frameon=False,
-                fontsize=10, borderaxespad=0.2, borderpad=0, handletextpad=0.5)  # fmt: skip
-    axes.set_title(plain_text(_headline(table)), loc="left", fontsize=12, weight="bold", color=INK, pad=32)
+    axes.legend(handles=handles, loc="lower left", bbox_to_anchor=(0, 1), ncols=4, frameon=False,
+                fontsize=9.5, borderaxespad=0.2, borderpad=0, handletextpad=0.5, columnspacing=1.2)  # fmt: skip
+    pad = 16 + 16 * -(-len(handles) // 4)
+    axes.set_title(plain_text(_headline(table)), loc="left", fontsize=12, weight="bold", color=INK, pad=pad)
 
 
 def _legend_handle(axes: Axes, column: Column, table: Table):

@@ -24,14 +24,13 @@ def find_corruptions(folder: str | Path) -> dict[str, dict[int, Path]]:
     if not folder.is_dir():
         raise InputError(f"dataset: there is no folder {folder}; unpack the released ImageNet-C files there")
     found: dict[str, dict[int, Path]] = {}
-    candidates = [path for depth in ("*", "*/*") for path in sorted(folder.glob(depth)) if path.is_dir()]
-    for path in candidates:
-        severities = {severity: path / str(severity) for severity in SEVERITIES if (path / str(severity)).is_dir()}
-        if not severities:
-            continue
-        if path.name in found:
-            raise InputError(f"dataset: {folder} holds {path.name} twice; keep one of the folders")
-        found[path.name] = severities
+    for path in sorted(path for path in folder.iterdir() if path.is_dir()):
+        # A folder without severities is a category.
+        inside = [path] if _severities(path) else sorted(child for child in path.iterdir() if child.is_dir())
+        for corruption in filter(_severities, inside):
+            if corruption.name in found:
+                raise InputError(f"dataset: {folder} holds {corruption.name} twice; keep one of the folders")
+            found[corruption.name] = _severities(corruption)
     if not found:
         raise InputError(
             f"dataset: {folder} holds no corruptions; it must have CORRUPTION/SEVERITY/CLASS/FILE, "
@@ -59,3 +58,7 @@ def load_corruption(folder: Path) -> Dataset:
     images = [{"bytes": None, "path": file} for file, _ in rows]
     features = Features({"image": Image(decode=False), "label": ClassLabel(names=classes)})
     return Dataset.from_dict({"image": images, "label": [label for _, label in rows]}, features=features)
+
+
+def _severities(folder: Path) -> dict[int, Path]:
+    return {severity: folder / str(severity) for severity in SEVERITIES if (folder / str(severity)).is_dir()}

@@ -15,7 +15,7 @@ KNOWN_MODELS = {
     "base": "base",
     "baseline": "baseline",
     "advbn": "AdvBN",
-    "advbn (mean of branches)": "AdvBN mean of branches",
+    "advbn (mean of branches)": "AdvBN mean",
 }
 P_VALUE = "gain_p_value"  # the metric of a paired test's records
 

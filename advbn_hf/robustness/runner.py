@@ -126,7 +126,7 @@ def run_suite(
             try:
                 answers[part] = _answer(found, part, contestants, matches, paths, accelerator, settings)
             except InputError as error:
-                raise InputError(f"set {found.entry.name!r}{f' ({part})' if str(part) else ''}: {error}") from error
+                raise InputError(f"set {_name(found.entry, part)!r}: {error}") from error
             left_out += [place for path in paths.values() for place in _log(path).summary() if place not in left_out]
         num_classes = len(found.names or contestants[0].class_names)
         measured.append(MeasuredSet(found.entry, num_classes, answers, tuple(left_out)))
@@ -162,7 +162,7 @@ def _answer(
             contestant.model,
             Pictures(rows, transform, _log(path) if settings.skip_bad_images else None),
             accelerator=accelerator,
-            description=" ".join(filter(None, (contestant.name, "on", found.entry.name, str(part)))),
+            description=f"{contestant.name} on {_name(found.entry, part)}",
             match=matches[contestant.name],
             batch_size=settings.batch_size,
             num_workers=settings.num_workers,
@@ -177,8 +177,12 @@ def _path(entry: SetEntry, part: Part, key: list[object], settings: RunSettings)
     """The file of a model's predictions of a part, named after all that they depend on."""
     key = [*key, part, settings.skip_bad_images, *(getattr(entry, name) for name in _KEYED)]
     digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
-    name = re.sub(r"[^\w.-]+", "-", " ".join(filter(None, (entry.name, str(part)))))
+    name = re.sub(r"[^\w.-]+", "-", _name(entry, part))
     return settings.folder / f"{name}-{digest}.safetensors"
+
+
+def _name(entry: SetEntry, part: Part) -> str:
+    return " ".join(dict.fromkeys(filter(None, (entry.name, str(part)))))
 
 
 def _log(path: Path) -> BadPictures:

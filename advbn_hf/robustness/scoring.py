@@ -2,12 +2,15 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from statistics import fmean
 from typing import NamedTuple
 
 import numpy as np
 from scipy.stats import ttest_1samp
+from transformers.utils import logging
 
+from ..errors import InputError
 from ..norms import BRANCHES
 from .calibration import calibration_error
 from .evaluation import KEPT
@@ -18,6 +21,8 @@ from .report import P_VALUE
 from .results import Record
 from .runner import MeasuredSet
 from .sets import Part
+
+logger = logging.get_logger(__name__)
 
 ACCURACY, TOP5, ECE = "accuracy", "top5_accuracy", "ece"
 
@@ -96,9 +101,10 @@ def _score_part(found: MeasuredSet, part: Part, lanes: list[Lane]) -> list[Recor
 
 
 def _score_set(found: MeasuredSet, lanes: list[Lane], by_part: Mapping[Part, list[Record]]) -> list[Record]:
-    """Means over the parts; the records themselves where the only part is the set as it is."""
-    if tuple(by_part) == (Part(),):
-        return by_part[Part()]
+    """Means over the parts; the same records where there is but one."""
+    if len(by_part) == 1:
+        (of_part,) = by_part.values()
+        return [replace(record, shift=None, severity=None) for record in of_part]
     gathered: dict[tuple[str, str | None, str], list[Record]] = defaultdict(list)
     for record in (record for of_part in by_part.values() for record in of_part if record.metric != P_VALUE):
         gathered[record.model, record.branch, record.metric].append(record)
@@ -181,15 +187,16 @@ def _corruption_errors(found: MeasuredSet, measured: Sequence[MeasuredSet], reco
     metric = load_metric("mean_corruption_error")
     for lane in lanes:
         shifts, severities = zip(*errors[lane], strict=True)
-        result = metric.compute(
-            corruptions=list(shifts),
-            severities=list(severities),
-            errors=list(errors[lane].values()),
-            clean_error=clean_errors.get(lane),
-            **against,
-        )
-        for name, key in (("mce", "mean_corruption_error"), ("relative_mce", "relative_mean_corruption_error")):
-            if key in result:
-                n = min(len(found.answers[part][lane.contestant].rows) for part in found.answers)
-                scored.append(_record(found, Part(), lane, name, result[key], n))
+        given = {"corruptions": list(shifts), "severities": list(severities), "errors": list(errors[lane].values())}
+        n = min(len(predictions[lane.contestant].rows) for predictions in found.answers.values())
+        for name, key, clean_error in (
+            ("mce", "mean_corruption_error", None),
+            ("relative_mce", "relative_mean_corruption_error", clean_errors.get(lane)),
+        ):
+            try:
+                result = metric.compute(**given, **against, clean_error=clean_error)
+            except InputError as error:  # a baseline without errors, say; all other results stand
+                logger.warning(f"{found.entry.title}: no {name} of {lane.model}: {error}")
+            else:
+                scored += [_record(found, Part(), lane, name, result[key], n)] if key in result else []
     return scored

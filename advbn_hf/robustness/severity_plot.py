@@ -1,9 +1,9 @@
-"""A picture of accuracy against severity: small multiples, one for each corruption."""
+"""A picture of accuracy against severity: small multiples, one for each corruption; bands are 95 % intervals."""
 
 import os
 from collections.abc import Iterable
-from itertools import groupby
 
+import numpy as np
 from matplotlib.axes import Axes
 
 from ..errors import InputError
@@ -28,40 +28,35 @@ def plot_severities(records: Iterable[Record], path: str | os.PathLike) -> None:
     if not drawn:
         raise InputError("results: no accuracy at a severity to draw")
     columns = columns_of(drawn)
-    panels = [
-        (set_name, shift, list(points))
-        for (set_name, shift), points in groupby(sorted(drawn, key=_panel_key(drawn)), key=lambda r: (r.set, r.shift))
-    ]
-    several_sets = len({set_name for set_name, _, _ in panels}) > 1
-    down = -(-len(panels) // ACROSS)
-    figure = new_figure(1.1 + 1.5 * down)
-    grid = figure.subplots(down, min(ACROSS, len(panels)), sharex=True, sharey=True, squeeze=False)
-    for axes, (set_name, shift, points) in zip(grid.flat, panels, strict=False):
-        _draw_panel(axes, points, columns)
-        axes.set_title(plain_text(shift.replace("_", " ")), loc="left", fontsize=9.5, weight="bold", color=INK, pad=3)
-        if several_sets:
-            axes.text(0.97, 0.95, plain_text(set_name.split(":")[0]), transform=axes.transAxes, ha="right", va="top",
-                      fontsize=7, color=GREY)  # fmt: skip
-    for axes in grid.flat[len(panels) :]:
-        axes.set_visible(False)
-    for axes in grid[:, 0]:
-        axes.set_ylabel("accuracy in %", color=GREY, fontsize=8.5)
-    # The last row may be short: the panels above its gap have the lowest axis of their column.
-    for index, axes in enumerate(grid.flat[: len(panels)]):
-        if index + ACROSS >= len(panels):
-            axes.set_xlabel("severity", color=GREY, fontsize=8.5)
-            axes.tick_params(labelbottom=True)
-    handles, labels = grid[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper left", ncols=len(handles), frameon=False, fontsize=10)
-    titles = ", ".join(dict.fromkeys(set_name for set_name, _, _ in panels))
-    figure.supxlabel(plain_text(f"{titles}. Bands: 95 % intervals."), color=GREY, fontsize=8.5, x=0.01, ha="left")
+    sets: dict[str, dict[str, list[Record]]] = {}
+    for record in drawn:
+        sets.setdefault(record.set, {}).setdefault(record.shift, []).append(record)
+    rows = [-(-len(panels) // ACROSS) for panels in sets.values()]
+    figure = new_figure(0.7 + sum(0.45 + 1.35 * count for count in rows))
+    # The legend has a strip of its own: one outside of subfigures would lie on them.
+    strip, *parts = figure.subfigures(1 + len(sets), height_ratios=[0.35, *(0.45 + 1.35 * count for count in rows)])
+    for part, count, (set_name, panels) in zip(parts, rows, sets.items(), strict=True):
+        part.suptitle(plain_text(set_name), x=0.01, ha="left", fontsize=11, weight="bold", color=INK)
+        _draw_set(part.subplots(count, ACROSS, sharex=True, sharey=True, squeeze=False), panels, columns)
+    handles, labels = parts[0].axes[0].get_legend_handles_labels()
+    strip.legend(handles, labels, loc="center left", ncols=len(handles), frameon=False, fontsize=10, borderaxespad=0)
+    strip.text(0.99, 0.5, "bands: 95 % intervals", ha="right", va="center", fontsize=8, color=GREY)
     write_figure(figure, path)
 
 
-def _panel_key(records: list[Record]):
-    """Panels in the order of the records, and severities in their own."""
-    order = list(dict.fromkeys((record.set, record.shift) for record in records))
-    return lambda record: (order.index((record.set, record.shift)), record.severity)
+def _draw_set(grid: np.ndarray, panels: dict[str, list[Record]], columns: tuple[Column, ...]) -> None:
+    for axes, (shift, points) in zip(grid.flat, panels.items(), strict=False):
+        _draw_panel(axes, sorted(points, key=lambda point: point.severity), columns)
+        axes.set_title(plain_text(shift.replace("_", " ")), loc="left", fontsize=9, color=INK, pad=3)
+    for axes in grid.flat[len(panels) :]:
+        axes.set_visible(False)
+    for axes in grid[:, 0]:
+        axes.set_ylabel("accuracy, %", color=GREY, fontsize=8)
+    # The last row may be short: then the panels above its gap have the lowest axis of their column.
+    for index, axes in enumerate(grid.flat[: len(panels)]):
+        if index + ACROSS >= len(panels):
+            axes.set_xlabel("severity", color=GREY, fontsize=8)
+            axes.tick_params(labelbottom=True)
 
 
 def _draw_panel(axes: Axes, points: list[Record], columns: tuple[Column, ...]) -> None:
@@ -75,7 +70,7 @@ def _draw_panel(axes: Axes, points: list[Record], columns: tuple[Column, ...]) -
             place = places.index(column)
             style = {"color": LANE_COLOURS[place % len(LANE_COLOURS)]}
             style["marker"] = LANE_MARKERS[place % len(LANE_MARKERS)]
-        axes.plot(severities, values, label=plain_text(column.label), linewidth=1.4, markersize=4, zorder=3, **style)
+        axes.plot(severities, values, label=plain_text(column.label), linewidth=1.4, markersize=3.5, zorder=3, **style)
         if all(point.n for point in own):
             ends = [wilson_interval(point.value, point.n) for point in own]
             low, high = ([100 * end[side] for end in ends] for side in (0, 1))

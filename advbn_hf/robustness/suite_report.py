@@ -82,9 +82,10 @@ class SuiteReport:
             line = lines.setdefault((record.set, heading), {})
             line[record.model, record.branch] = f"{factor * record.value:.1f}"
         header = ["set", "metric", *(column.label for column in columns)]
+        sets = list(dict.fromkeys(record.set for record in self.by_set))
         body = [
             [name, heading, *(line.get((column.model, column.branch), "") for column in columns)]
-            for (name, heading), line in lines.items()
+            for (name, heading), line in sorted(lines.items(), key=lambda item: sets.index(item[0][0]))
         ]
         return [header, *body]
 
