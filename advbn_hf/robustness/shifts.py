@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from datasets import Dataset, concatenate_datasets
-from PIL import Image, ImageChops, ImageFilter, ImageOps
+from PIL import Image, ImageFilter, ImageOps
 
 from ..data.transforms import to_rgb
 from ..errors import InputError
@@ -148,7 +148,9 @@ def shift_images(
     pictures = cached_pictures(dataset, make, recipe, num_proc, desc).cast_column("image", dataset.features["image"])
     names = dataset.column_names
     if len(names) > 1:
-        rest = dataset.with_format(None).remove_columns("image")
+        # As one table in memory: where rows were selected, concatenating would write each column to disk first.
+        rest = dataset.remove_columns("image")
+        rest = Dataset(rest.with_format("arrow")[:], info=rest.info)
         pictures = concatenate_datasets([rest, pictures], split=dataset.split, axis=1)
     return pictures.select_columns(names)
 
@@ -196,11 +198,11 @@ def _kind(shift: str) -> Kind:
 def _sketch(picture: Image.Image) -> Image.Image:
     """Pencil on paper: grey divided by its own blurred surroundings ("colour dodge"), which leaves only the edges."""
     grey = ImageOps.autocontrast(ImageOps.grayscale(picture))
-    around = grey.filter(ImageFilter.GaussianBlur(max(1.0, min(picture.size) / 40)))
-    paper = np.asarray(grey, np.float32) / np.maximum(np.asarray(around, np.float32), 1)
-    # Cubed, since a pencil line is darker than the edge that it follows.
-    strokes = Image.fromarray((255 * np.minimum(paper, 1) ** 3).astype(np.uint8))
-    return ImageChops.lighter(strokes, Image.new("L", strokes.size, 20)).convert("RGB")
+    around = grey.filter(ImageFilter.GaussianBlur(max(1.0, min(picture.size) / 80)))
+    floor = 40  # or the noise of dark regions would be drawn too
+    paper = (np.asarray(grey, np.float32) + floor) / (np.asarray(around, np.float32) + floor)
+    # To the fourth, since a pencil line is darker than the edge that it follows.
+    return Image.fromarray((255 * np.minimum(paper, 1) ** 4).astype(np.uint8)).convert("RGB")
 
 
 def _check_arguments(dataset: Dataset, shift: str, seed: int, size: int | None, num_proc: int | None) -> None:
