@@ -101,6 +101,8 @@ def get_suite(args: EvaluationArguments) -> Suite:
         "label_column": args.label_column,
     }
     suite = load_suite(path, {key: value for key, value in overrides.items() if value is not None})
+    if args.dataset_name is not None and all(entry.dataset != args.dataset_name for entry in suite.sets):
+        raise InputError(f"dataset_name: the suite {name} names its own data sets; leave one of the two out")
     return suite.only(args.sets) if args.sets else suite
 
 
