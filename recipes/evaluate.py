@@ -67,7 +67,7 @@ def main() -> None:
     use_all_cores()
     suite = get_suite(args)
     check_arguments(args)
-    accelerator = Accelerator(mixed_precision="bf16" if args.bf16 else "no")
+    accelerator = Accelerator(mixed_precision="bf16" if args.bf16 else None)
     contestants = load_contestants(args)
     if args.check:
         check(suite, contestants)

@@ -11,6 +11,7 @@ from pathlib import Path
 import datasets
 import pytest
 import yaml
+from accelerate.state import AcceleratorState
 from builders import save_digit_models, save_pictures
 
 from advbn_hf.cli import run
@@ -39,13 +40,15 @@ def job(tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
-def own_cache(monkeypatch, tmp_path):
+def own_state(monkeypatch, tmp_path):
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)  # or no later test could ask for another precision
 
 
 @pytest.fixture
 def evaluate_model(recipe, job, monkeypatch, capsys):
-    """Runs the recipe on a model in `job`; gives what it printed, or the error line where it ended with exit code 2."""
+    """Runs the recipe on a model in `job`; gives what it printed, or the one error where it ended with exit code 2."""
 
     def call(*options, model="advbn"):
         arguments = ["evaluate.py", "--model", job / model, *options]
