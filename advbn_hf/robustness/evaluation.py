@@ -166,7 +166,7 @@ def _run(
                 columns = _probabilities(model, pixel_values, match)
                 for column, probabilities in columns.items():
                     top = probabilities.topk(min(KEPT, probabilities.shape[1]))
-                    part |= {f"{column}.top": top.indices, f"{column}.confidence": top.values[:, 0]}
+                    part |= {f"{column}.top": top.indices.int(), f"{column}.confidence": top.values[:, 0]}
                 parts.append(part)
                 right += (part[f"{next(iter(columns))}.top"][:, 0] == part["labels"]).sum()
                 seen += len(part["labels"])

@@ -16,7 +16,7 @@ class Answers:
     """The answers of one model, or one branch of it, to n pictures.
 
     Args:
-        top: int64 (n, k), the classes of the k largest probabilities, largest first.
+        top: int32 (n, k), the classes of the k largest probabilities, largest first.
         confidence: float32 (n,), the largest probability.
     """
 

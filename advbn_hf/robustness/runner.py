@@ -25,7 +25,7 @@ _KEYED = ("size", "seed", "preprocessing")
 
 @dataclass(frozen=True)
 class RunSettings:
-    """How to run; none of it changes a number, but for `skip_bad_images` and the accelerator's precision.
+    """How to run; nothing of it but `skip_bad_images` changes a number by more than rounding.
 
     Args:
         folder: where predictions are kept.

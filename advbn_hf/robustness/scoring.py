@@ -137,13 +137,14 @@ def _paired(answers: Mapping[str, Predictions], lane: Lane, reference: Lane) -> 
 
 def _gain_of_each_picture(found: MeasuredSet, lane: Lane, reference: Lane) -> np.ndarray:
     """Mean over the parts of what the lane got right and the reference did not, and the reverse as -1; (n,)."""
-    total: dict[int, list[int]] = defaultdict(list)
+    rows, gains = [], []
     for answers in found.answers.values():
-        rows = np.intersect1d(answers[lane.contestant].rows, answers[reference.contestant].rows)
+        rows.append(np.intersect1d(answers[lane.contestant].rows, answers[reference.contestant].rows))
         ours, theirs = _paired(answers, lane, reference)
-        for row, gain in zip(rows.tolist(), (ours.astype(int) - theirs.astype(int)).tolist(), strict=True):
-            total[row].append(gain)
-    return np.array([fmean(gains) for gains in total.values()])
+        gains.append(ours.astype(int) - theirs.astype(int))
+    rows, gains = np.concatenate(rows), np.concatenate(gains)
+    counts = np.bincount(rows)
+    return (np.bincount(rows, weights=gains) / np.maximum(counts, 1))[counts > 0]
 
 
 def _mean_p_value(gains: np.ndarray) -> float:

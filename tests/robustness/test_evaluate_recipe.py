@@ -9,13 +9,17 @@ import sys
 from pathlib import Path
 
 import datasets
+import evaluate
 import pytest
 import yaml
 from accelerate.state import AcceleratorState
 from builders import save_digit_models, save_pictures
+from transformers import AutoImageProcessor, AutoModelForImageClassification
 
 from advbn_hf.cli import run
+from advbn_hf.data.sources import load_images
 from advbn_hf.robustness import runner
+from advbn_hf.robustness.metrics import load_metric
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "evaluate.py"
 DIGITS = [str(digit) for digit in range(10)]
@@ -147,14 +151,16 @@ def test_bad_pictures_are_left_out_on_request(evaluate_model, job, tmp_path, num
 
 
 def test_check_says_what_there_is_before_anything_runs(evaluate_model, job, tmp_path):
+    save_pictures(tmp_path / "fog" / "2", ["1", "5"], per_class=3)
     entries = [
         {"name": "good", "dataset": str(job / "data"), "shift": "fog"},
+        {"name": "released", "dataset": str(tmp_path), "layout": "imagenet-c"},
         {"name": "away", "dataset": str(tmp_path / "away")},
-        {"name": "digits", "dataset": "embedded", "config": "sketch", "split": "test"},
     ]
-    out = evaluate_model("--suite", suite(tmp_path, entries[0], entries[2]), "--check", "--output_dir", tmp_path / "o")
-    line = next(line.split() for line in out.splitlines() if line.startswith("good"))
-    assert line == ["good", "yes", "20", "5", "image,", "label", "10", "of", "10", "classes"]
+    out = evaluate_model("--suite", suite(tmp_path, *entries[:2]), "--check", "--output_dir", tmp_path / "o")
+    lines = [" ".join(line.split()) for line in out.splitlines()]
+    assert "good yes 20 5 image, label 10 of 10 classes" in lines
+    assert "released yes 6 1 image, label 2 of 2 classes" in lines
     error = evaluate_model("--suite", suite(tmp_path, *entries), "--check", "--output_dir", tmp_path / "o")
     assert error == "error: 1 of 3 sets cannot be evaluated: away; see above"
     assert not (tmp_path / "o").exists()
@@ -227,40 +233,57 @@ def test_a_missing_extra_is_named(evaluate_model, job, tmp_path, monkeypatch):
     assert not (tmp_path / "out").exists()
 
 
-def test_gated_data_set_says_which_login_and_terms(hub, job):
-    hub.api(hub.token()).create_repo("me/birds", repo_type="dataset")
-    hub.repo("me/birds", "dataset").gated = "auto"
-    arguments = [RECIPE, "--model", job / "plain", "--dataset_name", "me/birds"]
-    done = hub.run(arguments, env={"PYTHONPATH": str(RECIPE.parents[1])}, cwd=job)
+PUSH = """
+from datasets import load_dataset
+load_dataset("data", split="validation").push_to_hub("me/digits", split="validation")
+"""
+
+
+def test_what_can_be_reached_on_the_hub(hub, job, tmp_path):
+    token = hub.token()
+    pushed = hub.run(PUSH, token=token, cwd=job)
+    assert pushed.returncode == 0, pushed.stderr
+    hub.api(token).create_repo("me/gated", repo_type="dataset")
+    hub.repo("me/gated", "dataset").gated = "auto"
+    sets = [{"name": name, "dataset": f"me/{name}"} for name in ("digits", "gated", "missing")]
+    arguments = [RECIPE, "--model", job / "plain", "--output_dir", tmp_path / "out", "--suite"]
+    environment = {"PYTHONPATH": str(RECIPE.parents[1])}
+
+    done = hub.run([*arguments, suite(tmp_path, *sets), "--check"], env=environment)
     assert done.returncode == 2
-    error = done.stderr.splitlines()[-1]
-    assert error.startswith(
-        "error: set 'clean': dataset 'me/birds': Dataset 'me/birds' is a gated dataset on the Hub."
-    )
-    assert "hf auth login" in error
+    assert done.stderr.splitlines()[-1] == "error: 2 of 3 sets cannot be evaluated: gated, missing; see above"
+    lines = {line.split()[0].rstrip(":"): " ".join(line.split()) for line in done.stdout.splitlines()}
+    assert "digits yes 20 1 image, label 10 of 10 classes" in lines.values()
+    gated = lines["gated"]
+    assert "'me/gated' is a gated dataset on the Hub" in gated and "hf auth login" in gated
+    assert "'me/missing' doesn't exist on the Hub" in lines["missing"]
 
 
-def test_two_processes_give_the_same_answers(job, tmp_path):
+def test_evaluator_of_evaluate_on_both_exported_branches(evaluate_model, job, tmp_path):
+    evaluate_model("--dataset_name", job / "data", "--sets", "clean", "--output_dir", tmp_path)
+    ours = {r["branch"]: r["value"] for r in records(tmp_path) if (r["model"], r["metric"]) == ("advbn", "accuracy")}
+    data = load_images(str(job / "data"), "validation").cast_column("image", datasets.Image())
+    for branch, subfolder in (("clean", ""), ("auxiliary", "auxiliary")):
+        model = AutoModelForImageClassification.from_pretrained(job / "advbn", subfolder=subfolder)
+        result = evaluate.evaluator("image-classification").compute(
+            model_or_pipeline=model,
+            feature_extractor=AutoImageProcessor.from_pretrained(job / "advbn"),
+            data=data,
+            metric=load_metric("top_k_accuracy"),
+            label_mapping=model.config.label2id,
+        )
+        assert (result["top_k_accuracy"], result["n"]) == (pytest.approx(ours[branch]), 20)
+
+
+def test_two_processes_give_the_same_answers(evaluate_model, job, tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(RECIPE.parents[1]), "ACCELERATE_USE_CPU": "true"}
     environment["HF_DATASETS_CACHE"] = str(tmp_path / "cache")
-    options = [
-        "--model",
-        job / "advbn",
-        "--dataset_name",
-        job / "data",
-        "--sets",
-        "clean",
-        "greyscale",
-        "--batch_size",
-        3,
-    ]
-    for launcher, output in (
-        ([sys.executable], "one"),
-        (["torchrun", "--standalone", "--nproc_per_node", "2"], "two"),
-    ):
-        command = [*launcher, RECIPE, *options, "--output_dir", tmp_path / output]
-        done = subprocess.run([str(part) for part in command], env=environment, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
+    options = ["--dataset_name", job / "data", "--sets", "clean", "greyscale", "--batch_size", 3, "--output_dir"]
+    evaluate_model(*options, tmp_path / "one")
+    command = ["torchrun", "--standalone", "--nproc_per_node", "2", RECIPE, "--model", job / "advbn", *options]
+    command = [str(part) for part in (*command, tmp_path / "two")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
     assert (tmp_path / "one" / "results.json").read_bytes() == (tmp_path / "two" / "results.json").read_bytes()
     answers = sorted((tmp_path / "one" / "predictions").iterdir())
     assert len(answers) == 2
