@@ -6,9 +6,9 @@ from pathlib import Path
 
 from ..data.sources import SourceInfo, inspect_images
 from ..errors import InputError
+from .grids import align_text
 from .labels import count_matches
 from .models import Contestant
-from .report import align_text
 from .sets import find_parts, open_set
 from .suites import SetEntry
 

@@ -1,13 +1,12 @@
 """The comparison of models, set by set: built once, then shown as text or Markdown."""
 
-import html
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import NamedTuple
 
 from ..errors import InputError
+from .grids import align_markdown, align_text, escape_markdown
 from .results import Record, wilson_interval
 
 # Columns come in this order; other models follow in the order of the records.
@@ -169,30 +168,6 @@ def to_markdown(table: Table) -> str:
     return "\n".join([align_markdown(grid), "", escape_markdown(notes)])
 
 
-def align_text(grid: Sequence[Sequence[str]]) -> str:
-    """A table for a terminal.
-
-    Args:
-        grid: lines of cells, the header first; all but the first column are flush right.
-    """
-    header, *body = grid
-    widths = [max(len(line[i]) for line in grid) for i in range(len(header))]
-    rule = ["-" * width for width in widths]
-    return "\n".join(_align(line, widths) for line in (header, rule, *body))
-
-
-def align_markdown(grid: Sequence[Sequence[str]]) -> str:
-    """A pipe table in Markdown; header and first column are escaped.
-
-    Args:
-        grid: lines of cells, the header first; all but the first column are flush right.
-    """
-    header, *body = grid
-    rule = ["---", *["---:"] * (len(header) - 1)]
-    lines = [list(map(escape_markdown, header)), rule, *([escape_markdown(name), *rest] for name, *rest in body)]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
 def set_label(record: Record) -> str:
     """Names what a record was measured on.
 
@@ -203,18 +178,6 @@ def set_label(record: Record) -> str:
         The set's name, then shift and severity where the record has them, for example "corruptions fog 3".
     """
     return " ".join(str(part) for part in (record.set, record.shift, record.severity) if part is not None)
-
-
-def escape_markdown(text: str) -> str:
-    """Makes a name safe within a line or a table cell of Markdown.
-
-    Args:
-        text: any text.
-
-    Returns:
-        One line in which no character is markup for Markdown or HTML.
-    """
-    return re.sub(r"([\\`*_~\[\]|#$])", r"\\\1", html.escape(" ".join(text.split()), quote=False))
 
 
 def columns_of(records: Sequence[Record]) -> tuple[Column, ...]:
@@ -279,11 +242,6 @@ def _grid(table: Table, show: Callable[[Cell], str]) -> list[list[str]]:
                 line.append(_gain(cell) if cell else "")
         body.append(line)
     return [header, *body]
-
-
-def _align(line: list[str], widths: list[int]) -> str:
-    numbers = [text.rjust(width) for text, width in zip(line[1:], widths[1:], strict=True)]
-    return "  ".join([line[0].ljust(widths[0]), *numbers]).rstrip()
 
 
 def _gain(cell: Cell) -> str:

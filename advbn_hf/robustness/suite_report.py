@@ -5,16 +5,8 @@ from collections.abc import Iterable
 from functools import cached_property
 
 from ..files import write_whole
-from .report import (
-    Table,
-    align_markdown,
-    align_text,
-    columns_of,
-    comparison_table,
-    escape_markdown,
-    to_markdown,
-    to_text,
-)
+from .grids import align_markdown, align_text, escape_markdown
+from .report import Table, columns_of, comparison_table, to_markdown, to_text
 from .results import Record
 from .suites import Suite
 
