@@ -14,6 +14,7 @@ from ..data.pictures import Pictures, collate
 from ..errors import InputError
 from ..modeling import AdvBNForImageClassification
 from ..norms import BRANCHES
+from ..probe import logits_of
 from .labels import LabelMatch, restrict
 from .predictions import Answers, Predictions
 from .results import Record
@@ -180,7 +181,7 @@ def _probabilities(model: nn.Module, pixel_values: Tensor, match: LabelMatch | N
         output = model(pixel_values=pixel_values, branch="both")
         logits = dict(zip(BRANCHES, (output.logits, output.auxiliary_logits), strict=True))
     else:
-        logits = {"plain": model(pixel_values=pixel_values).logits}
+        logits = {"plain": logits_of(model(pixel_values=pixel_values))}
     columns = {
         name: (values if match is None else restrict(values, match)).float().softmax(dim=1)
         for name, values in logits.items()
