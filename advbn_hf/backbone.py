@@ -12,6 +12,7 @@ from transformers import (
     PreTrainedModel,
     ViTImageProcessorPil,
 )
+from transformers.utils import is_timm_available
 
 from .errors import InputError
 
@@ -70,6 +71,8 @@ def load_classifier_for(
         raise InputError(f"the data set orders the classes of {name} otherwise; use Dataset.align_labels_with_mapping")
     for key, value in _labels(names).items():
         setattr(model.config, key, value)
+    if hasattr(model.config, "label_names"):  # of timm's models, and what is read back of them
+        model.config.label_names = names
     return model
 
 
@@ -115,5 +118,7 @@ def _labels(names: list[str]) -> dict[str, dict]:
 
 
 def _first_line(error: Exception) -> str:
+    if isinstance(error, ImportError) and "timm" in str(error) and not is_timm_available():
+        return 'it needs timm, by pip install "advbn_hf[timm]"'
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__

@@ -7,6 +7,11 @@ from functools import partial
 from torch import nn
 
 
+def can_recompute(model: nn.Module) -> bool:
+    """Whether a model is checkpointed, or can be, in Transformers' way, which is what `recomputed_within` knows."""
+    return any(hasattr(module, "gradient_checkpointing") for module in model.modules())
+
+
 @contextmanager
 def recomputed_within(model: nn.Module, context: Callable[[], AbstractContextManager]) -> Iterator[None]:
     """Lets what checkpointed modules compute within the block be computed again as it was.

@@ -1,8 +1,8 @@
 """Where to perturb: the modules after which one could, the one that "auto" takes, and the axis of its channels.
 
 What "auto" takes: blocks, or stages of blocks, are modules that are called one after another and stand beside each
-other, as the entries of a list of modules (lists in a list are read as one, and single layers do not count beside
-blocks) or as children of one class in any other module. Of these sequences it takes the one with the most parameters.
+other, as the entries of a list of modules (lists in a list are read as one) or as children of one class in any other
+module; single layers do not count where there are blocks. Of these sequences it takes the one of the most parameters.
 If the resolution of the feature maps changes along the sequence, the network is hierarchical, and the features are
 perturbed after the last entry of the first resolution, the end of the first stage. If it never changes, the network is
 isotropic, and they are perturbed after the first quarter of the entries.
@@ -28,11 +28,13 @@ class InsertionPoint:
         path: the module's path in the model, for `AdvBNConfig.insert_after`.
         shape: shape of its feature map for one picture: (C, H, W), (H, W, C) or (N, C).
         share: share of the forward pass's floating point operations that are done when the module ends, in 0..1.
+        auto: whether it is the one that "auto" takes.
     """
 
     path: str
     shape: tuple[int, ...]
     share: float
+    auto: bool = False
 
 
 def insertion_points(model: PreTrainedModel) -> list[InsertionPoint]:
@@ -48,16 +50,21 @@ def insertion_points(model: PreTrainedModel) -> list[InsertionPoint]:
         InputError: if the model does not run on pictures alone or gives no logits.
     """
     calls, _ = probe(model, probe_inputs(model), count_flops=True)
-    total = max(calls[-1].flops, 1)
-    return [InsertionPoint(call.path, call.shape[1:], call.flops / total) for call in _usable(calls)]
+    total, auto = max(calls[-1].flops, 1), _auto(model, calls)
+    return [
+        InsertionPoint(call.path, call.shape[1:], call.flops / total, call.path == auto) for call in _usable(calls)
+    ]
 
 
 def to_text(points: list[InsertionPoint]) -> str:
-    """A table of insertion points, one a line, with the share of the forward pass in percent."""
-    rows = [("module", "output", "share")]
-    rows += [(point.path, " x ".join(map(str, point.shape)), f"{point.share:.1%}") for point in points]
+    """A table of insertion points, one a line, with the share of the forward pass in percent and a mark at "auto"."""
+    rows = [("module", "output", "share", "")]
+    rows += [
+        (point.path, " x ".join(map(str, point.shape)), f"{point.share:.1%}", "  <- auto" if point.auto else "")
+        for point in points
+    ]
     widths = [max(len(row[column]) for row in rows) for column in range(2)]
-    return "\n".join(f"{path:{widths[0]}}  {shape:{widths[1]}}  {share:>6}" for path, shape, share in rows)
+    return "\n".join(f"{path:{widths[0]}}  {shape:{widths[1]}}  {share:>6}{mark}" for path, shape, share, mark in rows)
 
 
 def find_insertion(model: nn.Module, calls: list[ModuleCall], insert_after: str) -> ModuleCall:
@@ -72,6 +79,10 @@ def find_insertion(model: nn.Module, calls: list[ModuleCall], insert_after: str)
         InputError: if the module does not exist, gives out no feature map, or runs more than once in a forward pass.
     """
     path = _auto(model, calls) if insert_after == "auto" else insert_after
+    if path is None:
+        raise InputError(
+            'insert_after: "auto" finds no sequence of stages or blocks in this model; name a module path'
+        )
     found = [call for call in calls if call.path == path and path]
     if not found:
         known = ", ".join(_outline([call.path for call in _usable(calls)]))
@@ -112,22 +123,22 @@ def _usable(calls: list[ModuleCall]) -> list[ModuleCall]:
     return [call for call in calls if call.path and call.shape is not None and times[call.path] == 1]
 
 
-def _auto(model: nn.Module, calls: list[ModuleCall]) -> str:
-    """The rule at the top of this file."""
+def _auto(model: nn.Module, calls: list[ModuleCall]) -> str | None:
+    """The rule at the top of this file; None where it finds no sequence."""
     first_calls = {call.path: call for call in reversed(calls)}
     order = {path: place for place, path in enumerate(dict.fromkeys(call.path for call in calls))}
     best: list[ModuleCall] = []
-    best_size = 0
+    best_size = (False, 0)
     for path, module in model.named_modules():
         for sequence in _sequences(path, module, first_calls):
             entries = [first_calls[entry] for entry in sorted(sequence, key=order.get) if first_calls[entry].shape]
-            size = sum(weight.numel() for entry in entries for weight in model.get_submodule(entry.path).parameters())
+            modules = [model.get_submodule(entry.path) for entry in entries]
+            weights = sum(weight.numel() for module in modules for weight in module.parameters())
+            size = (any(_is_block(module) for module in modules), weights)
             if len(entries) > 1 and size > best_size:
                 best, best_size = entries, size
     if not best:
-        raise InputError(
-            'insert_after: "auto" finds no sequence of stages or blocks in this model; name a module path'
-        )
+        return None
     first = _resolution(best[0])
     if all(_resolution(entry) == first for entry in best):
         return best[math.ceil(len(best) / 4) - 1].path
@@ -138,12 +149,17 @@ def _sequences(path: str, module: nn.Module, called: dict[str, ModuleCall]) -> l
     """Paths of modules in a module that belong together, as the rule at the top of this file says."""
     entries = _entries(path, module, called)
     if isinstance(module, (nn.ModuleList, nn.Sequential)):
-        blocks = [entry for entry, child in entries.items() if any(child.children()) and not is_norm(child)]
+        blocks = [entry for entry, child in entries.items() if _is_block(child)]
         return [blocks or list(entries)]
     of_class = defaultdict(list)
     for entry, child in entries.items():
         of_class[_kind(child)].append(entry)
     return list(of_class.values())
+
+
+def _is_block(module: nn.Module) -> bool:
+    """Whether a module is made of modules; a norm that also activates counts as one layer."""
+    return any(module.children()) and not is_norm(module)
 
 
 def _kind(module: nn.Module) -> tuple[type, ...]:

@@ -1,6 +1,5 @@
 """`AdvBNForImageClassification`: a Transformers classifier that is trained on the worst style of its own features."""
 
-import copy
 import dataclasses
 import tempfile
 from dataclasses import dataclass
@@ -15,9 +14,10 @@ from torch import Tensor, nn
 from transformers import BaseImageProcessor, PreTrainedConfig, PreTrainedModel
 from transformers.utils import ModelOutput
 
+from .adapters import has_adapters, merged, without_wrapper
 from .attack import attack
 from .backbone import load_classifier
-from .checkpointing import recomputed_within
+from .checkpointing import can_recompute, recomputed_within
 from .config import AUXILIARY_FOLDER, AdvBNConfig
 from .errors import InputError
 from .files import filling
@@ -55,6 +55,10 @@ class AdvBNForImageClassification(nn.Module):
 
     Use `from_backbone` on a plain classifier and `from_pretrained` on a checkpoint that this class wrote.
 
+    Weights that are frozen stay so, those of norms in both branches. A model that PEFT has adapted (`get_peft_model`,
+    `model.add_adapter`) is trained as it is and merged in all that is exported or saved. PEFT freezes norms: name them
+    in its `modules_to_save` where the branches are to learn different ones.
+
     Args:
         backbone: a classifier that takes `pixel_values` (B, C, H, W) and returns logits; it is changed in place.
         config: where and how strongly to perturb.
@@ -69,6 +73,7 @@ class AdvBNForImageClassification(nn.Module):
 
     def __init__(self, backbone: PreTrainedModel, config: AdvBNConfig) -> None:
         super().__init__()
+        backbone = without_wrapper(backbone)
         if getattr(backbone.config, "problem_type", None) not in (None, "single_label_classification"):
             raise InputError(
                 f"config.problem_type is {backbone.config.problem_type}; only single_label_classification works"
@@ -79,8 +84,8 @@ class AdvBNForImageClassification(nn.Module):
         # The source of random starts only, so that an ascent leaves every other random number as it was.
         self.generator = torch.Generator().manual_seed(torch.initial_seed())
         if config.freeze_stem:
-            for module in self.split.stem_modules:
-                module.requires_grad_(False)
+            for weight in self.split.stem_weights:
+                weight.requires_grad_(False)
         if config.auxiliary_norms:
             split_norms(backbone, skip=self.split.stem_modules)
         self.train(backbone.training)
@@ -92,7 +97,8 @@ class AdvBNForImageClassification(nn.Module):
         """Wraps a plain classifier.
 
         Args:
-            backbone: Hub id or folder of a Transformers image classifier, or such a model, which is changed in place.
+            backbone: Hub id or folder of a Transformers image classifier, or such a model, adapted by PEFT or not,
+                which is changed in place.
             config: settings; `AdvBNConfig()` by default.
             kwargs: for `AutoModelForImageClassification.from_pretrained`, where `backbone` is an id or folder.
 
@@ -183,6 +189,11 @@ class AdvBNForImageClassification(nn.Module):
         Raises:
             InputError: if the backbone does not support it.
         """
+        if self.backbone.supports_gradient_checkpointing and not can_recompute(self.backbone):
+            raise InputError(
+                f"gradient_checkpointing: {type(self.backbone).__name__} has one of its own, which would compute the "
+                "auxiliary branch again as the clean one; leave it off"
+            )
         # Its name in earlier releases of Transformers is gradient_checkpointing_enable.
         of_backbone = getattr(
             self.backbone, "activation_checkpointing_enable", self.backbone.gradient_checkpointing_enable
@@ -300,7 +311,7 @@ class AdvBNForImageClassification(nn.Module):
             branch: "clean" or "auxiliary".
         """
         with plain_norms(self.backbone, branch):
-            model = copy.deepcopy(self.backbone)
+            model = merged(self.backbone)
         return model.eval().requires_grad_(True)
 
     def save_pretrained(
@@ -328,7 +339,8 @@ class AdvBNForImageClassification(nn.Module):
         with filling(save_directory) as folder:
             for branch, branch_folder in zip(BRANCHES, (folder, folder / AUXILIARY_FOLDER), strict=True):
                 with plain_norms(self.backbone, branch):
-                    self.backbone.save_pretrained(branch_folder, **kwargs)
+                    model = merged(self.backbone) if has_adapters(self.backbone) else self.backbone
+                    model.save_pretrained(branch_folder, **kwargs)
                 if processor is not None:
                     processor.save_pretrained(branch_folder)
             self._config.save_pretrained(folder)

@@ -47,7 +47,7 @@ def logits_of(output: ModelOutput) -> Tensor:
 
 
 def probe_inputs(model: PreTrainedModel, batch_size: int = 2) -> dict[str, Tensor]:
-    """A batch of noise of the size that the model's config names, or 224 pixels where it names none.
+    """A batch of noise of the size that the model's config, or timm's, names; of 224 pixels where none is named.
 
     Each picture has a colour cast of its own, so that features are seen to differ from picture to picture.
 
@@ -58,9 +58,7 @@ def probe_inputs(model: PreTrainedModel, batch_size: int = 2) -> dict[str, Tenso
     Returns:
         `{"pixel_values": (B, C, H, W)}`, the same at every call.
     """
-    size = _config_value(model, "image_size", 224)
-    height, width = size if isinstance(size, (list, tuple)) else (size, size)
-    channels = _config_value(model, "num_channels", 3)
+    channels, height, width = _input_size(model)
     generator = torch.Generator().manual_seed(0)
     cast = torch.randn(batch_size, channels, 1, 1, generator=generator)
     noise = torch.randn(batch_size, channels, height, width, generator=generator)
@@ -136,7 +134,16 @@ def evaluating(*models: nn.Module) -> Iterator[None]:
                 module.train(mode)
 
 
-def _config_value(model: nn.Module, name: str, default: int) -> Any:
+def _input_size(model: nn.Module) -> tuple[int, int, int]:
+    """Channels, height and width, by the config of the model, else by the `pretrained_cfg` that timm's models have."""
+    of_timm = [module.pretrained_cfg["input_size"] for module in model.modules() if hasattr(module, "pretrained_cfg")]
+    channels, *size = of_timm[0] if of_timm else (3, 224, 224)
+    size = _config_value(model, "image_size", size)
+    height, width = size if isinstance(size, (list, tuple)) else (size, size)
+    return _config_value(model, "num_channels", channels), height, width
+
+
+def _config_value(model: nn.Module, name: str, default: Any) -> Any:
     """A setting of the model's config, or of the config of the outermost of its parts whose config has it."""
     for module in model.modules():
         value = getattr(getattr(module, "config", None), name, None)

@@ -54,7 +54,8 @@ class Split:
     """A classifier cut in two after a module.
 
     Its attributes, besides `model` and `insert_after` (the path that was found): `stem_modules`, the outermost modules
-    of the stem; `channel_axis`, 1 or -1, the axis of the features' channels; `rectified`, whether none is negative.
+    of the stem; `stem_weights`, all of its parameters; `channel_axis`, 1 or -1, the axis of the features' channels;
+    `rectified`, whether none of the features is negative.
 
     Args:
         model: the classifier; it is run on noise to see what its modules do.
@@ -83,6 +84,8 @@ class Split:
             versions = _versions(recording.outputs)
             replayed = logits_of(self.tail(recording))
             self._overwrites = _versions(recording.outputs) != versions
+            self.stem_weights = [weight for module in self.stem_modules for weight in module.parameters()]
+            self.stem_weights += self._loose_stem_weights(recording)
         if not torch.allclose(replayed, logits, rtol=1e-2, atol=1e-2 * logits.abs().max().item(), equal_nan=True):
             raise InputError(
                 f"insert_after: {type(model).__name__} cut after {self.insert_after} gives other logits than whole; "
@@ -152,6 +155,23 @@ class Split:
         again = lambda: running([answers.copy() for answers in remaining])  # noqa: E731
         with recomputed_within(self.model, again), running(remaining):
             return self.model(**recording.inputs)
+
+    def _loose_stem_weights(self, recording: Recording) -> list[nn.Parameter]:
+        """Parameters that belong to the stem but to none of its modules, such as the class token of timm's ViT.
+
+        The modules around the insertion module hold them, and no gradient gets to them through the tail.
+        """
+        parts = self.insert_after.split(".")
+        around = [self.model.get_submodule(".".join(parts[:depth])) for depth in range(len(parts))]
+        loose = [weight for module in around for weight in module.parameters(recurse=False) if weight.requires_grad]
+        if not loose:
+            return []
+        with torch.enable_grad():
+            total = logits_of(self.tail(recording)).sum()
+        if not total.requires_grad:
+            return loose
+        gradients = torch.autograd.grad(total, loose, allow_unused=True)
+        return [weight for weight, gradient in zip(loose, gradients, strict=True) if gradient is None]
 
 
 def _inside(path: str, other: str) -> bool:

@@ -15,6 +15,7 @@ from transformers import EvalPrediction, Trainer, TrainingArguments
 from transformers.trainer_utils import EvalLoopOutput, HubStrategy
 from transformers.utils import PushInProgress, logging
 
+from .adapters import has_adapters
 from .config import AdvBNConfig
 from .errors import InputError
 from .files import write_whole
@@ -81,7 +82,8 @@ class AdvBNTrainer(Trainer):
         kwargs: as for `transformers.Trainer`.
 
     Raises:
-        InputError: if the number of perturbations does not fit the batch size and the number of processes.
+        InputError: if the number of perturbations does not fit the batch size and the number of processes, or the best
+            checkpoint of an adapted model is to be loaded.
     """
 
     loss_is_scaled_for_ga = False
@@ -98,6 +100,8 @@ class AdvBNTrainer(Trainer):
         if args is None:
             args = AdvBNTrainingArguments()
         check_perturbations(model.advbn_config, args)
+        if args.load_best_model_at_end and has_adapters(model):
+            raise InputError("load_best_model_at_end must be false: checkpoints of an adapted model hold it merged")
         if preprocess_logits_for_metrics is not None:
             kwargs["preprocess_logits_for_metrics"] = lambda branches, labels: tuple(
                 preprocess_logits_for_metrics(logits, labels) for logits in branches
@@ -275,6 +279,11 @@ class AdvBNTrainer(Trainer):
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         logger.info(f"Loading model from {resume_from_checkpoint}")
         unwrapped = self.accelerator.unwrap_model(model or self.model)
+        if has_adapters(unwrapped):
+            raise InputError(
+                f"resume_from_checkpoint: {resume_from_checkpoint} holds the adapted model merged; a run cannot go "
+                "on from it: start anew, or load it as a model and adapt that"
+            )
         saved = type(unwrapped).from_pretrained(resume_from_checkpoint, local_files_only=True)
         unwrapped.load_state_dict(saved.state_dict())
 

@@ -17,7 +17,14 @@ from datasets import Dataset, IterableDataset
 from transformers import BaseImageProcessor, PreTrainedModel, Trainer, TrainingArguments, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
-from advbn_hf import AdvBNConfig, AdvBNForImageClassification, AdvBNTrainer, AdvBNTrainingArguments, InputError
+from advbn_hf import (
+    AdvBNConfig,
+    AdvBNForImageClassification,
+    AdvBNTrainer,
+    AdvBNTrainingArguments,
+    InputError,
+    insertion,
+)
 from advbn_hf.backbone import load_classifier, load_classifier_for, load_processor, new_classifier
 from advbn_hf.baseline import PlainForImageClassification
 from advbn_hf.card import installed_versions, render_card, save_card, validate_metadata
@@ -73,6 +80,9 @@ class ModelArguments:
     license: str | None = field(
         default=None, metadata={"help": "Licence of the new model for its card, for example apache-2.0."}
     )
+    list_insertion_points: bool = field(
+        default=False, metadata={"help": "Only list the modules after which this model could be perturbed."}
+    )
 
 
 @dataclass
@@ -103,7 +113,11 @@ def main() -> None:
     )
     use_all_cores()
     set_seed(args.seed)
-    check_arguments(model_args, data_args, args)
+    check_model_arguments(model_args)
+    if model_args.list_insertion_points:
+        list_insertion_points(model_args)
+        return
+    check_arguments(data_args, args)
     train_set = load_split(data_args, data_args.train_split, data_args.streaming)
     if data_args.streaming:
         train_set = train_set.shuffle(seed=args.seed)
@@ -169,10 +183,25 @@ def announce(what: str) -> None:
         print(f"\n== {what}", flush=True)
 
 
-def check_arguments(model_args: ModelArguments, data_args: DataArguments, args: AdvBNTrainingArguments) -> None:
-    """Stops on options that contradict each other, or that would write over another run."""
+def check_model_arguments(model_args: ModelArguments) -> None:
+    """Stops where there is no model, or where there are two."""
     if (model_args.model_name_or_path is None) == (model_args.backbone_config is None):
         raise InputError("model_name_or_path: give a Hub id or folder, or run without options for the quickstart")
+
+
+def list_insertion_points(model_args: ModelArguments) -> None:
+    """Prints what insert_after can be for a model, with the share of the forward pass that comes before."""
+    if model_args.backbone_config is not None:
+        model, _ = new_classifier(model_args.backbone_config, None)
+    else:
+        model = load_classifier(model_args.model_name_or_path, revision=model_args.model_revision)
+    announce("What insert_after can be")
+    if PartialState().is_main_process:
+        print(insertion.to_text(insertion.insertion_points(model)))
+
+
+def check_arguments(data_args: DataArguments, args: AdvBNTrainingArguments) -> None:
+    """Stops on options that contradict each other, or that would write over another run."""
     if data_args.dataset_name is None:
         raise InputError('dataset_name: give a Hub id or folder, or "embedded"')
     if data_args.max_eval_samples is not None and data_args.max_eval_samples < 1:

@@ -1,7 +1,22 @@
+"""Where tests find recipes and fixtures, and what must be so before one imports Transformers."""
+
+import importlib.util
 import sys
 from pathlib import Path
+
+import torch
 
 # Last, since recipes/evaluate.py has the name of a library.
 sys.path.append(str(Path(__file__).parents[1] / "recipes"))
 
 pytest_plugins = ["hub_fixture"]
+
+# Beside a CPU build of torch, PyPI's torchvision has no compiled operators, and its import stops at the names of two.
+if importlib.util.find_spec("torchvision"):
+    try:
+        import torchvision
+    except RuntimeError:
+        operators = torch.library.Library("torchvision", "DEF")
+        for name in ("nms", "qnms"):
+            operators.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        import torchvision  # noqa: F401

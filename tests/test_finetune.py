@@ -87,6 +87,20 @@ def test_real_job_on_folders(monkeypatch, folders, tmp_path, capsys, options):
     assert "clean" in capsys.readouterr().out
 
 
+def test_insertion_points_are_listed_without_a_data_set(monkeypatch, folders, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    recipe(monkeypatch, ["--model_name_or_path", folders / "model", "--list_insertion_points", "true"])
+    lines = capsys.readouterr().out.splitlines()
+    (chosen,) = (line for line in lines if line.endswith("<- auto"))
+    assert chosen.split()[0] == "resnet.encoder.stages.0"
+    assert "8 x 8 x 8" in chosen
+    assert any(line.startswith("resnet.encoder.stages.1.layers.0 ") for line in lines)
+    with pytest.raises(SystemExit) as left:
+        recipe(monkeypatch, ["--list_insertion_points", "true"])
+    assert left.value.code == 2
+    assert not list(tmp_path.iterdir())
+
+
 def test_new_head_for_other_classes(monkeypatch, folders, tmp_path):
     tiny_resnet(num_labels=3).save_pretrained(tmp_path / "three")
     ViTImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(tmp_path / "three")

@@ -96,6 +96,20 @@ class Recurrent(TinyClassifier):
         return self.classify(features)
 
 
+class LargeHead(TinyClassifier):
+    """As in MobileNetV3: a convolution at each end, together larger than the blocks between them."""
+
+    def __init__(self):
+        super().__init__(width=64)
+        self.conv = nn.Conv2d(3, 4, 1)
+        self.first = Block()
+        self.second = Block()
+        self.last = nn.Conv2d(4, 64, 3, stride=2)
+
+    def forward(self, pixel_values):
+        return self.classify(self.last(self.second(self.first(self.conv(pixel_values)))))
+
+
 class OneLayer(TinyClassifier):
     def forward(self, pixel_values):
         return self.classify(self.conv(pixel_values))
@@ -141,6 +155,7 @@ class ChannelsFirstTokens(TinyClassifier):
         (StagesByName, "layer1"),
         (BlocksAndLayersInOneList, "features.4"),
         (ListsInAList, "stages.0.1"),
+        (LargeHead, "first"),
         (lambda: tiny_model("MobileNetV1ForImageClassification"), "mobilenet_v1.layer.1"),
         (lambda: tiny_model("PvtForImageClassification"), "pvt.encoder.block.0.1"),
         (lambda: tiny_model("MobileViTForImageClassification"), "mobilevit.encoder.layer.0"),
@@ -189,6 +204,7 @@ def test_insertion_points_tell_shape_and_share_of_the_cost(make):
     assert 0 < shares[0] < shares[-1] <= 1
     by_path = {point.path: point for point in points}
     chosen = by_path[Split(model).insert_after]
+    assert [point for point in points if point.auto] == [chosen]
     assert chosen.shape == ((8, 8, 8) if make is tiny_resnet else (17, 16))
     if make is tiny_vit:  # patches, four equal blocks, and a head; a multiplication and an addition are two operations
         tokens, width, inner = 17, 16, 32
@@ -197,6 +213,12 @@ def test_insertion_points_tell_shape_and_share_of_the_cost(make):
         total = patches + 4 * block + head
         assert chosen.share == pytest.approx((patches + block) / total)
         assert by_path["vit.layers.2"].share == pytest.approx((patches + 3 * block) / total)
+
+
+def test_points_are_listed_where_auto_finds_none():
+    points = insertion_points(OneLayer())
+    assert [point.path for point in points] == ["conv"]
+    assert not points[0].auto
 
 
 def test_listing_leaves_the_model_as_it_was():
@@ -210,11 +232,16 @@ def test_listing_leaves_the_model_as_it_was():
 
 
 def test_table_of_insertion_points():
-    points = [InsertionPoint("stem", (8, 16, 16), 0.25), InsertionPoint("encoder.layers.0", (65, 8), 1.0)]
+    points = [
+        InsertionPoint("stem", (8, 16, 16), 0.25),
+        InsertionPoint("encoder.layers.0", (65, 8), 0.5, auto=True),
+        InsertionPoint("encoder.layers.1", (65, 8), 1.0),
+    ]
     assert to_text(points).splitlines() == [
         "module            output        share",
         "stem              8 x 16 x 16   25.0%",
-        "encoder.layers.0  65 x 8       100.0%",
+        "encoder.layers.0  65 x 8        50.0%  <- auto",
+        "encoder.layers.1  65 x 8       100.0%",
     ]
 
 

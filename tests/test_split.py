@@ -55,6 +55,18 @@ class SharedActivation(Block):
         return self.classify(self.act(self.block(self.act(self.conv(pixel_values)))))
 
 
+class LooseWeights(Block):
+    """Weights of the model itself come in on both sides of the insertion point, as embeddings of positions do."""
+
+    def __init__(self):
+        super().__init__()
+        self.before = nn.Parameter(torch.ones(4, 16, 16))
+        self.after = nn.Parameter(torch.ones(4, 16, 16))
+
+    def forward(self, pixel_values):
+        return self.classify(self.block(self.conv(pixel_values) * self.before) * self.after)
+
+
 class Activations(Block):
     """Feature maps of every sign: never negative, nothing but zeros, and both."""
 
@@ -179,6 +191,18 @@ def test_a_module_shared_by_stem_and_tail_still_computes_in_the_tail():
     pictures, _ = pictures_and_labels(size=16)
     split = Split(model, "block")
     assert torch.equal(split.tail(split.stem(pixel_values=pictures)).logits, model(pictures).logits)
+
+
+@pytest.mark.parametrize("frozen_tail", [False, True])
+def test_weights_outside_of_the_stem_s_modules_belong_to_the_stem(frozen_tail):
+    model = LooseWeights()
+    for module in (model.head, model.block):
+        module.requires_grad_(not frozen_tail)
+    model.after.requires_grad_(not frozen_tail)
+    stem = {id(weight) for weight in Split(model, "block").stem_weights}
+    assert {name for name, weight in model.named_parameters() if id(weight) in stem} == {
+        *("before", "conv.weight", "conv.bias", "block.weight", "block.bias")
+    }
 
 
 @pytest.mark.parametrize(

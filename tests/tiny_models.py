@@ -69,11 +69,11 @@ def tiny_model(name: str, seed: int = 0) -> PreTrainedModel:
     if not hasattr(config, "image_size"):
         config.image_size = IMAGE_SIZE
     model = model_class(config)
-    _settle(model)
+    settle(model)
     return model.eval()
 
 
-def _settle(model: PreTrainedModel) -> None:
+def settle(model: PreTrainedModel) -> None:
     """Gives batch norms the running statistics of noise, where the model runs on pictures."""
     norms = [module for module in model.modules() if hasattr(module, "running_mean")]
     momenta = [norm.momentum for norm in norms]
