@@ -17,7 +17,8 @@ from huggingface_hub.utils import validate_repo_id
 
 from .errors import InputError
 from .files import write_whole
-from .robustness.report import Row, Table, comparison_table, escape_markdown, set_label, to_markdown
+from .robustness.grids import escape_markdown
+from .robustness.report import Row, Table, comparison_table, set_label, to_markdown
 from .robustness.results import Record
 
 TASK = "image-classification"

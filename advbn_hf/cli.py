@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import inspect
 import json
 import os
 import sys
@@ -79,6 +80,10 @@ def run(main: Callable[[], None]) -> None:
     Args:
         main: the recipe.
     """
+    # Python puts a script's folder first on the path, where recipes/evaluate.py hides the library of that name.
+    if main.__module__ == "__main__":
+        folder = Path(inspect.getfile(main)).resolve().parent
+        sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != folder]
     try:
         main()
     except InputError as error:
