@@ -211,11 +211,12 @@ class AdvBNForImageClassification(nn.Module):
 
     def forward(
         self,
-        pixel_values: Tensor,
+        pixel_values: Tensor | None = None,
         labels: Tensor | None = None,
         branch: Branch | Literal["both"] = "clean",
         smoothing: float = 0.0,
         measure_ascent: bool = False,
+        recording: Recording | None = None,
     ) -> AdvBNOutput:
         """In train mode with labels: both losses of the method. Else: the logits of one branch, or of both.
 
@@ -225,13 +226,15 @@ class AdvBNForImageClassification(nn.Module):
             branch: "clean", "auxiliary", or "both" for the logits of both with the stem run once.
             smoothing: label smoothing of every cross entropy, in 0..1.
             measure_ascent: whether to tell by how much the ascent raised the loss, at the cost of two tail passes.
+            recording: in train mode instead of pictures: what a frozen stem gave for them (see `stem_cache`).
 
         Returns:
             An `AdvBNOutput`.
         """
         if self.training and labels is not None:
-            with torch.set_grad_enabled(torch.is_grad_enabled() and not self._config.freeze_stem):
-                recording = self.split.stem(pixel_values=pixel_values)
+            if recording is None:
+                with torch.set_grad_enabled(torch.is_grad_enabled() and not self._config.freeze_stem):
+                    recording = self.split.stem(pixel_values=pixel_values)
             return self.training_output(recording, labels, smoothing, measure_ascent)
         if branch == "both":
             recording = self.split.stem(pixel_values=pixel_values)

@@ -47,7 +47,16 @@ class Recording:
         def pick(tensor: Tensor) -> Tensor:
             return tensor[index] if tensor.ndim and len(tensor) == size else tensor
 
-        return Recording(_map_tensors(self.inputs, pick), _map_tensors(self.outputs, pick), self.features[index])
+        return self.mapped(pick)
+
+    def to(self, device: torch.device, non_blocking: bool = False) -> "Recording":
+        """The same on a device; this is what Accelerate calls on what a batch holds."""
+        return self.mapped(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def mapped(self, function: Callable[[Tensor], Tensor]) -> "Recording":
+        """The same with every tensor mapped: those of the inputs first, then those of the outputs in their order."""
+        inputs, outputs = map_tensors(self.inputs, function), map_tensors(self.outputs, function)
+        return Recording(inputs, outputs, first_tensor(outputs[-1][-1]))
 
 
 class Split:
@@ -144,7 +153,7 @@ class Split:
         if features is not None:
             outputs = [*outputs[:-1], [_with_first_tensor(outputs[-1][-1], features)]]
         if self._overwrites:  # the tail writes into what it is given: give it a copy
-            outputs = _map_tensors(outputs, Tensor.clone)
+            outputs = map_tensors(outputs, Tensor.clone)
         remaining = [deque(answers) for answers in outputs]
 
         @contextmanager
@@ -208,21 +217,21 @@ def _with_first_tensor(output: Any, features: Tensor) -> Any:
     return type(output)([_with_first_tensor(output[0], features), *output[1:]])
 
 
-def _map_tensors(value: Any, function: Any) -> Any:
+def map_tensors(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
     """The same structure with every tensor mapped."""
     if isinstance(value, Tensor):
         return function(value)
     if isinstance(value, ModelOutput):
-        return replace(value, **{name: _map_tensors(entry, function) for name, entry in value.items()})
+        return replace(value, **{name: map_tensors(entry, function) for name, entry in value.items()})
     if isinstance(value, dict):
-        return {name: _map_tensors(entry, function) for name, entry in value.items()}
+        return {name: map_tensors(entry, function) for name, entry in value.items()}
     if isinstance(value, (tuple, list)):
-        return type(value)([_map_tensors(entry, function) for entry in value])
+        return type(value)([map_tensors(entry, function) for entry in value])
     return value
 
 
 def _versions(outputs: list[list[Any]]) -> list[int]:
     """How often each recorded tensor has been written into."""
     versions: list[int] = []
-    _map_tensors(outputs, lambda tensor: versions.append(tensor._version))
+    map_tensors(outputs, lambda tensor: versions.append(tensor._version))
     return versions

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from huggingface_hub import CommitInfo
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 from transformers import EvalPrediction, Trainer, TrainingArguments
 from transformers.trainer_utils import EvalLoopOutput, HubStrategy
 from transformers.utils import PushInProgress, logging
@@ -22,6 +23,7 @@ from .files import write_whole
 from .hub import check_access, options_from, upload_checkpoint, upload_in_background
 from .modeling import AdvBNForImageClassification
 from .norms import BRANCHES
+from .stem_cache import StemFeatures
 
 logger = logging.get_logger(__name__)
 
@@ -128,6 +130,16 @@ class AdvBNTrainer(Trainer):
         if self.args.decay_norms_and_biases:
             return [name for name, _ in model.named_parameters()]
         return super().get_decay_parameter_names(model)
+
+    def get_train_dataloader(self) -> DataLoader:
+        """As `Trainer.get_train_dataloader`; stored stem features make batches of their own kind."""
+        collator = self.data_collator
+        if isinstance(self.train_dataset, StemFeatures):
+            self.data_collator = self.train_dataset.collate
+        try:
+            return super().get_train_dataloader()
+        finally:
+            self.data_collator = collator
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
         """One forward and backward pass; random starts depend on the seed and the step alone, so resuming is exact."""

@@ -8,10 +8,12 @@ accelerate launch recipes/finetune.py --model_name_or_path ID --dataset_name ID 
 import copy
 import dataclasses
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+import torch
 from accelerate import PartialState
 from datasets import Dataset, IterableDataset
 from transformers import BaseImageProcessor, PreTrainedModel, Trainer, TrainingArguments, set_seed
@@ -39,6 +41,7 @@ from advbn_hf.robustness.evaluation import measure_accuracy
 from advbn_hf.robustness.plots import plot_gain, plot_samples, plot_training
 from advbn_hf.robustness.report import comparison_table, to_text
 from advbn_hf.robustness.results import Record, write_results
+from advbn_hf.stem_cache import StemFeatures, cached_stem_features
 from advbn_hf.trainer import check_perturbations
 
 QUICKSTART = Path(__file__).parent / "configs" / "quickstart.yaml"
@@ -101,6 +104,10 @@ class DataArguments:
     streaming: bool = field(default=False, metadata={"help": "Read the training split as it is needed."})
     max_eval_samples: int | None = field(default=None, metadata={"help": "Evaluate on the first so many of each set."})
     augment: bool = field(default=True, metadata={"help": "Train on random resized crops and flips."})
+    cache_stem_features: bool = field(
+        default=False,
+        metadata={"help": "Run the frozen stem once for each picture and keep what it gives on disk, while training."},
+    )
     skip_bad_images: bool = field(
         default=False, metadata={"help": "Leave out pictures that cannot be decoded, and name them at the end."}
     )
@@ -117,7 +124,7 @@ def main() -> None:
     if model_args.list_insertion_points:
         list_insertion_points(model_args)
         return
-    check_arguments(data_args, args)
+    check_arguments(model_args, data_args, advbn_config, args)
     train_set = load_split(data_args, data_args.train_split, data_args.streaming)
     if data_args.streaming:
         train_set = train_set.shuffle(seed=args.seed)
@@ -136,7 +143,6 @@ def main() -> None:
     train = partial(
         AdvBNTrainer,
         data_collator=collate,
-        train_dataset=train_pictures,
         eval_dataset=for_evaluation(eval_set),
         processing_class=processor,
     )
@@ -146,13 +152,15 @@ def main() -> None:
         announce("Training the base model")
         base = train_base(base, processor, train_pictures, model_args, args)
     models["base"] = base
-    if model_args.baseline:
-        announce("Fine-tuning plainly: the baseline")
-        models["baseline"] = train_baseline(base, advbn_config, args, train)
-    announce("Fine-tuning with AdvBN")
-    trainer = train(AdvBNForImageClassification.from_backbone(copy.deepcopy(base), advbn_config), args)
-    trainer.train(resume_from_checkpoint=last_checkpoint(args))
-    trainer.save_model()
+    with training_rows(train_pictures, base, data_args, advbn_config, args) as rows:
+        train = partial(train, train_dataset=rows)
+        if model_args.baseline:
+            announce("Fine-tuning plainly: the baseline")
+            models["baseline"] = train_baseline(base, advbn_config, args, train)
+        announce("Fine-tuning with AdvBN")
+        trainer = train(AdvBNForImageClassification.from_backbone(copy.deepcopy(base), advbn_config), args)
+        trainer.train(resume_from_checkpoint=last_checkpoint(args))
+        trainer.save_model()
     models["advbn"] = trainer.model
 
     announce("Evaluating")
@@ -200,7 +208,9 @@ def list_insertion_points(model_args: ModelArguments) -> None:
         print(insertion.to_text(insertion.insertion_points(model)))
 
 
-def check_arguments(data_args: DataArguments, args: AdvBNTrainingArguments) -> None:
+def check_arguments(
+    model_args: ModelArguments, data_args: DataArguments, advbn_config: AdvBNConfig, args: AdvBNTrainingArguments
+) -> None:
     """Stops on options that contradict each other, or that would write over another run."""
     if data_args.dataset_name is None:
         raise InputError('dataset_name: give a Hub id or folder, or "embedded"')
@@ -208,6 +218,13 @@ def check_arguments(data_args: DataArguments, args: AdvBNTrainingArguments) -> N
         raise InputError(f"max_eval_samples must be 1 or more, got {data_args.max_eval_samples}")
     if data_args.streaming and args.max_steps <= 0:
         raise InputError("max_steps: a stream has no length; say for how many steps to train")
+    if data_args.cache_stem_features:
+        if data_args.streaming:
+            raise InputError("cache_stem_features: a stream has no length; leave out --streaming")
+        if data_args.augment:
+            raise InputError("cache_stem_features: augmented pictures differ in every epoch; add --augment false")
+        if not advbn_config.freeze_stem:
+            raise InputError("cache_stem_features: the stem learns (freeze_stem is false), so its features change")
     if args.resume_from_checkpoint not in (None, "last") and not Path(args.resume_from_checkpoint).is_dir():
         raise InputError(
             f'resume_from_checkpoint: there is no folder {args.resume_from_checkpoint}; give one, or "last"'
@@ -300,6 +317,29 @@ def train_base(
         model.save_pretrained(folder)
         processor.save_pretrained(folder)
     return load_classifier(folder)
+
+
+def training_rows(
+    pictures: Pictures | IterableDataset,
+    base: PreTrainedModel,
+    data_args: DataArguments,
+    config: AdvBNConfig,
+    args: AdvBNTrainingArguments,
+) -> AbstractContextManager[Pictures | IterableDataset | StemFeatures]:
+    """What to train on: pictures, or what the stem gives for them, computed once."""
+    if not data_args.cache_stem_features:
+        return nullcontext(pictures)
+    announce("Computing stem features")
+    half = {"bf16": torch.bfloat16, "fp16": torch.float16}
+    dtype = next((dtype for name, dtype in half.items() if getattr(args, name)), None)
+    return cached_stem_features(
+        AdvBNForImageClassification.from_backbone(copy.deepcopy(base), config).to(args.device),
+        pictures,
+        Path(args.output_dir) / "stem_features",
+        batch_size=args.train_batch_size,
+        num_workers=args.dataloader_num_workers,
+        autocast=partial(torch.autocast, args.device.type, dtype) if dtype else nullcontext,
+    )
 
 
 def train_baseline(

@@ -101,6 +101,17 @@ def test_insertion_points_are_listed_without_a_data_set(monkeypatch, folders, ca
     assert not list(tmp_path.iterdir())
 
 
+def test_stored_stem_features_change_nothing(monkeypatch, folders, tmp_path):
+    options = ("--augment", "false", "--max_steps", "6", "--baseline", "true", "--bf16", "true")
+    recipe(monkeypatch, job(folders, tmp_path / "pictures", *options))
+    recipe(monkeypatch, job(folders, tmp_path / "features", *options, "--cache_stem_features", "true"))
+    names = sorted(path.relative_to(tmp_path / "pictures") for path in (tmp_path / "pictures").rglob("*.safetensors"))
+    assert len(names) >= 3
+    for name in names:
+        assert (tmp_path / "pictures" / name).read_bytes() == (tmp_path / "features" / name).read_bytes(), name
+    assert not (tmp_path / "features" / "stem_features").exists()
+
+
 def test_new_head_for_other_classes(monkeypatch, folders, tmp_path):
     tiny_resnet(num_labels=3).save_pretrained(tmp_path / "three")
     ViTImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(tmp_path / "three")
@@ -152,6 +163,12 @@ def test_bad_pictures_are_named_or_left_out(monkeypatch, folders, tmp_path, caps
         (["--label_column", "kind"], "label_column"),
         (["--model_name_or_path", "no/such/folder"], "no/such/folder"),
         (["--streaming", "true", "--max_steps", "-1"], "max_steps: a stream has no length"),
+        (["--cache_stem_features", "true"], "cache_stem_features: augmented pictures differ"),
+        (["--cache_stem_features", "true", "--streaming", "true"], "cache_stem_features: a stream has no length"),
+        (
+            ["--cache_stem_features", "true", "--augment", "false", "--freeze_stem", "false"],
+            "cache_stem_features: the stem learns",
+        ),
         (["--max_eval_samples", "0"], "max_eval_samples must be 1 or more"),
         (["--resume_from_checkpoint", "nowhere"], "resume_from_checkpoint: there is no folder nowhere"),
         (["--backbone_config", "{}"], "model_name_or_path: give"),
