@@ -11,7 +11,6 @@ from ..errors import InputError
 
 _SCALE = (0.08, 1.0)  # share of the picture's area that a crop keeps
 _RATIO = (3 / 4, 4 / 3)  # width : height of a crop
-_AT_THIS_SIZE = {"do_resize": False, "do_center_crop": False, "return_tensors": "pt"}
 
 
 class EvaluationTransform:
@@ -31,6 +30,34 @@ class EvaluationTransform:
         return self.processor(to_rgb(image), return_tensors="pt", **self.changes)["pixel_values"][0].float()
 
 
+class Unresized:
+    """All that an image processor does besides resizing and cropping.
+
+    Processors that take no options, as timm's, are known by what they make of black and of white.
+
+    Args:
+        processor: The checkpoint's image processor.
+    """
+
+    def __init__(self, processor: BaseImageProcessor):
+        self.processor = processor
+        self.black_and_white: list[torch.Tensor] | None = None
+        try:
+            self(Image.new("RGB", (64, 64)))
+        except TypeError:
+            pictures = (Image.new("RGB", (64, 64), colour) for colour in ("black", "white"))
+            outputs = [processor(picture, return_tensors="pt")["pixel_values"][0] for picture in pictures]
+            self.black_and_white = [output[:, :1, :1].float() for output in outputs]
+
+    def __call__(self, image: Image.Image) -> torch.Tensor:
+        """Returns the model's input, float32 (C, H, W), for a picture of H x W pixels in mode RGB."""
+        if self.black_and_white is None:
+            inputs = self.processor(image, do_resize=False, do_center_crop=False, return_tensors="pt")
+            return inputs["pixel_values"][0].float()
+        black, white = self.black_and_white
+        return black + (white - black) * torch.from_numpy(np.array(image)).movedim(-1, 0) / 255
+
+
 class TrainingTransform:
     """Random resized crop and horizontal flip, then all that the processor does besides resizing and cropping.
 
@@ -46,7 +73,7 @@ class TrainingTransform:
     def __init__(self, processor: BaseImageProcessor):
         self.processor = processor
         self.height, self.width = _target_size(processor)
-        self.range = None if _takes_options(processor) else _range(processor)
+        self.unresized = Unresized(processor)
 
     def __call__(self, image: Image.Image) -> torch.Tensor:
         """Returns the model's input, float32 (C, height, width), for a picture of any mode and size."""
@@ -57,10 +84,7 @@ class TrainingTransform:
         )
         if torch.rand(()) < 0.5:
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        if self.range is not None:
-            black, white = self.range
-            return black + (white - black) * torch.from_numpy(np.array(image)).movedim(-1, 0) / 255
-        return self.processor(image, **_AT_THIS_SIZE)["pixel_values"][0].float()
+        return self.unresized(image)
 
 
 def random_crop_box(width: int, height: int) -> tuple[int, int, int, int]:
@@ -108,20 +132,3 @@ def _target_size(processor: BaseImageProcessor) -> tuple[int, int]:
             "set do_resize and size in preprocessor_config.json"
         )
     return tuple(outputs[0].shape[-2:])
-
-
-def _takes_options(processor: BaseImageProcessor) -> bool:
-    """Whether a processor can be told not to resize; timm's cannot."""
-    try:
-        processor(Image.new("RGB", (64, 64)), **_AT_THIS_SIZE)
-    except TypeError:
-        return False
-    return True
-
-
-def _range(processor: BaseImageProcessor) -> tuple[torch.Tensor, torch.Tensor]:
-    """What a processor makes of black and of white, (C, 1, 1) each: all that it does besides resizing and cropping."""
-    return tuple(
-        processor(Image.new("RGB", (64, 64), colour), return_tensors="pt")["pixel_values"][0, :, :1, :1].float()
-        for colour in ("black", "white")
-    )
