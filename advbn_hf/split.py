@@ -5,7 +5,6 @@ by then. To run the tail, the model is called again while those modules answer f
 follows the insertion point is computed. Nothing here knows an architecture; `insertion` says where "auto" cuts.
 """
 
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -86,6 +85,8 @@ class Split:
         self.stem_modules: list[nn.Module] = [
             model.get_submodule(path) for path in ended if not any(_inside(path, other) for other in ended)
         ]
+        self._run: Callable = model  # with the stem's modules answering from a record, this is the tail
+        self._answers = [_Answers() for _ in self.stem_modules]
         self._overwrites = False
         with evaluating(model), torch.no_grad():
             recording = self.stem(**inputs)
@@ -133,6 +134,14 @@ class Split:
                 raise RuntimeError(f"the forward pass ended without reaching {self.insert_after}")
         return Recording(inputs, outputs, first_tensor(outputs[-1][-1]))
 
+    def compile_tail(self, **settings: Any) -> None:
+        """Has the tail compiled when it next runs for a gradient, once for each branch, mode and size of batch.
+
+        Args:
+            settings: for `torch.compile`.
+        """
+        self._run = torch.compile(self.model, **settings)
+
     def tail(
         self,
         recording: Recording,
@@ -154,16 +163,16 @@ class Split:
             outputs = [*outputs[:-1], [_with_first_tensor(outputs[-1][-1], features)]]
         if self._overwrites:  # the tail writes into what it is given: give it a copy
             outputs = map_tensors(outputs, Tensor.clone)
-        remaining = [deque(answers) for answers in outputs]
 
         @contextmanager
-        def running(remaining: list[deque]) -> Iterator[None]:
-            with within(), _answering(self.stem_modules, remaining):
+        def running(given: list[int]) -> Iterator[None]:
+            with within(), _answering(self.stem_modules, self._answers, outputs, given):
                 yield
 
-        again = lambda: running([answers.copy() for answers in remaining])  # noqa: E731
-        with recomputed_within(self.model, again), running(remaining):
-            return self.model(**recording.inputs)
+        again = lambda: running([answers.given for answers in self._answers])  # noqa: E731
+        run = self._run if torch.is_grad_enabled() else self.model  # evaluation is not worth compiling for
+        with recomputed_within(self.model, again), running([0] * len(outputs)):
+            return run(**recording.inputs)
 
     def _loose_stem_weights(self, recording: Recording) -> list[nn.Parameter]:
         """Parameters that belong to the stem but to none of its modules, such as the class token of timm's ViT.
@@ -187,20 +196,40 @@ def _inside(path: str, other: str) -> bool:
     return path.startswith(f"{other}.")
 
 
+class _Answers:
+    """Stands for a stem module's forward: gives recorded outputs, and computes as usual once these are used up.
+
+    One object with plain attributes for as long as the model lives, since a compiled tail knows it again by that.
+    """
+
+    def __init__(self) -> None:
+        self.compute: Callable | None = None
+        self.outputs: list[Any] = []
+        self.given = 0
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if self.given == len(self.outputs):
+            return self.compute(*args, **kwargs)
+        self.given += 1
+        return self.outputs[self.given - 1]
+
+
 @contextmanager
-def _answering(modules: list[nn.Module], remaining: list[deque]) -> Iterator[None]:
-    """Lets modules answer with recorded outputs, and compute as usual once these are used up, within the block."""
-    before = [vars(module).get("forward") for module in modules]
-
-    def answering(compute: Callable, answers: deque) -> Callable:
-        return lambda *args, **kwargs: answers.popleft() if answers else compute(*args, **kwargs)
-
-    for module, answers in zip(modules, remaining, strict=True):
-        module.forward = answering(module.forward, answers)
+def _answering(
+    modules: list[nn.Module], answers: list[_Answers], outputs: list[list[Any]], given: list[int]
+) -> Iterator[None]:
+    """Lets modules answer with recorded outputs within the block, from the first that is not `given` yet."""
+    before = [
+        (vars(module).get("forward"), dict(vars(answer))) for module, answer in zip(modules, answers, strict=True)
+    ]
+    for module, answer, recorded, start in zip(modules, answers, outputs, given, strict=True):
+        vars(answer).update(compute=module.forward, outputs=recorded, given=start)
+        module.forward = answer
     try:
         yield
     finally:
-        for module, forward in zip(modules, before, strict=True):
+        for module, answer, (forward, state) in zip(modules, answers, before, strict=True):
+            vars(answer).update(state)
             if forward is None:
                 del module.forward
             else:

@@ -38,6 +38,8 @@ class AdvBNTrainingArguments(TrainingArguments):
         lr_decay_epochs: multiply the learning rate by 0.1 every so many epochs, instead of `lr_scheduler_type`.
         decay_norms_and_biases: let `weight_decay` act on norms and biases too, as the published recipe does; the
             Trainer leaves most of them out.
+        compile_tail: compile what follows the insertion point with `torch.compile`; `torch_compile` would compile the
+            whole model, which changes its own modules as it goes.
 
     Raises:
         InputError: if a value is out of its range or cannot work with two branches.
@@ -50,6 +52,9 @@ class AdvBNTrainingArguments(TrainingArguments):
     decay_norms_and_biases: bool = field(
         default=False, metadata={"help": "Let weight_decay act on norms and biases too, as in the published recipe."}
     )
+    compile_tail: bool = field(
+        default=False, metadata={"help": "Compile what follows the insertion point; the first steps take longer."}
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -57,6 +62,10 @@ class AdvBNTrainingArguments(TrainingArguments):
             self.ddp_find_unused_parameters = False  # every step uses both branches
         if self.lr_decay_epochs is not None and self.lr_decay_epochs <= 0:
             raise InputError(f"lr_decay_epochs must be above 0, got {self.lr_decay_epochs}")
+        if self.torch_compile:
+            raise InputError("torch_compile: the model changes as it runs; use compile_tail instead")
+        if self.compile_tail and self.gradient_checkpointing:
+            raise InputError("compile_tail: cannot compile a tail whose activations are checkpointed; leave out one")
         if self.batch_eval_metrics:
             raise InputError("batch_eval_metrics must be false: metrics of a branch need all its predictions")
         if self.hub_strategy not in (HubStrategy.END, HubStrategy.EVERY_SAVE):
@@ -109,6 +118,8 @@ class AdvBNTrainer(Trainer):
                 preprocess_logits_for_metrics(logits, labels) for logits in branches
             )
         super().__init__(model, args, compute_metrics=compute_metrics or accuracy, **kwargs)
+        if args.compile_tail:
+            model.split.compile_tail()
         self._sums: dict[str, Tensor | float] = defaultdict(float)
         self._counts: dict[str, int] = defaultdict(int)
         self._seeded_step: int | None = None
