@@ -12,9 +12,9 @@ from ..config import AdvBNConfig
 from ..data.imagenet import imagenet_classes
 from ..errors import InputError
 from ..modeling import AdvBNForImageClassification
-from . import published_resnet, torchvision_resnet
+from . import published_densenet, published_resnet, torchvision_resnet
 
-LAYOUTS = (published_resnet, torchvision_resnet)
+LAYOUTS = (published_densenet, published_resnet, torchvision_resnet)
 EXPECTED = "expected " + ", or ".join(layout.LAYOUT for layout in LAYOUTS)
 
 
