@@ -2,17 +2,14 @@
 
 import dataclasses
 import tempfile
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import torch
-import torch.nn.functional as F
 from huggingface_hub import CommitInfo
 from torch import Tensor, nn
 from transformers import BaseImageProcessor, PreTrainedConfig, PreTrainedModel
-from transformers.utils import ModelOutput
 
 from .adapters import has_adapters, merged, without_wrapper
 from .attack import attack
@@ -23,31 +20,11 @@ from .errors import InputError
 from .files import filling
 from .hub import upload_checkpoint
 from .norms import BRANCHES, Branch, plain_norms, split_norms, two_branch_norms, using_branch
+from .outputs import AdvBNOutput, cross_entropy
 from .probe import evaluating, logits_of
 from .split import Recording, Split
 
 _STRUCTURE = ("insert_after", "auxiliary_norms", "freeze_stem")
-
-
-@dataclass
-class AdvBNOutput(ModelOutput):
-    """What a forward pass gives; B images, K classes.
-
-    Args:
-        loss: scalar; in train mode the sum of both losses, in eval mode the cross entropy of the branch asked for.
-        logits: (B, K), of the branch asked for; of the clean branch in train mode.
-        auxiliary_logits: (B, K), in train mode those of the perturbed features; else with `branch="both"` only.
-        clean_loss: scalar, cross entropy of the clean branch; in train mode only.
-        adversarial_loss: scalar, cross entropy of the perturbed features in the auxiliary branch; in train mode only.
-        ascent_gain: scalar, by how much the ascent raised the mean loss that it climbs; where it was asked for.
-    """
-
-    loss: Tensor | None = None
-    logits: Tensor | None = None
-    auxiliary_logits: Tensor | None = None
-    clean_loss: Tensor | None = None
-    adversarial_loss: Tensor | None = None
-    ascent_gain: Tensor | None = None
 
 
 class AdvBNForImageClassification(nn.Module):
@@ -368,8 +345,3 @@ class AdvBNForImageClassification(nn.Module):
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder, processor=processor)
             return upload_checkpoint(folder, repo_id, **kwargs)
-
-
-def cross_entropy(logits: Tensor, labels: Tensor, smoothing: float, reduction: str = "mean") -> Tensor:
-    """Cross entropy in float32 of logits (B, K) and labels (B,), with label smoothing in 0..1."""
-    return F.cross_entropy(logits.float(), labels, label_smoothing=smoothing, reduction=reduction)
