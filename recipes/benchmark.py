@@ -2,6 +2,7 @@
 
 accelerate launch recipes/benchmark.py                      all benchmarks
 accelerate launch recipes/benchmark.py --only evaluation    our evaluation loop over the bare forward pass
+accelerate launch recipes/benchmark.py --only training      a training step of AdvBN over plain fine-tuning, and memory
 """
 
 import statistics
@@ -13,6 +14,7 @@ from io import BytesIO
 import numpy as np
 import torch
 from accelerate import Accelerator
+from benchmark_training import TrainingBenchmarkArguments, measure_training, to_text
 from datasets import Dataset, Features, Image, Value
 from PIL import Image as PILImage
 from scipy import ndimage
@@ -43,7 +45,7 @@ class BenchmarkArguments:
 
 def main() -> None:
     """Runs the benchmarks that were asked for."""
-    (args,) = parse((BenchmarkArguments,))
+    args, training_args = parse((BenchmarkArguments, TrainingBenchmarkArguments))
     use_all_cores()
     if args.only is not None and args.only not in BENCHMARKS:
         raise InputError(f"only: there is no benchmark {args.only!r}; choose one of {', '.join(BENCHMARKS)}")
@@ -58,10 +60,16 @@ def main() -> None:
     )
     print(f"on {accelerator.device.type} ({device}), torch {torch.__version__}, {args}")
     for name in [args.only] if args.only else BENCHMARKS:
-        print(f"{name}: {BENCHMARKS[name](args, accelerator)}")
+        print(f"{name}: {BENCHMARKS[name](args, training_args, accelerator)}")
 
 
-def evaluation(args: BenchmarkArguments, accelerator: Accelerator) -> str:
+def training(args: BenchmarkArguments, training_args: TrainingBenchmarkArguments, accelerator: Accelerator) -> str:
+    """Steps of AdvBN, as published and ours, over steps of plain fine-tuning of the same tail."""
+    records = measure_training(training_args, args.repeats, accelerator.device)
+    return f"written to {training_args.output_file}\n{to_text(records)}"
+
+
+def evaluation(args: BenchmarkArguments, _: TrainingBenchmarkArguments, accelerator: Accelerator) -> str:
     """Our loop, from files to answers, over the forward passes of the same batches that lie ready on the device.
 
     The pictures are fog of severity 3 as ImageNet-C makes it, from the cache; the model is a ResNet-50 at 224.
@@ -142,7 +150,10 @@ def photographs(count: int) -> Dataset:
     return Dataset.from_dict({"image": images, "label": [0] * count}, features=features)
 
 
-BENCHMARKS: dict[str, Callable[[BenchmarkArguments, Accelerator], str]] = {"evaluation": evaluation}
+BENCHMARKS: dict[str, Callable[[BenchmarkArguments, TrainingBenchmarkArguments, Accelerator], str]] = {
+    "training": training,
+    "evaluation": evaluation,
+}
 
 if __name__ == "__main__":
     run(main)
