@@ -85,6 +85,7 @@ def run(main: Callable[[], None]) -> None:
         folder = Path(inspect.getfile(main)).resolve().parent
         sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != folder]
     try:
+        _check_processes()
         main()
     except (InputError, ConnectionError) as error:
         tqdm.write(f"error: {_one_line(error)}", file=sys.stderr)  # on a line of its own, whatever bars are open
@@ -99,6 +100,18 @@ def use_all_cores() -> None:
     if os.environ.get("OMP_NUM_THREADS") == "1" and "ACCELERATE_MIXED_PRECISION" in os.environ:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         torch.set_num_threads(max(cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1)), 1))
+
+
+def _check_processes() -> None:
+    """Stops where `accelerate launch` was asked for several processes and has started one, as it does on a CPU.
+
+    For several it always names the address to meet at, but the size of the world only where it starts them.
+    """
+    if {"ACCELERATE_MIXED_PRECISION", "MASTER_ADDR"} <= set(os.environ) and "WORLD_SIZE" not in os.environ:
+        raise InputError(
+            "num_processes: accelerate launch was asked for several processes but has started one; "
+            "add --multi_gpu, on a CPU with ACCELERATE_USE_CPU=true instead of --cpu, or use torchrun"
+        )
 
 
 def _options(parser: HfArgumentParser) -> list[str]:

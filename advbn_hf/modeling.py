@@ -154,6 +154,23 @@ class AdvBNForImageClassification(nn.Module):
                 module.eval()
         return self
 
+    def synchronize_batch_norms(self) -> None:
+        """Lets batch norms, of both branches, take their statistics over all processes; that needs GPUs.
+
+        Raises:
+            InputError: if a batch norm does more than torch's own, since it would lose that.
+        """
+        plain = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+        for path, module in self.backbone.named_modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm) and type(module) not in plain:
+                raise InputError(
+                    f"sync_batchnorm: {path} is a {type(module).__name__}, not a batch norm of torch's own"
+                )
+        paths = {module: path for path, module in self.backbone.named_modules()}
+        stem_paths = [paths[module] for module in self.split.stem_modules]
+        nn.SyncBatchNorm.convert_sync_batchnorm(self.backbone)
+        self.split.stem_modules = [self.backbone.get_submodule(path) for path in stem_paths]
+
     def activation_checkpointing_enable(
         self, activation_checkpointing_kwargs: dict[str, Any] | None = None, **kwargs: Any
     ) -> None:

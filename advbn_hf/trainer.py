@@ -40,6 +40,7 @@ class AdvBNTrainingArguments(TrainingArguments):
             Trainer leaves most of them out.
         compile_tail: compile what follows the insertion point with `torch.compile`; `torch_compile` would compile the
             whole model, which changes its own modules as it goes.
+        sync_batchnorm: let batch norms take their statistics over all processes, as the published recipe does.
 
     Raises:
         InputError: if a value is out of its range or cannot work with two branches.
@@ -55,6 +56,9 @@ class AdvBNTrainingArguments(TrainingArguments):
     compile_tail: bool = field(
         default=False, metadata={"help": "Compile what follows the insertion point; the first steps take longer."}
     )
+    sync_batchnorm: bool = field(
+        default=False, metadata={"help": "Take the statistics of batch norms over all processes; needs GPUs."}
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -66,6 +70,8 @@ class AdvBNTrainingArguments(TrainingArguments):
             raise InputError("torch_compile: the model changes as it runs; use compile_tail instead")
         if self.compile_tail and self.gradient_checkpointing:
             raise InputError("compile_tail: cannot compile a tail whose activations are checkpointed; leave out one")
+        if self.sync_batchnorm and self.world_size > 1 and self.device.type != "cuda":
+            raise InputError("sync_batchnorm: torch can do that on GPUs alone; leave it out or train one process")
         if self.batch_eval_metrics:
             raise InputError("batch_eval_metrics must be false: metrics of a branch need all its predictions")
         if self.hub_strategy not in (HubStrategy.END, HubStrategy.EVERY_SAVE):
@@ -113,6 +119,8 @@ class AdvBNTrainer(Trainer):
         check_perturbations(model.advbn_config, args)
         if args.load_best_model_at_end and has_adapters(model):
             raise InputError("load_best_model_at_end must be false: checkpoints of an adapted model hold it merged")
+        if args.sync_batchnorm:
+            model.synchronize_batch_norms()
         if preprocess_logits_for_metrics is not None:
             kwargs["preprocess_logits_for_metrics"] = lambda branches, labels: tuple(
                 preprocess_logits_for_metrics(logits, labels) for logits in branches

@@ -219,7 +219,8 @@ def peak_memory(model: str, method: str, switches: str, precision: str, batch_si
     On a CPU (Linux) it is what the process grows by after its imports, on a GPU what torch allocates there.
     """
     settings = json.dumps([model, method, switches, batch_size, str(device), precision, torch.get_num_threads()])
-    done = subprocess.run([sys.executable, __file__, settings], stdout=subprocess.PIPE, check=True, text=True)
+    # -P, since beside this file evaluate.py hides the library of that name.
+    done = subprocess.run([sys.executable, "-P", __file__, settings], stdout=subprocess.PIPE, check=True, text=True)
     return int(done.stdout.split()[-1])
 
 

@@ -1,0 +1,178 @@
+"""What AdvBN makes of image classifiers as they are: where it cuts them, what it doubles, and what a step costs.
+
+python recipes/architectures.py                                            the table of README, in Markdown
+python recipes/architectures.py --only ResNetForImageClassification ...    some of its rows
+
+The models are small published sizes of each class, untrained, on noise of the size that they are made for. The cost is
+the time of a training step in the recommended setting over that of plain fine-tuning of the same tail: forward and
+backward pass and update, timed in turn, the median over all repeats.
+"""
+
+import copy
+import json
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from tqdm.auto import tqdm
+from transformers import PreTrainedModel
+
+from advbn_hf import AdvBNConfig, AdvBNForImageClassification, InputError
+from advbn_hf.baseline import PlainForImageClassification
+from advbn_hf.cli import parse, run, use_all_cores
+from advbn_hf.files import write_whole
+from advbn_hf.norms import two_branch_norms
+from advbn_hf.probe import probe_inputs
+
+TINY_VIT = {"hidden_size": 192, "num_attention_heads": 3, "intermediate_size": 768}
+# What differs from the defaults of the class's config.
+MODELS: dict[str, dict[str, Any]] = {
+    "ResNetForImageClassification": {
+        "hidden_sizes": [64, 128, 256, 512],
+        "depths": [2, 2, 2, 2],
+        "layer_type": "basic",
+    },
+    "RegNetForImageClassification": {
+        "hidden_sizes": [48, 104, 208, 440],
+        "depths": [1, 3, 6, 6],
+        "groups_width": 8,
+    },
+    "MobileNetV2ForImageClassification": {},
+    "EfficientNetForImageClassification": {
+        "image_size": 224,
+        "width_coefficient": 1.0,
+        "depth_coefficient": 1.0,
+        "hidden_dim": 1280,
+    },
+    "ConvNextForImageClassification": {"hidden_sizes": [64, 128, 256, 512], "depths": [2, 2, 6, 2]},
+    "PoolFormerForImageClassification": {},
+    "MobileViTForImageClassification": {},
+    "LevitForImageClassification": {},
+    "SwinForImageClassification": {"embed_dim": 48, "num_heads": [2, 4, 8, 16]},
+    "PvtV2ForImageClassification": {},
+    "SegformerForImageClassification": {},
+    "FocalNetForImageClassification": {"embed_dim": 48},
+    "ViTForImageClassification": TINY_VIT,
+    "BeitForImageClassification": TINY_VIT,
+    "Dinov2ForImageClassification": {
+        "hidden_size": 192,
+        "num_attention_heads": 3,
+        "patch_size": 16,
+        "image_size": 224,
+    },
+}
+
+
+@dataclass
+class TableArguments:
+    """Which rows, and how long to time them."""
+
+    only: list[str] | None = field(default=None, metadata={"help": "Names of the classes to measure."})
+    batch_size: int = field(default=2, metadata={"help": "Pictures in a step."})
+    repeats: int = field(default=5, metadata={"help": "How often to time each of the two steps, in turn."})
+    output_file: str = field(
+        default="outputs/architectures.json", metadata={"help": "Where the rows go, with every repeat."}
+    )
+
+
+@dataclass
+class Row:
+    """One class; `cost` is the median of `costs`, one a repeat."""
+
+    name: str
+    insert_after: str
+    features: list[int]
+    norms: int
+    cost: float
+    costs: list[float]
+
+
+def main() -> None:
+    """Measures row by row, then prints and writes the table."""
+    (args,) = parse((TableArguments,))
+    use_all_cores()
+    for name in args.only or []:
+        if name not in MODELS:
+            raise InputError(f"only: there is no row {name!r}; choose from {', '.join(MODELS)}")
+    for name in ("batch_size", "repeats"):
+        if getattr(args, name) < 1:
+            raise InputError(f"{name} must be 1 or more, got {getattr(args, name)}")
+    rows = [measure(name, args) for name in tqdm(args.only or MODELS, desc="classes")]
+    print(to_markdown(rows))
+    path = Path(args.output_file)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, json.dumps([asdict(row) for row in rows], indent=2) + "\n")
+
+
+def measure(name: str, args: TableArguments) -> Row:
+    """One row of the table."""
+    torch.manual_seed(0)
+    backbone = new_model(name)
+    inputs = probe_inputs(backbone, args.batch_size)
+    inputs["labels"] = torch.arange(args.batch_size)
+    plain = PlainForImageClassification.from_backbone(copy.deepcopy(backbone), AdvBNConfig(auxiliary_norms=False))
+    model = AdvBNForImageClassification.from_backbone(backbone)
+    features = model.split.stem(pixel_values=inputs["pixel_values"]).features
+    costs = ratios(training_step(model, inputs), training_step(plain, inputs), args.repeats)
+    return Row(
+        name=name,
+        insert_after=model.advbn_config.insert_after,
+        features=list(features.shape[1:]),
+        norms=len(set(two_branch_norms(model).values())),
+        cost=statistics.median(costs),
+        costs=costs,
+    )
+
+
+def new_model(name: str) -> PreTrainedModel:
+    """An untrained model of a class, for 1,000 classes."""
+    model_class = getattr(transformers, name)
+    return model_class(model_class.config_class(**MODELS[name], num_labels=1000))
+
+
+def training_step(model: AdvBNForImageClassification, inputs: dict[str, torch.Tensor]) -> Callable[[], None]:
+    """Forward and backward pass and update of what trains."""
+    optimizer = torch.optim.SGD([weight for weight in model.parameters() if weight.requires_grad], 1e-3, momentum=0.9)
+    model.train()
+
+    def step() -> None:
+        optimizer.zero_grad()
+        model(**inputs).loss.backward()
+        optimizer.step()
+
+    return step
+
+
+def ratios(one: Callable[[], None], other: Callable[[], None], repeats: int) -> list[float]:
+    """Time of one thing over that of another, timed in turn; the first time is not counted."""
+    found = []
+    for _ in range(repeats + 1):
+        taken = []
+        for function in (one, other):
+            start = time.perf_counter()
+            function()
+            taken.append(time.perf_counter() - start)
+        found.append(taken[0] / taken[1])
+    return found[1:]
+
+
+def to_markdown(rows: list[Row]) -> str:
+    """The table, and what it was measured with."""
+    lines = ["| class | perturbed after | features | norms doubled | cost of a step |", "|---|---|---|---|---|"]
+    for row in rows:
+        shape = " x ".join(map(str, row.features))
+        lines.append(f"| {row.name} | `{row.insert_after}` | {shape} | {row.norms} | {row.cost:.1f} |")
+    lines += [
+        "",
+        f"transformers {transformers.__version__}, torch {torch.__version__}, {torch.get_num_threads()} threads",
+    ]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    run(main)
