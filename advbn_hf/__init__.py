@@ -2,7 +2,8 @@
 
 from .config import AdvBNConfig
 from .errors import InputError
-from .modeling import AdvBNForImageClassification, AdvBNOutput
+from .modeling import AdvBNForImageClassification
+from .outputs import AdvBNOutput
 from .trainer import AdvBNTrainer, AdvBNTrainingArguments
 
 __version__ = "0.1.0.dev0"

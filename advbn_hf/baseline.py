@@ -2,7 +2,8 @@
 
 from torch import Tensor
 
-from .modeling import AdvBNForImageClassification, AdvBNOutput, cross_entropy
+from .modeling import AdvBNForImageClassification
+from .outputs import AdvBNOutput, cross_entropy
 from .split import Recording
 
 

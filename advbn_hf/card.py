@@ -7,6 +7,7 @@ import re
 import shlex
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
+from enum import Enum
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,15 @@ from huggingface_hub.utils import validate_repo_id
 
 from .errors import InputError
 from .files import write_whole
-from .robustness.report import Row, Table, comparison_table, escape_markdown, set_label, to_markdown
+from .robustness.grids import escape_markdown
+from .robustness.report import Row, Table, comparison_table, set_label, to_markdown
 from .robustness.results import Record
 
 TASK = "image-classification"
 TAGS = ["advbn", "robustness", "adversarial-training", TASK]
 # A built wheel has the template inside the package, a clone at its top.
 TEMPLATES = [folder / "model_cards" / "template.md" for folder in Path(__file__).resolve().parents[:2]]
+LOCAL_FOLDER = "path/to/this/folder"  # where the code of a card loads from, until it is on the Hub
 # The folders of an absolute path, up to its last part; URLs and relative paths do not match.
 ABSOLUTE_FOLDERS = re.compile(r"(?:file://|(?<![\w:/.~-]))(?:/|[A-Za-z]:[\\/])(?:[^\\/\"',]+[\\/])*")
 TOKEN = re.compile(r"\bhf_\w{8,}")
@@ -72,7 +75,7 @@ def render_card(
     records = [replace(record, model=_public(record.model), set=_public(record.set)) for record in records]
     table = comparison_table(records, [_public(name) for name in mean_over])
     metadata = _metadata(records, _public(model_name), base_model, dataset, license)
-    validate_metadata(metadata)
+    validate_metadata(metadata.to_dict())
     if repo_id is not None and not _is_repo_id(repo_id):
         raise InputError(f"repo_id: {repo_id!r} is no Hub id; give one like me/my-model")
     return ModelCard.from_template(
@@ -81,7 +84,7 @@ def render_card(
         title=_text(model_name),
         base=_reference(base_model, "") if base_model else "An image classifier",
         data=_reference(dataset, "datasets/"),
-        location=repo_id or "path/to/this/folder",
+        location=repo_id or LOCAL_FOLDER,
         results_table=to_markdown(table) if table.rows else "",
         compared={column.model for column in table.columns},
         limits=_limits(table),
@@ -108,16 +111,17 @@ def installed_versions() -> dict[str, str]:
     return {"Python": platform.python_version()} | {name: importlib.metadata.version(name) for name in packages}
 
 
-def validate_metadata(metadata: ModelCardData) -> None:
+def validate_metadata(content: Mapping[str, Any]) -> None:
     """Checks what the Hub's client does not: it would send NaN, empty names and texts for numbers as they are.
 
     Args:
-        metadata: of a card.
+        content: metadata of a card, as YAML gives them.
 
     Raises:
         InputError: names the field and what is wrong with it.
     """
-    content = metadata.to_dict()
+    if not isinstance(content, Mapping):
+        raise InputError(f"card metadata: must be a mapping, not a {type(content).__name__}")
     _check_values(content, "")
     for name in ("base_model", "datasets"):
         ids = content.get(name, [])
@@ -127,10 +131,16 @@ def validate_metadata(metadata: ModelCardData) -> None:
     license = content.get("license")
     if license is not None and not re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", str(license)):
         raise InputError(f"card metadata: license {license!r} is no Hub licence identifier such as apache-2.0")
-    for model in content.get("model-index", []):
-        for metric in (metric for result in model["results"] for metric in result["metrics"]):
-            if isinstance(metric["value"], bool) or not isinstance(metric["value"], int | float):
-                raise InputError(f"card metadata: {metric['type']} must be a number, not {metric['value']!r}")
+    try:
+        models = content.get("model-index", [])
+        metrics = [
+            (m["type"], m["value"]) for model in models for result in model["results"] for m in result["metrics"]
+        ]
+    except (TypeError, KeyError) as error:
+        raise InputError("card metadata: model-index must list models with results and metrics") from error
+    for kind, value in metrics:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise InputError(f"card metadata: {kind} must be a number, not {value!r}")
 
 
 def _check_values(value: Any, where: str) -> None:
@@ -151,8 +161,8 @@ def _metadata(
 ) -> ModelCardData:
     measured = [record for record in records if record.model == "advbn"]
     return ModelCardData(
-        base_model=base_model if _is_on_hub(base_model) else None,
-        datasets=[dataset] if _is_on_hub(dataset) else None,
+        base_model=base_model if is_on_hub(base_model) else None,
+        datasets=[dataset] if is_on_hub(dataset) else None,
         library_name="transformers",
         license=license,
         metrics=list(dict.fromkeys(record.metric for record in measured)) or None,
@@ -170,7 +180,7 @@ def _eval_result(record: Record, dataset: str) -> EvalResult:
     return EvalResult(
         task_type=TASK,
         task_name="Image Classification",
-        dataset_type=dataset if _is_on_hub(dataset) else slug,
+        dataset_type=dataset if is_on_hub(dataset) else slug,
         dataset_name=f"{_name(dataset)}: {set_label(record)}",
         dataset_config=set_label(record),  # the Hub groups by type and config: one entry a set
         metric_type=record.metric,
@@ -235,11 +245,17 @@ def _ours(row: Row) -> list:
 
 def _settings(settings: Mapping[str, Any]) -> list[tuple[str, str]]:
     kept = {key: value for key, value in settings.items() if value is not None and "token" not in key}
-    return [(_text(key), _text(str(v).lower() if isinstance(v, bool) else str(v))) for key, v in kept.items()]
+    return [(_text(key), _text(_value(value))) for key, value in kept.items()]
+
+
+def _value(value: Any) -> str:
+    """A setting as one writes it on a command line."""
+    value = value.value if isinstance(value, Enum) else value
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _reference(name: str, kind: str) -> str:
-    return f"[{_text(name)}](https://huggingface.co/{kind}{name})" if _is_on_hub(name) else _text(_name(name))
+    return f"[{_text(name)}](https://huggingface.co/{kind}{name})" if is_on_hub(name) else _text(_name(name))
 
 
 def _name(name: str) -> str:
@@ -247,7 +263,8 @@ def _name(name: str) -> str:
     return Path(name).resolve().name if Path(name).is_dir() else _public(name)
 
 
-def _is_on_hub(name: str | None) -> bool:
+def is_on_hub(name: str | None) -> bool:
+    """Whether a name is a Hub id with its namespace, and no folder here."""
     return name is not None and name.count("/") == 1 and _is_repo_id(name) and not Path(name).exists()
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import inspect
 import json
 import os
 import sys
@@ -74,16 +75,21 @@ def parse(
 
 
 def run(main: Callable[[], None]) -> None:
-    """Runs a recipe: input that a person can mend ends it with one line and exit code 2.
+    """Runs a recipe: input that a person can mend ends it with one line and exit code 2, an absent Hub with 1.
 
     Args:
         main: the recipe.
     """
+    # Python puts a script's folder first on the path, where recipes/evaluate.py hides the library of that name.
+    if main.__module__ == "__main__":
+        folder = Path(inspect.getfile(main)).resolve().parent
+        sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != folder]
     try:
+        _check_processes()
         main()
-    except InputError as error:
+    except (InputError, ConnectionError) as error:
         tqdm.write(f"error: {_one_line(error)}", file=sys.stderr)  # on a line of its own, whatever bars are open
-        sys.exit(2)
+        sys.exit(2 if isinstance(error, InputError) else 1)
 
 
 def use_all_cores() -> None:
@@ -96,10 +102,22 @@ def use_all_cores() -> None:
         torch.set_num_threads(max(cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1)), 1))
 
 
+def _check_processes() -> None:
+    """Stops where `accelerate launch` was asked for several processes and has started one, as it does on a CPU.
+
+    For several it always names the address to meet at, but the size of the world only where it starts them.
+    """
+    if {"ACCELERATE_MIXED_PRECISION", "MASTER_ADDR"} <= set(os.environ) and "WORLD_SIZE" not in os.environ:
+        raise InputError(
+            "num_processes: accelerate launch was asked for several processes but has started one; "
+            "add --multi_gpu, on a CPU with ACCELERATE_USE_CPU=true instead of --cpu, or use torchrun"
+        )
+
+
 def _options(parser: HfArgumentParser) -> list[str]:
     """Names of all options, `no_x` of switches included, but of those that would take a token."""
     names = [text[2:] for action in parser._actions for text in action.option_strings if "-" not in text[2:]]
-    return [name for name in names if not name.endswith("_token")]
+    return [name for name in names if not _is_token(name)]
 
 
 def _read_yaml(path: Path, options: list[str]) -> list[str]:
@@ -135,13 +153,17 @@ def _check_options(arguments: list[str], options: list[str]) -> None:
 
 
 def _check_option(name: str, options: list[str], where: str, kind: str) -> None:
-    if name.endswith("_token"):
+    if _is_token(name):
         raise InputError(f"{where}{name}: tokens come from the environment (HF_TOKEN) or `hf auth login` alone")
     if name not in options:
         nearest = difflib.get_close_matches(name, options, n=1, cutoff=0.5)
         raise InputError(
             f"{where}unknown {kind} {name}; " + (f"did you mean {nearest[0]}?" if nearest else "see --help")
         )
+
+
+def _is_token(name: str) -> bool:
+    return name.split("_")[-1] == "token"
 
 
 def _named(message: str, arguments: list[str]) -> str:

@@ -15,6 +15,7 @@ from .errors import InputError
 from .files import write_whole
 
 CONFIG_FILE = "advbn_config.json"
+AUXILIARY_FOLDER = "auxiliary"  # the auxiliary branch in a checkpoint
 
 
 def _setting(default: Any, help: str) -> Any:

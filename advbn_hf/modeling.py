@@ -1,54 +1,33 @@
 """`AdvBNForImageClassification`: a Transformers classifier that is trained on the worst style of its own features."""
 
 import dataclasses
-from dataclasses import dataclass
+import tempfile
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import torch
-import torch.nn.functional as F
+from huggingface_hub import CommitInfo
 from torch import Tensor, nn
 from transformers import BaseImageProcessor, PreTrainedConfig, PreTrainedModel
-from transformers.utils import ModelOutput, PushToHubMixin
 
 from .adapters import has_adapters, merged, without_wrapper
 from .attack import attack
 from .backbone import load_classifier
 from .checkpointing import can_recompute, recomputed_within
-from .config import AdvBNConfig
+from .config import AUXILIARY_FOLDER, AdvBNConfig
 from .errors import InputError
 from .files import filling
+from .hub import upload_checkpoint
 from .norms import BRANCHES, Branch, plain_norms, split_norms, two_branch_norms, using_branch
+from .outputs import AdvBNOutput, cross_entropy
 from .probe import evaluating, logits_of
 from .split import Recording, Split
 
-AUXILIARY_FOLDER = "auxiliary"
 _STRUCTURE = ("insert_after", "auxiliary_norms", "freeze_stem")
 
 
-@dataclass
-class AdvBNOutput(ModelOutput):
-    """What a forward pass gives; B images, K classes.
-
-    Args:
-        loss: scalar; in train mode the sum of both losses, in eval mode the cross entropy of the branch asked for.
-        logits: (B, K), of the branch asked for; of the clean branch in train mode.
-        auxiliary_logits: (B, K), in train mode those of the perturbed features; else with `branch="both"` only.
-        clean_loss: scalar, cross entropy of the clean branch; in train mode only.
-        adversarial_loss: scalar, cross entropy of the perturbed features in the auxiliary branch; in train mode only.
-        ascent_gain: scalar, by how much the ascent raised the mean loss that it climbs; where it was asked for.
-    """
-
-    loss: Tensor | None = None
-    logits: Tensor | None = None
-    auxiliary_logits: Tensor | None = None
-    clean_loss: Tensor | None = None
-    adversarial_loss: Tensor | None = None
-    ascent_gain: Tensor | None = None
-
-
-class AdvBNForImageClassification(nn.Module, PushToHubMixin):
+class AdvBNForImageClassification(nn.Module):
     """Wraps a Transformers image classifier for training with Adversarial Batch Normalization.
 
     Use `from_backbone` on a plain classifier and `from_pretrained` on a checkpoint that this class wrote.
@@ -175,6 +154,23 @@ class AdvBNForImageClassification(nn.Module, PushToHubMixin):
                 module.eval()
         return self
 
+    def synchronize_batch_norms(self) -> None:
+        """Lets batch norms, of both branches, take their statistics over all processes; that needs GPUs.
+
+        Raises:
+            InputError: if a batch norm does more than torch's own, since it would lose that.
+        """
+        plain = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+        for path, module in self.backbone.named_modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm) and type(module) not in plain:
+                raise InputError(
+                    f"sync_batchnorm: {path} is a {type(module).__name__}, not a batch norm of torch's own"
+                )
+        paths = {module: path for path, module in self.backbone.named_modules()}
+        stem_paths = [paths[module] for module in self.split.stem_modules]
+        nn.SyncBatchNorm.convert_sync_batchnorm(self.backbone)
+        self.split.stem_modules = [self.backbone.get_submodule(path) for path in stem_paths]
+
     def activation_checkpointing_enable(
         self, activation_checkpointing_kwargs: dict[str, Any] | None = None, **kwargs: Any
     ) -> None:
@@ -209,11 +205,12 @@ class AdvBNForImageClassification(nn.Module, PushToHubMixin):
 
     def forward(
         self,
-        pixel_values: Tensor,
+        pixel_values: Tensor | None = None,
         labels: Tensor | None = None,
         branch: Branch | Literal["both"] = "clean",
         smoothing: float = 0.0,
         measure_ascent: bool = False,
+        recording: Recording | None = None,
     ) -> AdvBNOutput:
         """In train mode with labels: both losses of the method. Else: the logits of one branch, or of both.
 
@@ -223,13 +220,15 @@ class AdvBNForImageClassification(nn.Module, PushToHubMixin):
             branch: "clean", "auxiliary", or "both" for the logits of both with the stem run once.
             smoothing: label smoothing of every cross entropy, in 0..1.
             measure_ascent: whether to tell by how much the ascent raised the loss, at the cost of two tail passes.
+            recording: in train mode instead of pictures: what a frozen stem gave for them (see `stem_cache`).
 
         Returns:
             An `AdvBNOutput`.
         """
         if self.training and labels is not None:
-            with torch.set_grad_enabled(torch.is_grad_enabled() and not self._config.freeze_stem):
-                recording = self.split.stem(pixel_values=pixel_values)
+            if recording is None:
+                with torch.set_grad_enabled(torch.is_grad_enabled() and not self._config.freeze_stem):
+                    recording = self.split.stem(pixel_values=pixel_values)
             return self.training_output(recording, labels, smoothing, measure_ascent)
         if branch == "both":
             recording = self.split.stem(pixel_values=pixel_values)
@@ -326,7 +325,12 @@ class AdvBNForImageClassification(nn.Module, PushToHubMixin):
             processor: image processor to write beside both branches.
             is_main_process: whether this process writes.
             kwargs: for the backbone's own `save_pretrained`.
+
+        Raises:
+            InputError: if asked to upload, which each branch would do by itself.
         """
+        if kwargs.get("push_to_hub"):
+            raise InputError("push_to_hub: call the model's push_to_hub(repo_id), which uploads both branches at once")
         if not is_main_process:
             return
         with filling(save_directory) as folder:
@@ -338,7 +342,23 @@ class AdvBNForImageClassification(nn.Module, PushToHubMixin):
                     processor.save_pretrained(branch_folder)
             self._config.save_pretrained(folder)
 
+    def push_to_hub(
+        self, repo_id: str, processor: BaseImageProcessor | None = None, **kwargs: Any
+    ) -> CommitInfo | None:
+        """Uploads both branches as one commit, in the form that `save_pretrained` writes.
 
-def cross_entropy(logits: Tensor, labels: Tensor, smoothing: float, reduction: str = "mean") -> Tensor:
-    """Cross entropy in float32 of logits (B, K) and labels (B,), with label smoothing in 0..1."""
-    return F.cross_entropy(logits.float(), labels, label_smoothing=smoothing, reduction=reduction)
+        Args:
+            repo_id: repository on the Hub; it is made if need be.
+            processor: image processor to upload beside both branches.
+            kwargs: for `advbn_hf.hub.upload_checkpoint`, such as `commit_message`, `private`, `token` and `revision`.
+
+        Returns:
+            The commit; None where nothing had changed.
+
+        Raises:
+            InputError: if the Hub refuses; the message says what to do.
+            ConnectionError: if the Hub failed or was not reached.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder, processor=processor)
+            return upload_checkpoint(folder, repo_id, **kwargs)

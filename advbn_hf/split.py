@@ -5,7 +5,6 @@ by then. To run the tail, the model is called again while those modules answer f
 follows the insertion point is computed. Nothing here knows an architecture; `insertion` says where "auto" cuts.
 """
 
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -47,7 +46,16 @@ class Recording:
         def pick(tensor: Tensor) -> Tensor:
             return tensor[index] if tensor.ndim and len(tensor) == size else tensor
 
-        return Recording(_map_tensors(self.inputs, pick), _map_tensors(self.outputs, pick), self.features[index])
+        return self.mapped(pick)
+
+    def to(self, device: torch.device, non_blocking: bool = False) -> "Recording":
+        """The same on a device; this is what Accelerate calls on what a batch holds."""
+        return self.mapped(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def mapped(self, function: Callable[[Tensor], Tensor]) -> "Recording":
+        """The same with every tensor mapped: those of the inputs first, then those of the outputs in their order."""
+        inputs, outputs = map_tensors(self.inputs, function), map_tensors(self.outputs, function)
+        return Recording(inputs, outputs, first_tensor(outputs[-1][-1]))
 
 
 class Split:
@@ -77,6 +85,8 @@ class Split:
         self.stem_modules: list[nn.Module] = [
             model.get_submodule(path) for path in ended if not any(_inside(path, other) for other in ended)
         ]
+        self._run: Callable = model  # with the stem's modules answering from a record, this is the tail
+        self._answers = [_Answers() for _ in self.stem_modules]
         self._overwrites = False
         with evaluating(model), torch.no_grad():
             recording = self.stem(**inputs)
@@ -124,6 +134,14 @@ class Split:
                 raise RuntimeError(f"the forward pass ended without reaching {self.insert_after}")
         return Recording(inputs, outputs, first_tensor(outputs[-1][-1]))
 
+    def compile_tail(self, **settings: Any) -> None:
+        """Has the tail compiled when it next runs for a gradient, once for each branch, mode and size of batch.
+
+        Args:
+            settings: for `torch.compile`.
+        """
+        self._run = torch.compile(self.model, **settings)
+
     def tail(
         self,
         recording: Recording,
@@ -144,17 +162,17 @@ class Split:
         if features is not None:
             outputs = [*outputs[:-1], [_with_first_tensor(outputs[-1][-1], features)]]
         if self._overwrites:  # the tail writes into what it is given: give it a copy
-            outputs = _map_tensors(outputs, Tensor.clone)
-        remaining = [deque(answers) for answers in outputs]
+            outputs = map_tensors(outputs, Tensor.clone)
 
         @contextmanager
-        def running(remaining: list[deque]) -> Iterator[None]:
-            with within(), _answering(self.stem_modules, remaining):
+        def running(given: list[int]) -> Iterator[None]:
+            with within(), _answering(self.stem_modules, self._answers, outputs, given):
                 yield
 
-        again = lambda: running([answers.copy() for answers in remaining])  # noqa: E731
-        with recomputed_within(self.model, again), running(remaining):
-            return self.model(**recording.inputs)
+        again = lambda: running([answers.given for answers in self._answers])  # noqa: E731
+        run = self._run if torch.is_grad_enabled() else self.model  # evaluation is not worth compiling for
+        with recomputed_within(self.model, again), running([0] * len(outputs)):
+            return run(**recording.inputs)
 
     def _loose_stem_weights(self, recording: Recording) -> list[nn.Parameter]:
         """Parameters that belong to the stem but to none of its modules, such as the class token of timm's ViT.
@@ -178,20 +196,40 @@ def _inside(path: str, other: str) -> bool:
     return path.startswith(f"{other}.")
 
 
+class _Answers:
+    """Stands for a stem module's forward: gives recorded outputs, and computes as usual once these are used up.
+
+    One object with plain attributes for as long as the model lives, since a compiled tail knows it again by that.
+    """
+
+    def __init__(self) -> None:
+        self.compute: Callable | None = None
+        self.outputs: list[Any] = []
+        self.given = 0
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if self.given == len(self.outputs):
+            return self.compute(*args, **kwargs)
+        self.given += 1
+        return self.outputs[self.given - 1]
+
+
 @contextmanager
-def _answering(modules: list[nn.Module], remaining: list[deque]) -> Iterator[None]:
-    """Lets modules answer with recorded outputs, and compute as usual once these are used up, within the block."""
-    before = [vars(module).get("forward") for module in modules]
-
-    def answering(compute: Callable, answers: deque) -> Callable:
-        return lambda *args, **kwargs: answers.popleft() if answers else compute(*args, **kwargs)
-
-    for module, answers in zip(modules, remaining, strict=True):
-        module.forward = answering(module.forward, answers)
+def _answering(
+    modules: list[nn.Module], answers: list[_Answers], outputs: list[list[Any]], given: list[int]
+) -> Iterator[None]:
+    """Lets modules answer with recorded outputs within the block, from the first that is not `given` yet."""
+    before = [
+        (vars(module).get("forward"), dict(vars(answer))) for module, answer in zip(modules, answers, strict=True)
+    ]
+    for module, answer, recorded, start in zip(modules, answers, outputs, given, strict=True):
+        vars(answer).update(compute=module.forward, outputs=recorded, given=start)
+        module.forward = answer
     try:
         yield
     finally:
-        for module, forward in zip(modules, before, strict=True):
+        for module, answer, (forward, state) in zip(modules, answers, before, strict=True):
+            vars(answer).update(state)
             if forward is None:
                 del module.forward
             else:
@@ -208,21 +246,21 @@ def _with_first_tensor(output: Any, features: Tensor) -> Any:
     return type(output)([_with_first_tensor(output[0], features), *output[1:]])
 
 
-def _map_tensors(value: Any, function: Any) -> Any:
+def map_tensors(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
     """The same structure with every tensor mapped."""
     if isinstance(value, Tensor):
         return function(value)
     if isinstance(value, ModelOutput):
-        return replace(value, **{name: _map_tensors(entry, function) for name, entry in value.items()})
+        return replace(value, **{name: map_tensors(entry, function) for name, entry in value.items()})
     if isinstance(value, dict):
-        return {name: _map_tensors(entry, function) for name, entry in value.items()}
+        return {name: map_tensors(entry, function) for name, entry in value.items()}
     if isinstance(value, (tuple, list)):
-        return type(value)([_map_tensors(entry, function) for entry in value])
+        return type(value)([map_tensors(entry, function) for entry in value])
     return value
 
 
 def _versions(outputs: list[list[Any]]) -> list[int]:
     """How often each recorded tensor has been written into."""
     versions: list[int] = []
-    _map_tensors(outputs, lambda tensor: versions.append(tensor._version))
+    map_tensors(outputs, lambda tensor: versions.append(tensor._version))
     return versions

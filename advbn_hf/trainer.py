@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from huggingface_hub import CommitInfo, HfApi
+from huggingface_hub import CommitInfo
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 from transformers import EvalPrediction, Trainer, TrainingArguments
 from transformers.trainer_utils import EvalLoopOutput, HubStrategy
 from transformers.utils import PushInProgress, logging
@@ -19,9 +20,10 @@ from .adapters import has_adapters
 from .config import AdvBNConfig
 from .errors import InputError
 from .files import write_whole
-from .hub import upload_checkpoint
+from .hub import check_access, options_from, upload_checkpoint, upload_in_background
 from .modeling import AdvBNForImageClassification
 from .norms import BRANCHES
+from .stem_cache import StemFeatures
 
 logger = logging.get_logger(__name__)
 
@@ -36,6 +38,9 @@ class AdvBNTrainingArguments(TrainingArguments):
         lr_decay_epochs: multiply the learning rate by 0.1 every so many epochs, instead of `lr_scheduler_type`.
         decay_norms_and_biases: let `weight_decay` act on norms and biases too, as the published recipe does; the
             Trainer leaves most of them out.
+        compile_tail: compile what follows the insertion point with `torch.compile`; `torch_compile` would compile the
+            whole model, which changes its own modules as it goes.
+        sync_batchnorm: let batch norms take their statistics over all processes, as the published recipe does.
 
     Raises:
         InputError: if a value is out of its range or cannot work with two branches.
@@ -48,6 +53,12 @@ class AdvBNTrainingArguments(TrainingArguments):
     decay_norms_and_biases: bool = field(
         default=False, metadata={"help": "Let weight_decay act on norms and biases too, as in the published recipe."}
     )
+    compile_tail: bool = field(
+        default=False, metadata={"help": "Compile what follows the insertion point; the first steps take longer."}
+    )
+    sync_batchnorm: bool = field(
+        default=False, metadata={"help": "Take the statistics of batch norms over all processes; needs GPUs."}
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -55,6 +66,12 @@ class AdvBNTrainingArguments(TrainingArguments):
             self.ddp_find_unused_parameters = False  # every step uses both branches
         if self.lr_decay_epochs is not None and self.lr_decay_epochs <= 0:
             raise InputError(f"lr_decay_epochs must be above 0, got {self.lr_decay_epochs}")
+        if self.torch_compile:
+            raise InputError("torch_compile: the model changes as it runs; use compile_tail instead")
+        if self.compile_tail and self.gradient_checkpointing:
+            raise InputError("compile_tail: cannot compile a tail whose activations are checkpointed; leave out one")
+        if self.sync_batchnorm and self.world_size > 1 and self.device.type != "cuda":
+            raise InputError("sync_batchnorm: torch can do that on GPUs alone; leave it out or train one process")
         if self.batch_eval_metrics:
             raise InputError("batch_eval_metrics must be false: metrics of a branch need all its predictions")
         if self.hub_strategy not in (HubStrategy.END, HubStrategy.EVERY_SAVE):
@@ -102,11 +119,15 @@ class AdvBNTrainer(Trainer):
         check_perturbations(model.advbn_config, args)
         if args.load_best_model_at_end and has_adapters(model):
             raise InputError("load_best_model_at_end must be false: checkpoints of an adapted model hold it merged")
+        if args.sync_batchnorm:
+            model.synchronize_batch_norms()
         if preprocess_logits_for_metrics is not None:
             kwargs["preprocess_logits_for_metrics"] = lambda branches, labels: tuple(
                 preprocess_logits_for_metrics(logits, labels) for logits in branches
             )
         super().__init__(model, args, compute_metrics=compute_metrics or accuracy, **kwargs)
+        if args.compile_tail:
+            model.split.compile_tail()
         self._sums: dict[str, Tensor | float] = defaultdict(float)
         self._counts: dict[str, int] = defaultdict(int)
         self._seeded_step: int | None = None
@@ -128,6 +149,16 @@ class AdvBNTrainer(Trainer):
         if self.args.decay_norms_and_biases:
             return [name for name, _ in model.named_parameters()]
         return super().get_decay_parameter_names(model)
+
+    def get_train_dataloader(self) -> DataLoader:
+        """As `Trainer.get_train_dataloader`; stored stem features make batches of their own kind."""
+        collator = self.data_collator
+        if isinstance(self.train_dataset, StemFeatures):
+            self.data_collator = self.train_dataset.collate
+        try:
+            return super().get_train_dataloader()
+        finally:
+            self.data_collator = collator
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
         """One forward and backward pass; random starts depend on the seed and the step alone, so resuming is exact."""
@@ -213,30 +244,29 @@ class AdvBNTrainer(Trainer):
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Leaves README.md alone: the card is written from measured results by `advbn_hf.card`."""
 
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """As `Trainer.save_model`, but only `push_to_hub` uploads: one commit, with the card and the results."""
+        super().save_model(output_dir, _internal_call=True)
+
+    def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
+        """Checks login and permission. The repository is made by the first upload, never before there is a model."""
+        self.push_in_progress = None
+        if self.is_world_process_zero():
+            self.hub_model_id = check_access(self.args, token=token, private=private)
+
     def push_to_hub(
-        self,
-        commit_message: str = "End of training",
-        blocking: bool = True,
-        token: str | None = None,
-        revision: str | None = None,
-        private: bool | None = None,
+        self, commit_message: str = "End of training", blocking: bool = True, **options: Any
     ) -> CommitInfo | Future | None:
         """Uploads what belongs on the Hub from the output folder, as one commit; see `advbn_hf.hub`."""
         if self.hub_model_id is None:
-            self.init_hf_repo(token=token, private=private)
-        self.save_model(_internal_call=True)
+            self.init_hf_repo(options.get("token"), options.get("private"))
+        self.save_model()
         if not self.is_world_process_zero():
             return None
         self._finish_current_push()
-        job = HfApi().run_as_future(
-            upload_checkpoint,
-            self.args.output_dir,
-            self.hub_model_id,
-            commit_message=commit_message,
-            revision=revision or self.args.hub_revision,
-            token=token or self.args.hub_token,
-        )
-        return job.result() if blocking else job
+        upload = upload_checkpoint if blocking else upload_in_background
+        options = options_from(self.args, commit_message=commit_message, **options)
+        return upload(self.args.output_dir, self.hub_model_id, **options)
 
     @property
     def _unwrapped(self) -> AdvBNForImageClassification:
@@ -270,11 +300,11 @@ class AdvBNTrainer(Trainer):
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
         """Starts an upload while training goes on, unless the last one is still under way."""
-        busy = self.push_in_progress is not None and not self.push_in_progress.is_done()
-        if self.args.hub_strategy == HubStrategy.END or (busy and not self.args.hub_always_push):
+        if not self.is_world_process_zero() or self.args.hub_strategy == HubStrategy.END:
             return
-        job = self.push_to_hub(f"Training in progress, step {self.state.global_step}", blocking=False)
-        if job is not None:
+        if self.args.hub_always_push or self.push_in_progress is None or self.push_in_progress.is_done():
+            options = options_from(self.args, commit_message=f"Training in progress, step {self.state.global_step}")
+            job = upload_in_background(checkpoint_folder, self.hub_model_id, **options)
             self.push_in_progress = PushInProgress([job])
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:

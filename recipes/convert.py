@@ -1,8 +1,10 @@
-"""Turns a checkpoint in the layout that AdvBN was first published in into a Transformers one with both branches.
+"""Turns a checkpoint that people already have into a Transformers one with both branches, ready to publish.
 
 python recipes/convert.py CHECKPOINT OUTPUT_DIR
 
-Architecture and cut are read off the file; nothing in it is executed. OUTPUT_DIR must be empty or new.
+It takes the layout that AdvBN ResNets were first published in, and plain torchvision ResNets, whose branches start
+equal. Architecture and cut are read off the file; nothing in it is executed. 1,000 classes are taken for ImageNet's.
+OUTPUT_DIR must be empty or new.
 """
 
 import argparse
@@ -14,7 +16,7 @@ from transformers.models.convnext.image_processing_pil_convnext import ConvNextI
 
 from advbn_hf import InputError
 from advbn_hf.cli import run
-from advbn_hf.convert import load_published
+from advbn_hf.convert import load_checkpoint
 
 
 class Parser(argparse.ArgumentParser):
@@ -22,11 +24,12 @@ class Parser(argparse.ArgumentParser):
         raise InputError(f"{message}; usage: recipes/convert.py CHECKPOINT OUTPUT_DIR")
 
 
-def published_processor() -> ConvNextImageProcessorPil:
-    """What the authors evaluate with: shorter side to 256 (bilinear), the central 224 x 224, ImageNet's mean and std.
+def imagenet_processor() -> ConvNextImageProcessorPil:
+    """Shorter side to 256 (bilinear), the central 224 x 224, ImageNet's mean and std.
 
-    Hub ResNets resize bicubically; these weights were not evaluated so. Where a margin is odd, the crop may lie one
-    pixel from torchvision's, which rounds half to even where Transformers rounds down.
+    The AdvBN authors evaluate so, and torchvision its first weights. Hub ResNets resize bicubically; these were not
+    evaluated so. Where a margin is odd, the crop may lie one pixel from torchvision's, which rounds half to even
+    where Transformers rounds down.
     """
     return ConvNextImageProcessorPil(
         size={"shortest_edge": 224},
@@ -46,8 +49,8 @@ def main() -> None:
     if output.exists() and not (output.is_dir() and not any(output.iterdir())):
         raise InputError(f"OUTPUT_DIR: {output} is not an empty folder; name a new one")
 
-    model = load_published(arguments.checkpoint)
-    model.save_pretrained(output, processor=published_processor())
+    model = load_checkpoint(arguments.checkpoint)
+    model.save_pretrained(output, processor=imagenet_processor())
     config = model.config
     print(
         f"{output}: a {config.layer_type} ResNet with {config.depths} blocks per stage and {config.num_labels} "

@@ -8,10 +8,11 @@ accelerate launch recipes/finetune.py --model_name_or_path ID --dataset_name ID 
 import copy
 import dataclasses
 import sys
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 
+import torch
 from accelerate import PartialState
 from datasets import Dataset, IterableDataset
 from transformers import BaseImageProcessor, PreTrainedModel, Trainer, TrainingArguments, set_seed
@@ -25,6 +26,7 @@ from advbn_hf import (
     InputError,
     insertion,
 )
+from advbn_hf.arguments import DataArguments, ModelArguments, check_arguments, check_model_arguments
 from advbn_hf.backbone import load_classifier, load_classifier_for, load_processor, new_classifier
 from advbn_hf.baseline import PlainForImageClassification
 from advbn_hf.card import installed_versions, render_card, save_card
@@ -33,10 +35,13 @@ from advbn_hf.data.embedded import STYLES
 from advbn_hf.data.pictures import BadPictures, Pictures, collate, stream_pictures
 from advbn_hf.data.sources import check_labels, class_names, load_images
 from advbn_hf.data.transforms import EvaluationTransform, TrainingTransform
+from advbn_hf.eval_results import write_eval_results
+from advbn_hf.hub import check_access
 from advbn_hf.robustness.evaluation import measure_accuracy
 from advbn_hf.robustness.plots import plot_gain, plot_samples, plot_training
 from advbn_hf.robustness.report import comparison_table, to_text
 from advbn_hf.robustness.results import Record, write_results
+from advbn_hf.stem_cache import StemFeatures, cached_stem_features
 from advbn_hf.trainer import check_perturbations
 
 QUICKSTART = Path(__file__).parent / "configs" / "quickstart.yaml"
@@ -59,48 +64,6 @@ REPORTED_ARGUMENTS = (
 )
 
 
-@dataclass
-class ModelArguments:
-    """Which model to fine-tune."""
-
-    model_name_or_path: str | None = field(default=None, metadata={"help": "Hub id or folder of the classifier."})
-    model_revision: str = field(default="main", metadata={"help": "Branch, tag or commit of the classifier."})
-    ignore_mismatched_sizes: bool = field(
-        default=False, metadata={"help": "Make a new head where the data set has another number of classes."}
-    )
-    backbone_config: str | None = field(
-        default=None,
-        metadata={"help": "Instead of model_name_or_path: config (JSON, with model_type) of a model to train first."},
-    )
-    base_epochs: float = field(default=8, metadata={"help": "Epochs of that first training."})
-    base_learning_rate: float = field(default=3e-3, metadata={"help": "Highest learning rate of that first training."})
-    baseline: bool = field(default=False, metadata={"help": "Also fine-tune plainly, to compare."})
-    list_insertion_points: bool = field(
-        default=False, metadata={"help": "Only list the modules after which this model could be perturbed."}
-    )
-
-
-@dataclass
-class DataArguments:
-    """Which pictures to use."""
-
-    dataset_name: str | None = field(
-        default=None, metadata={"help": 'Hub id or folder of the data set, or "embedded" for the embedded benchmark.'}
-    )
-    dataset_config_name: str | None = field(default=None, metadata={"help": "Configuration of the data set."})
-    dataset_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the data set."})
-    train_split: str = field(default="train", metadata={"help": "Split to train on."})
-    eval_split: str = field(default="validation", metadata={"help": "Split to evaluate on."})
-    image_column: str | None = field(default=None, metadata={"help": "Column of the pictures; found by its type."})
-    label_column: str | None = field(default=None, metadata={"help": "Column of the labels; found by its type."})
-    streaming: bool = field(default=False, metadata={"help": "Read the training split as it is needed."})
-    max_eval_samples: int | None = field(default=None, metadata={"help": "Evaluate on the first so many of each set."})
-    augment: bool = field(default=True, metadata={"help": "Train on random resized crops and flips."})
-    skip_bad_images: bool = field(
-        default=False, metadata={"help": "Leave out pictures that cannot be decoded, and name them at the end."}
-    )
-
-
 def main() -> None:
     """Checks everything that can be checked, then trains, measures and reports."""
     model_args, data_args, advbn_config, args = parse(
@@ -112,13 +75,15 @@ def main() -> None:
     if model_args.list_insertion_points:
         list_insertion_points(model_args)
         return
-    check_arguments(data_args, args)
+    check_arguments(model_args, data_args, advbn_config, args)
     train_set = load_split(data_args, data_args.train_split, data_args.streaming)
     if data_args.streaming:
         train_set = train_set.shuffle(seed=args.seed)
     eval_set = load_split(data_args, data_args.eval_split)
     base, processor = get_base(model_args, train_set, eval_set)
     check_perturbations(advbn_config, args)
+    if args.push_to_hub:
+        check_access(args)
     AdvBNForImageClassification.from_backbone(copy.deepcopy(base), advbn_config)  # checks the insertion point
 
     output_dir = Path(args.output_dir)
@@ -129,7 +94,6 @@ def main() -> None:
     train = partial(
         AdvBNTrainer,
         data_collator=collate,
-        train_dataset=train_pictures,
         eval_dataset=for_evaluation(eval_set),
         processing_class=processor,
     )
@@ -139,13 +103,15 @@ def main() -> None:
         announce("Training the base model")
         base = train_base(base, processor, train_pictures, model_args, args)
     models["base"] = base
-    if model_args.baseline:
-        announce("Fine-tuning plainly: the baseline")
-        models["baseline"] = train_baseline(base, advbn_config, args, train)
-    announce("Fine-tuning with AdvBN")
-    trainer = train(AdvBNForImageClassification.from_backbone(copy.deepcopy(base), advbn_config), args)
-    trainer.train(resume_from_checkpoint=last_checkpoint(args))
-    trainer.save_model()
+    with training_rows(train_pictures, base, data_args, advbn_config, args) as rows:
+        train = partial(train, train_dataset=rows)
+        if model_args.baseline:
+            announce("Fine-tuning plainly: the baseline")
+            models["baseline"] = train_baseline(base, advbn_config, args, train)
+        announce("Fine-tuning with AdvBN")
+        trainer = train(AdvBNForImageClassification.from_backbone(copy.deepcopy(base), advbn_config), args)
+        trainer.train(resume_from_checkpoint=last_checkpoint(args))
+        trainer.save_model()
     models["advbn"] = trainer.model
 
     announce("Evaluating")
@@ -176,12 +142,6 @@ def announce(what: str) -> None:
         print(f"\n== {what}", flush=True)
 
 
-def check_model_arguments(model_args: ModelArguments) -> None:
-    """Stops where there is no model, or where there are two."""
-    if (model_args.model_name_or_path is None) == (model_args.backbone_config is None):
-        raise InputError("model_name_or_path: give a Hub id or folder, or run without options for the quickstart")
-
-
 def list_insertion_points(model_args: ModelArguments) -> None:
     """Prints what insert_after can be for a model, with the share of the forward pass that comes before."""
     if model_args.backbone_config is not None:
@@ -191,26 +151,6 @@ def list_insertion_points(model_args: ModelArguments) -> None:
     announce("What insert_after can be")
     if PartialState().is_main_process:
         print(insertion.to_text(insertion.insertion_points(model)))
-
-
-def check_arguments(data_args: DataArguments, args: AdvBNTrainingArguments) -> None:
-    """Stops on options that contradict each other, or that would write over another run."""
-    if data_args.dataset_name is None:
-        raise InputError('dataset_name: give a Hub id or folder, or "embedded"')
-    if data_args.max_eval_samples is not None and data_args.max_eval_samples < 1:
-        raise InputError(f"max_eval_samples must be 1 or more, got {data_args.max_eval_samples}")
-    if data_args.streaming and args.max_steps <= 0:
-        raise InputError("max_steps: a stream has no length; say for how many steps to train")
-    if args.resume_from_checkpoint not in (None, "last") and not Path(args.resume_from_checkpoint).is_dir():
-        raise InputError(
-            f'resume_from_checkpoint: there is no folder {args.resume_from_checkpoint}; give one, or "last"'
-        )
-    folder = Path(args.output_dir)
-    if folder.exists() and not args.resume_from_checkpoint and (folder.is_file() or any(folder.iterdir())):
-        raise InputError(
-            f"output_dir: {folder} holds another run; choose another folder, remove it, "
-            "or go on with that run by --resume_from_checkpoint last"
-        )
 
 
 def load_split(data_args: DataArguments, split: str, streaming: bool = False) -> Dataset | IterableDataset:
@@ -294,12 +234,36 @@ def train_base(
     return load_classifier(folder)
 
 
+def training_rows(
+    pictures: Pictures | IterableDataset,
+    base: PreTrainedModel,
+    data_args: DataArguments,
+    config: AdvBNConfig,
+    args: AdvBNTrainingArguments,
+) -> AbstractContextManager[Pictures | IterableDataset | StemFeatures]:
+    """What to train on: pictures, or what the stem gives for them, computed once."""
+    if not data_args.cache_stem_features:
+        return nullcontext(pictures)
+    announce("Computing stem features")
+    half = {"bf16": torch.bfloat16, "fp16": torch.float16}
+    dtype = next((dtype for name, dtype in half.items() if getattr(args, name)), None)
+    return cached_stem_features(
+        AdvBNForImageClassification.from_backbone(copy.deepcopy(base), config).to(args.device),
+        pictures,
+        Path(args.output_dir) / "stem_features",
+        batch_size=args.train_batch_size,
+        num_workers=args.dataloader_num_workers,
+        autocast=partial(torch.autocast, args.device.type, dtype) if dtype else nullcontext,
+    )
+
+
 def train_baseline(
     base: PreTrainedModel, config: AdvBNConfig, args: AdvBNTrainingArguments, train: partial
 ) -> PreTrainedModel:
     """Fine-tunes the same tail plainly, with the same steps, batches and seeds."""
     args = copy.copy(args)
     args.output_dir = str(Path(args.output_dir) / "baseline")
+    args.push_to_hub = False
     args.resume_from_checkpoint = "last" if args.resume_from_checkpoint else None
     if not (Path(args.output_dir) / "advbn_config.json").exists():
         config = dataclasses.replace(config, auxiliary_norms=False)
@@ -338,9 +302,13 @@ def report(
         versions=installed_versions(),
         mean_over=mean_over,
         pictures=pictures,
+        license=model_args.license,
         repo_id=trainer.hub_model_id,
     )
     save_card(card, folder)
+    if data_args.max_eval_samples is None:
+        name, config, revision = data_args.dataset_name, data_args.dataset_config_name, data_args.dataset_revision
+        write_eval_results(folder, records, name, config=config, split=data_args.eval_split, revision=revision)
     print(f"\nwritten to {folder}: both branches, README.md, results.json, {', '.join(pictures)}")
 
 

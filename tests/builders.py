@@ -1,6 +1,11 @@
 """Small models and data that the tests share."""
 
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
 import torch
+from PIL import Image
 from transformers import (
     ConvNextConfig,
     ConvNextForImageClassification,
@@ -9,8 +14,10 @@ from transformers import (
     ResNetForImageClassification,
     ViTConfig,
     ViTForImageClassification,
+    ViTImageProcessorPil,
 )
 
+from advbn_hf import AdvBNForImageClassification
 from advbn_hf.norms import two_branch_norms
 
 
@@ -82,3 +89,31 @@ def move_auxiliary_norms(model: torch.nn.Module) -> None:
     for norm in two_branch_norms(model).values():
         for weight in norm.auxiliary.parameters():
             weight.data += 0.1
+
+
+def save_digit_models(folder: Path) -> None:
+    """Two models of ten classes "0" to "9" for pictures of 32 pixels: "advbn" with unlike branches, and "plain"."""
+    names = {index: str(index) for index in range(10)}
+    processor = ViTImageProcessorPil(size={"height": 32, "width": 32})
+    for seed, name in enumerate(("advbn", "plain")):
+        model = tiny_resnet(num_labels=10, seed=seed)
+        model.config.id2label, model.config.label2id = names, {label: index for index, label in names.items()}
+        if name == "plain":
+            model.save_pretrained(folder / name)
+            processor.save_pretrained(folder / name)
+            continue
+        branched = AdvBNForImageClassification.from_backbone(model)
+        for norm in two_branch_norms(branched.backbone).values():
+            torch.nn.init.normal_(norm.auxiliary.weight, 1, 0.5)
+            torch.nn.init.normal_(norm.auxiliary.bias, 0, 0.5)
+        branched.save_pretrained(folder / name, processor=processor)
+
+
+def save_pictures(folder: Path, classes: Sequence[str], per_class: int, size: int = 40, seed: int = 0) -> None:
+    """A folder for each class with pictures of noise."""
+    random = np.random.default_rng(seed)
+    for name in classes:
+        (folder / name).mkdir(parents=True)
+        for index in range(per_class):
+            picture = Image.fromarray(random.integers(0, 255, (size, size, 3), dtype=np.uint8))
+            picture.save(folder / name / f"{index}.png")

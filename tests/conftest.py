@@ -1,8 +1,13 @@
-"""What must be so before a test imports Transformers."""
+"""Where tests find recipes and fixtures, and what must be so before one imports Transformers."""
 
 import importlib.util
+import sys
+from pathlib import Path
 
 import torch
+
+# Last, since recipes/evaluate.py has the name of a library.
+sys.path.append(str(Path(__file__).parents[1] / "recipes"))
 
 pytest_plugins = ["hub_fixture"]
 

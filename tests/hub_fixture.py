@@ -61,6 +61,7 @@ class LocalHub(HubDouble):
         home: str = "home",
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
+        input: str | None = None,
     ) -> subprocess.CompletedProcess[str]:
         """Run Python as a client.
 
@@ -70,6 +71,7 @@ class LocalHub(HubDouble):
             home: see `env`.
             env: any other variables.
             cwd: working folder.
+            input: what it reads from its standard input.
 
         Returns:
             The finished process with its output as text; it is for the caller to check `returncode`.
@@ -77,7 +79,13 @@ class LocalHub(HubDouble):
         arguments = ["-c", code] if isinstance(code, str) else [str(argument) for argument in code]
         variables = {**self.env(token, home), **(env or {})}
         return subprocess.run(
-            [sys.executable, *arguments], env=variables, cwd=cwd, capture_output=True, text=True, timeout=300
+            [sys.executable, *arguments],
+            env=variables,
+            cwd=cwd,
+            input=input,
+            capture_output=True,
+            text=True,
+            timeout=300,
         )
 
 
@@ -101,3 +109,11 @@ def hub(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatc
     local.close()
     assert local.gaps == []
     assert local.faults.pending == []
+
+
+@pytest.fixture
+def client(hub: LocalHub, monkeypatch: pytest.MonkeyPatch) -> LocalHub:
+    """The double as the Hub of this process, logged in as "me"; for uploads, whose addresses are made when called."""
+    monkeypatch.setattr(constants, "ENDPOINT", hub.endpoint)
+    monkeypatch.setenv("HF_TOKEN", hub.token("me"))
+    return hub

@@ -11,8 +11,8 @@ from transformers import AutoModelForImageClassification, PreTrainedModel
 
 from advbn_hf import AdvBNConfig, AdvBNForImageClassification, InputError
 from advbn_hf.checkpointing import can_recompute
-from advbn_hf.modeling import AdvBNOutput
 from advbn_hf.norms import two_branch_norms
+from advbn_hf.outputs import AdvBNOutput
 from advbn_hf.probe import logits_of
 
 PICTURES, LABELS = pictures_and_labels(4, NUM_LABELS, IMAGE_SIZE)

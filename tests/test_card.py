@@ -6,6 +6,7 @@ import re
 import pytest
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from transformers.training_args import OptimizerNames
 
 from advbn_hf import AdvBNConfig, InputError
 from advbn_hf.card import render_card, save_card, validate_metadata
@@ -26,7 +27,7 @@ def card(records=RECORDS, **changes):
         "base_model": "microsoft/resnet-50",
         "dataset": "me/digits",
         "advbn_config": AdvBNConfig(epsilon=0.75).to_dict(),
-        "training": {"learning_rate": 0.03, "bf16": False, "max_steps": None},
+        "training": {"learning_rate": 0.03, "bf16": False, "max_steps": None, "optim": OptimizerNames.SGD},
         "command": ["accelerate", "launch", "recipes/finetune.py"],
         "versions": {"torch": "2.13.0"},
     }
@@ -61,7 +62,12 @@ def test_body_has_results_settings_command_and_code():
     text = card(mean_over=("filters", "sketch"), repo_id="me/digits-advbn").text
     assert "| filters | 500 | 60.0 [55.6, 64.2] | 75.0 [71.0, 78.6] | +15.0 |" in text
     assert "mean of 2 sets" in text and "| epsilon | 0.75 |" in text and r"| learning\_rate | 0.03 |" in text
-    assert r"| bf16 | false |" in text and r"max\_steps" not in text and "torch 2.13.0" in text
+    assert (
+        "| bf16 | false |" in text
+        and "| optim | sgd |" in text
+        and r"max\_steps" not in text
+        and "torch 2.13.0" in text
+    )
     assert "```bash\naccelerate launch recipes/finetune.py\n```" in text
     assert "2009.08965" in text and "[microsoft/resnet-50](https://huggingface.co/microsoft/resnet-50)" in text
     blocks = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
@@ -173,15 +179,15 @@ def test_bad_arguments_are_named(changes, message):
 def test_metadata_values_are_numbers(value, message):
     result = EvalResult("image-classification", "me/digits", "digits", "accuracy", value)
     with pytest.raises(InputError, match=message):
-        validate_metadata(ModelCardData(model_name="x", eval_results=[result]))
+        validate_metadata(ModelCardData(model_name="x", eval_results=[result]).to_dict())
 
 
 def test_metadata_ids_are_ids():
     for ids in ({"base_model": "a b"}, {"datasets": ["me/digits", "a//b"]}):
         with pytest.raises(InputError, match="is no Hub id"):
-            validate_metadata(ModelCardData(**ids))
+            validate_metadata(ids)
     with pytest.raises(InputError, match="tags is empty"):
-        validate_metadata(ModelCardData(tags=[""]))
+        validate_metadata({"tags": [""]})
 
 
 def test_saved_card_is_read_back(tmp_path):

@@ -1,12 +1,14 @@
 """Options from YAML and the command line, and the one line that says what is wrong with them."""
 
 import os
+import subprocess
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 import torch
 
-from advbn_hf import AdvBNConfig, AdvBNTrainingArguments, InputError
+from advbn_hf import AdvBNConfig, AdvBNTrainingArguments, InputError, cli
 from advbn_hf.cli import parse, run, use_all_cores
 
 
@@ -127,3 +129,33 @@ def test_cores_are_used_where_accelerate_left_one(monkeypatch):
         assert torch.get_num_threads() == len(os.sched_getaffinity(0))
     finally:
         torch.set_num_threads(before)
+
+
+PRINTS_WORLD = """
+from accelerate import Accelerator
+from advbn_hf.cli import run
+
+def main():
+    print("world", Accelerator().num_processes)
+run(main)
+"""
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--cpu", "--num_processes", "2"], "error: num_processes: accelerate launch was asked for several"),
+        (["--cpu", "--num_processes", "1"], "world 1"),
+        (["--multi_gpu", "--num_processes", "2"], "world 2"),
+    ],
+    ids=str,
+)
+def test_the_promised_number_of_processes_runs(options, expected, tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(PRINTS_WORLD)
+    hidden = ("MASTER_ADDR", "MASTER_PORT", "WORLD_SIZE")
+    kept = {name: value for name, value in os.environ.items() if name not in hidden}
+    env = {**kept, "PYTHONPATH": str(Path(cli.__file__).parents[1]), "ACCELERATE_USE_CPU": "true"}
+    command = ["accelerate", "launch", "--main_process_port", "0", *options, str(script)]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
+    assert expected in done.stdout + done.stderr

@@ -9,7 +9,7 @@ from transformers import AutoModelForImageClassification
 from transformers.utils import is_timm_available
 
 from advbn_hf import AdvBNConfig, AdvBNForImageClassification, InputError
-from advbn_hf.convert_densenet import convert, recognises
+from advbn_hf.convert.published_densenet import convert, recognises
 
 with_timm = pytest.mark.skipif(not is_timm_available(), reason='timm is missing: pip install "advbn_hf[timm]"')
 

@@ -11,6 +11,7 @@ import finetune
 import numpy as np
 import pytest
 from builders import tiny_resnet
+from huggingface_hub import constants
 from PIL import Image
 from transformers import AutoImageProcessor, AutoModelForImageClassification, ViTImageProcessorPil
 
@@ -100,6 +101,17 @@ def test_insertion_points_are_listed_without_a_data_set(monkeypatch, folders, ca
     assert not list(tmp_path.iterdir())
 
 
+def test_stored_stem_features_change_nothing(monkeypatch, folders, tmp_path):
+    options = ("--augment", "false", "--max_steps", "6", "--baseline", "true", "--bf16", "true")
+    recipe(monkeypatch, job(folders, tmp_path / "pictures", *options))
+    recipe(monkeypatch, job(folders, tmp_path / "features", *options, "--cache_stem_features", "true"))
+    names = sorted(path.relative_to(tmp_path / "pictures") for path in (tmp_path / "pictures").rglob("*.safetensors"))
+    assert len(names) >= 3
+    for name in names:
+        assert (tmp_path / "pictures" / name).read_bytes() == (tmp_path / "features" / name).read_bytes(), name
+    assert not (tmp_path / "features" / "stem_features").exists()
+
+
 def test_new_head_for_other_classes(monkeypatch, folders, tmp_path):
     tiny_resnet(num_labels=3).save_pretrained(tmp_path / "three")
     ViTImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(tmp_path / "three")
@@ -151,9 +163,16 @@ def test_bad_pictures_are_named_or_left_out(monkeypatch, folders, tmp_path, caps
         (["--label_column", "kind"], "label_column"),
         (["--model_name_or_path", "no/such/folder"], "no/such/folder"),
         (["--streaming", "true", "--max_steps", "-1"], "max_steps: a stream has no length"),
+        (["--cache_stem_features", "true"], "cache_stem_features: augmented pictures differ"),
+        (["--cache_stem_features", "true", "--streaming", "true"], "cache_stem_features: a stream has no length"),
+        (
+            ["--cache_stem_features", "true", "--augment", "false", "--freeze_stem", "false"],
+            "cache_stem_features: the stem learns",
+        ),
         (["--max_eval_samples", "0"], "max_eval_samples must be 1 or more"),
         (["--resume_from_checkpoint", "nowhere"], "resume_from_checkpoint: there is no folder nowhere"),
         (["--backbone_config", "{}"], "model_name_or_path: give"),
+        (["--license", "Apache License 2.0"], "license 'Apache License 2.0'"),
     ],
 )
 def test_mistakes_end_in_one_line_before_any_work(monkeypatch, folders, tmp_path, capsys, options, message):
@@ -165,6 +184,15 @@ def test_mistakes_end_in_one_line_before_any_work(monkeypatch, folders, tmp_path
     assert len(error) == 1
     assert error[0].startswith("error: ")
     assert message in error[0]
+    assert not (tmp_path / "run").exists()
+
+
+def test_nobody_trains_what_could_not_be_pushed(monkeypatch, folders, tmp_path, capsys, hub):
+    monkeypatch.setattr(constants, "ENDPOINT", hub.endpoint)
+    with pytest.raises(SystemExit) as left:
+        recipe(monkeypatch, job(folders, tmp_path / "run", "--push_to_hub", "true"))
+    assert left.value.code == 2
+    assert "error: run: not logged in; log in with `hf auth login`" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 

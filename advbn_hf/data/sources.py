@@ -1,5 +1,7 @@
 """Image-classification splits by Hub id, folder or "embedded", always with the two columns "image" and "label"."""
 
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import datasets
@@ -80,6 +82,58 @@ def class_names(dataset: Dataset | IterableDataset) -> list[str] | None:
     """The names of the classes of a split from `load_images`, in the order of their numbers; None if it has none."""
     label = dataset.features["label"]
     return label.names if isinstance(label, ClassLabel) else None
+
+
+@dataclass(frozen=True)
+class SourceInfo:
+    """What can be known of a split before it is downloaded.
+
+    Args:
+        columns: Names of its columns.
+        num_rows: Number of its rows; None if that is not written down.
+        names: Names of its classes in the order of their numbers; None if they are not written down.
+    """
+
+    columns: tuple[str, ...]
+    num_rows: int | None
+    names: list[str] | None
+
+
+def inspect_images(
+    name: str,
+    split: str,
+    *,
+    config: str | None = None,
+    revision: str | None = None,
+    image_column: str | None = None,
+    label_column: str | None = None,
+) -> SourceInfo:
+    """Reaches for one split and reads its head, not more.
+
+    Args:
+        name: As in `load_images`, and so are all others.
+        split: The split's name.
+        config: The data set's configuration.
+        revision: Branch, tag or commit on the Hub.
+        image_column: The pictures' column.
+        label_column: The labels' column.
+
+    Raises:
+        InputError: As in `load_images`.
+    """
+    stream = _load(name, split, config, revision, streaming=True)
+    splits = stream.info.splits or {}
+    num_rows = splits[split].num_examples if split in splits else None
+    if stream.features is None:
+        columns = tuple(next(iter(stream), {}))
+        for field, wanted in (("image_column", image_column), ("label_column", label_column)):
+            if wanted is not None:
+                _check_present(name, field, wanted, columns)
+        return SourceInfo(columns, num_rows or None, None)
+    image = _find_image_column(name, stream.features, image_column)
+    label = stream.features[_find_label_column(name, stream.features, image, label_column)]
+    names = label.names if isinstance(label, ClassLabel) else None
+    return SourceInfo(tuple(stream.features), num_rows or None, names)
 
 
 def check_labels(dataset: Dataset | IterableDataset, num_labels: int) -> None:
@@ -183,7 +237,7 @@ def _only(name: str, field: str, found: list[str], features: Features) -> str:
     raise InputError(f"{field} of dataset {name!r}: {count}; name one of {', '.join(found or features)}")
 
 
-def _check_present(name: str, field: str, wanted: str, features: Features) -> None:
+def _check_present(name: str, field: str, wanted: str, features: Iterable[str]) -> None:
     if wanted not in features:
         raise InputError(f"{field}: dataset {name!r} has no column {wanted!r}; it has {', '.join(features)}")
 

@@ -18,14 +18,16 @@ class EvaluationTransform:
 
     Args:
         processor: The checkpoint's image processor.
+        resize: Whether it resizes and crops as it is set to; False for pictures that have the model's size already.
     """
 
-    def __init__(self, processor: BaseImageProcessor):
+    def __init__(self, processor: BaseImageProcessor, resize: bool = True):
         self.processor = processor
+        self.changes = {} if resize else {"do_resize": False, "do_center_crop": False}
 
     def __call__(self, image: Image.Image) -> torch.Tensor:
         """Returns the model's input, float32 (C, H, W), for a picture of any mode and size."""
-        return self.processor(to_rgb(image), return_tensors="pt")["pixel_values"][0].float()
+        return self.processor(to_rgb(image), return_tensors="pt", **self.changes)["pixel_values"][0].float()
 
 
 class Unresized:

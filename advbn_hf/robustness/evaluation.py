@@ -1,21 +1,74 @@
-"""Accuracy of a classifier, or of both branches of an AdvBN model, on a set of pictures."""
+"""Runs a classifier, or both branches of an AdvBN model, over a set of pictures."""
 
-from collections import Counter
+from typing import Any
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor
-from torch.utils.data import DataLoader
+from accelerate.utils import gather_object
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
 from ..data.pictures import Pictures, collate
+from ..errors import InputError
 from ..modeling import AdvBNForImageClassification
 from ..norms import BRANCHES
+from ..probe import logits_of
+from .labels import LabelMatch, restrict
+from .predictions import Answers, Predictions
 from .results import Record
 
+KEPT = 5  # answers kept of each picture, for top-5 accuracy
 
-@torch.no_grad()
+
+def predict(
+    model: PreTrainedModel | AdvBNForImageClassification,
+    pictures: Pictures,
+    *,
+    accelerator: Accelerator,
+    description: str,
+    match: LabelMatch | None = None,
+    batch_size: int = 64,
+    num_workers: int = 0,
+) -> Predictions:
+    """Answers of a model to every picture. Both branches of an AdvBN model share the stem's pass.
+
+    A batch is the same whatever the number of processes, which take whole batches in turn; so are the answers.
+
+    Args:
+        model: a plain classifier, or one with two branches; it is put into eval mode on the accelerator's device.
+        pictures: the set, as the model's inputs.
+        accelerator: says which device, precision and processes to use.
+        description: what the progress bar says.
+        match: the model's class for each of the set's; all other logits are left out. By default they are the same.
+        batch_size: pictures at a time on each process.
+        num_workers: processes that decode pictures, for each process.
+
+    Returns:
+        The answers of all processes, in classes of the set, on every process.
+
+    Raises:
+        InputError: a picture cannot be decoded and `pictures` does not leave such ones out.
+    """
+    model = model.eval().to(accelerator.device)
+    parts: list[dict[str, Tensor]] = []
+    problem: InputError | None = None
+    try:
+        with torch.no_grad(), accelerator.autocast():
+            loader = _loader(pictures, accelerator, batch_size, num_workers)
+            _run(model, loader, match, parts, accelerator, description)
+    except InputError as error:
+        problem = error
+    # All processes end together, with the same mistake where one met any.
+    merged = {name: torch.cat([part[name] for part in parts]).cpu() for name in parts[0]} if parts else {}
+    shares = gather_object([(merged, problem)]) if accelerator.num_processes > 1 else [(merged, problem)]
+    for _, met in shares:
+        if met is not None:
+            raise met
+    return _join([share for share, _ in shares if share])
+
+
 def measure_accuracy(
     model: PreTrainedModel | AdvBNForImageClassification,
     pictures: Pictures,
@@ -26,10 +79,10 @@ def measure_accuracy(
     batch_size: int = 64,
     num_workers: int = 0,
 ) -> list[Record]:
-    """Share of pictures whose largest logit is the label's. Both branches of an AdvBN model share the stem's pass.
+    """Share of pictures whose largest logit is the label's.
 
     Args:
-        model: a plain classifier, or one with two branches; it is put into eval mode.
+        model: as in `predict`.
         pictures: the set, as the model's inputs.
         model_name: the records' `model`.
         set_name: the records' `set`.
@@ -40,25 +93,108 @@ def measure_accuracy(
     Returns:
         A record for each branch; one whose branch is None for a plain classifier.
     """
-    loader = DataLoader(pictures, batch_size, collate_fn=collate, num_workers=num_workers)
-    model, loader = accelerator.prepare_model(model.eval(), evaluation_mode=True), accelerator.prepare(loader)
-    correct: Counter[str | None] = Counter()
-    total = 0
-    for batch in tqdm(
-        loader, desc=f"{model_name} on {set_name}", disable=not accelerator.is_main_process, leave=False
-    ):
-        labels = batch["labels"]
-        for branch, logits in _logits_by_branch(model, batch["pixel_values"]).items():
-            correct[branch] += accelerator.gather_for_metrics(logits.argmax(dim=-1) == labels).sum().item()
-        total += len(accelerator.gather_for_metrics(labels))
+    predictions = predict(
+        model,
+        pictures,
+        accelerator=accelerator,
+        description=f"{model_name} on {set_name}",
+        batch_size=batch_size,
+        num_workers=num_workers,
+    )
+    branches = {"plain": None} if "plain" in predictions.answers else dict(zip(BRANCHES, BRANCHES, strict=True))
     return [
-        Record(model_name, set_name, None, None, branch, "accuracy", count / total, total)
-        for branch, count in correct.items()
+        Record(
+            model_name,
+            set_name,
+            None,
+            None,
+            branch,
+            "accuracy",
+            predictions.correct(column).double().mean().item(),
+            len(predictions.rows),
+        )
+        for column, branch in branches.items()
     ]
 
 
-def _logits_by_branch(model: torch.nn.Module, pixel_values: Tensor) -> dict[str | None, Tensor]:
+class _Numbered(Dataset):
+    """Pictures with their row numbers."""
+
+    def __init__(self, pictures: Pictures) -> None:
+        self.pictures = pictures
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {**self.pictures[index], "row": index}
+
+
+def _loader(pictures: Pictures, accelerator: Accelerator, batch_size: int, num_workers: int) -> DataLoader:
+    starts = range(accelerator.process_index * batch_size, len(pictures), accelerator.num_processes * batch_size)
+    batches = [range(start, min(start + batch_size, len(pictures))) for start in starts]
+    return DataLoader(
+        _Numbered(pictures),
+        batch_sampler=batches,
+        collate_fn=_collate,
+        num_workers=num_workers,
+        pin_memory=accelerator.device.type == "cuda",
+    )
+
+
+def _collate(rows: list[dict[str, Any]]) -> dict[str, Tensor] | None:
+    """A batch with its row numbers; None where no picture of it can be decoded."""
+    rows = [row for row in rows if row["pixel_values"] is not None]
+    return {**collate(rows), "rows": torch.tensor([row["row"] for row in rows])} if rows else None
+
+
+def _run(
+    model: nn.Module,
+    loader: DataLoader,
+    match: LabelMatch | None,
+    parts: list[dict[str, Tensor]],
+    accelerator: Accelerator,
+    description: str,
+) -> None:
+    """Appends what each batch gave to `parts`, on the device: nothing waits for it between two batches."""
+    right, seen = torch.zeros((), dtype=torch.int64, device=accelerator.device), 0
+    bar = tqdm(total=len(loader), desc=description, unit="batch", disable=not accelerator.is_main_process, leave=False)
+    with bar:
+        for batch in loader:
+            if batch is not None:
+                pixel_values = batch["pixel_values"].to(accelerator.device, non_blocking=True)
+                part = {name: batch[name].to(accelerator.device, non_blocking=True) for name in ("rows", "labels")}
+                columns = _probabilities(model, pixel_values, match)
+                for column, probabilities in columns.items():
+                    top = probabilities.topk(min(KEPT, probabilities.shape[1]))
+                    part |= {f"{column}.top": top.indices.int(), f"{column}.confidence": top.values[:, 0]}
+                parts.append(part)
+                right += (part[f"{next(iter(columns))}.top"][:, 0] == part["labels"]).sum()
+                seen += len(part["labels"])
+            if bar.update() and seen:  # only when the bar is drawn, since this waits for the device
+                bar.set_postfix_str(f"accuracy {100 * right.item() / seen:.1f} %", refresh=False)
+
+
+def _probabilities(model: nn.Module, pixel_values: Tensor, match: LabelMatch | None) -> dict[str, Tensor]:
+    """Column -> float32 probabilities (B, K) over the classes of the set."""
     if isinstance(model, AdvBNForImageClassification):
         output = model(pixel_values=pixel_values, branch="both")
-        return dict(zip(BRANCHES, (output.logits, output.auxiliary_logits), strict=True))
-    return {None: model(pixel_values=pixel_values).logits}
+        logits = dict(zip(BRANCHES, (output.logits, output.auxiliary_logits), strict=True))
+    else:
+        logits = {"plain": logits_of(model(pixel_values=pixel_values))}
+    columns = {
+        name: (values if match is None else restrict(values, match)).float().softmax(dim=1)
+        for name, values in logits.items()
+    }
+    return columns | ({"mean": sum(columns.values()) / len(columns)} if len(columns) > 1 else {})
+
+
+def _join(shares: list[dict[str, Tensor]]) -> Predictions:
+    if not shares:
+        raise InputError("no picture of the set can be decoded; mend or remove those that the log names")
+    joined = {name: torch.cat([share[name] for share in shares]) for name in shares[0]}
+    order = joined["rows"].argsort()
+    joined = {name: tensor[order] for name, tensor in joined.items()}
+    columns = [name.removesuffix(".top") for name in joined if name.endswith(".top")]
+    answers = {name: Answers(joined[f"{name}.top"], joined[f"{name}.confidence"]) for name in columns}
+    return Predictions(joined["rows"], joined["labels"], answers)

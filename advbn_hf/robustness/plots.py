@@ -49,12 +49,12 @@ def plot_gain(records: Iterable[Record], path: str | os.PathLike, mean_over: Seq
         raise InputError("results: no accuracy to draw")
     lanes = [column for column in table.columns if not column.is_reference]
     height = max(len(lanes), 1) * LANE + GAP
-    figure = _new_figure(1.6 + height * len(table.rows))
+    figure = new_figure(1.6 + height * len(table.rows))
     axes = figure.add_subplot()
     for index, row in enumerate(table.rows):
         _draw_row(axes, row, lanes, top=index * height, height=height)
     _dress_gain(axes, table, bottom=len(table.rows) * height)
-    _write_figure(figure, path)
+    write_figure(figure, path)
 
 
 def plot_samples(
@@ -81,13 +81,20 @@ def plot_samples(
     for line, (name, dataset) in enumerate(sets.items()):
         top = 1.28 * line
         axes.text(
-            -0.1, top + 0.45, _plain(_shortened(name)), ha="right", va="bottom", weight="bold", color=INK, fontsize=9
+            -0.1,
+            top + 0.45,
+            plain_text(_shortened(name)),
+            ha="right",
+            va="bottom",
+            weight="bold",
+            color=INK,
+            fontsize=9,
         )
         axes.text(-0.1, top + 0.5, f"{len(dataset):,} pictures", ha="right", va="top", color=GREY, fontsize=7.5)
         undecoded = dataset.cast_column("image", datasets.Image(decode=False))
         for place, index in enumerate(chosen):
             _draw_sample(axes, undecoded, int(index), place, top)
-    _write_figure(figure, path, dpi=100)
+    write_figure(figure, path, dpi=100)
 
 
 def plot_training(log_history: Iterable[Mapping[str, float]], path: str | os.PathLike) -> None:
@@ -105,12 +112,12 @@ def plot_training(log_history: Iterable[Mapping[str, float]], path: str | os.Pat
     panels = [(title, kept) for title, curves in TRAINING_PANELS.items() if (kept := _logged(history, curves))]
     if not panels:
         raise InputError("log_history: no loss was logged; lower logging_steps")
-    figure = _new_figure(1 + 1.9 * len(panels))
+    figure = new_figure(1 + 1.9 * len(panels))
     grid = figure.subplots(len(panels), sharex=True, squeeze=False, height_ratios=(3, 2)[: len(panels)])
     for axes, (title, curves) in zip(grid[:, 0], panels, strict=True):
         _draw_curves(axes, title, curves)
     grid[-1, 0].set_xlabel("optimiser step", color=GREY)
-    _write_figure(figure, path)
+    write_figure(figure, path)
 
 
 def _draw_row(axes: Axes, row: Row, lanes: list[Column], top: float, height: float) -> None:
@@ -118,9 +125,11 @@ def _draw_row(axes: Axes, row: Row, lanes: list[Column], top: float, height: flo
     if row.mean_over:
         axes.axhline(top, color=GREY, linewidth=0.8)
     left = {"x": -0.015, "transform": axes.get_yaxis_transform(), "ha": "right"}
-    pictures = f"{row.pictures} pictures" if row.pictures else ""
-    axes.text(y=middle, s=_plain(row.name), va="bottom", color=INK, fontsize=11, weight=weight, **left)
-    axes.text(y=middle + 0.02, s=pictures, va="top", color=GREY, fontsize=8, **left)
+    name, _, source = row.name.removesuffix(")").partition(" (")  # "corruptions (ImageNet-C-style, generated)"
+    below = [f"{row.pictures} pictures"] if row.pictures else []
+    axes.text(y=middle, s=plain_text(name), va="bottom", color=INK, fontsize=11, weight=weight, **left)
+    axes.text(y=middle + 0.02, s=plain_text("\n".join([*below, *filter(None, [source])])), va="top", color=GREY,
+              fontsize=8, **left)  # fmt: skip
     for column, cell in row.cells.items():
         if column.is_reference:
             _draw_reference(axes, column.model, cell, top, height)
@@ -167,19 +176,20 @@ def _dress_gain(axes: Axes, table: Table, bottom: float) -> None:
     if any(cell.gain is not None for row in table.rows for cell in row.cells.values()):
         axes.text(1.18, 1.0, "gain\npoints", **above)
     handles = [_legend_handle(axes, column, table) for column in table.columns]
-    axes.legend(handles=handles, loc="lower left", bbox_to_anchor=(0, 1), ncols=len(handles), frameon=False,
-                fontsize=10, borderaxespad=0.2, borderpad=0, handletextpad=0.5)  # fmt: skip
-    axes.set_title(_plain(_headline(table)), loc="left", fontsize=12, weight="bold", color=INK, pad=32)
+    axes.legend(handles=handles, loc="lower left", bbox_to_anchor=(0, 1), ncols=4, frameon=False,
+                fontsize=9.5, borderaxespad=0.2, borderpad=0, handletextpad=0.5, columnspacing=1.2)  # fmt: skip
+    pad = 16 + 16 * -(-len(handles) // 4)
+    axes.set_title(plain_text(_headline(table)), loc="left", fontsize=12, weight="bold", color=INK, pad=pad)
 
 
 def _legend_handle(axes: Axes, column: Column, table: Table):
     if column.is_reference:
         line = {"linewidth": 2.2} if column.model == "baseline" else {"linewidth": 1.3, "linestyle": (0, (2, 1.5))}
         style = {"color": INK if column.model == "baseline" else GREY, **line}
-        return axes.plot([], [], label=_plain(column.label), **style)[0]
+        return axes.plot([], [], label=plain_text(column.label), **style)[0]
     place = [other for other in table.columns if not other.is_reference].index(column)
     return axes.plot([], [], LANE_MARKERS[place % len(LANE_MARKERS)], color=LANE_COLOURS[place % len(LANE_COLOURS)],
-                     label=_plain(column.label))[0]  # fmt: skip
+                     label=plain_text(column.label))[0]  # fmt: skip
 
 
 def _headline(table: Table) -> str:
@@ -196,7 +206,7 @@ def _signed(gain: float) -> str:
     return f"{gain:+.1f}".replace("-", "\N{MINUS SIGN}")
 
 
-def _plain(text: str) -> str:
+def plain_text(text: str) -> str:
     """Matplotlib would set what stands between dollars as a formula."""
     return text.replace("$", r"\$")
 
@@ -221,7 +231,7 @@ def _draw_sample(axes: Axes, dataset: datasets.Dataset, index: int, left: float,
     else:
         image = ImageOps.pad(image, (72, 72), Image.Resampling.BICUBIC, color="white")
         axes.imshow(image, extent=(left, left + 0.95, top + 0.95, top), aspect="auto", interpolation="antialiased")
-    axes.text(left + 0.475, top + 0.98, _plain(caption), ha="center", va="top", color=INK, fontsize=7.5)
+    axes.text(left + 0.475, top + 0.98, plain_text(caption), ha="center", va="top", color=INK, fontsize=7.5)
 
 
 def _label_text(dataset: datasets.Dataset, label: int | str) -> str:
@@ -259,13 +269,13 @@ def _draw_curves(axes: Axes, title: str, curves: list[tuple]) -> None:
     axes.spines[["top", "right", "left"]].set_visible(False)
 
 
-def _new_figure(height: float) -> Figure:
+def new_figure(height: float) -> Figure:
     figure = Figure(figsize=(8.4, height), layout="constrained", facecolor="white")
     figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12)
     return figure
 
 
-def _write_figure(figure: Figure, path: str | os.PathLike, dpi: int = 150) -> None:
+def write_figure(figure: Figure, path: str | os.PathLike, dpi: int = 150) -> None:
     """Writes a figure as PNG, whole, with 256 colours: a third of the size, and no difference to the eye."""
     drawn, small = io.BytesIO(), io.BytesIO()
     figure.savefig(drawn, format="png", dpi=dpi)

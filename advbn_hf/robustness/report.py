@@ -1,17 +1,22 @@
 """The comparison of models, set by set: built once, then shown as text or Markdown."""
 
-import html
-import re
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import NamedTuple
 
 from ..errors import InputError
+from .grids import align_markdown, align_text, escape_markdown
 from .results import Record, wilson_interval
 
 # Columns come in this order; other models follow in the order of the records.
-KNOWN_MODELS = {"base": "base", "baseline": "baseline", "advbn": "AdvBN"}
+KNOWN_MODELS = {
+    "base": "base",
+    "baseline": "baseline",
+    "advbn": "AdvBN",
+    "advbn (mean of branches)": "AdvBN mean",
+}
+P_VALUE = "gain_p_value"  # the metric of a paired test's records
 
 
 class Column(NamedTuple):
@@ -42,12 +47,16 @@ class Cell:
         n: number of pictures, if known.
         interval: lower and upper end of the 95 % interval, if n is known.
         gain: points (hundredths) above the baseline on the same set; None without a baseline.
+        p_value: of the paired test of that gain; None if there was none.
+        is_first: whether the suite reports this branch first on this set.
     """
 
     value: float
     n: int | None
     interval: tuple[float, float] | None
     gain: float | None = None
+    p_value: float | None = None
+    is_first: bool = False
 
 
 @dataclass(frozen=True)
@@ -89,14 +98,17 @@ class Table:
     rows: tuple[Row, ...]
 
 
-def comparison_table(records: Iterable[Record], mean_over: Sequence[str] = ()) -> Table:
+def comparison_table(
+    records: Iterable[Record], mean_over: Sequence[str] = (), first: Mapping[str, str] | None = None
+) -> Table:
     """Lines up the accuracies of all models on all sets.
 
     Args:
-        records: measurements; those of other metrics than accuracy are passed over.
+        records: measurements; of other metrics than accuracy, only the paired tests' are used.
         mean_over: names of the rows (sets) for a last row with their mean. The mean of a column that lacks one of them
             is absent. Its interval averages the ends of theirs, which is wide enough however the sets depend on each
             other (the deviation of a mean is at most the mean of the deviations).
+        first: name of a row -> the branch that is to be marked there.
 
     Returns:
         The table.
@@ -104,8 +116,14 @@ def comparison_table(records: Iterable[Record], mean_over: Sequence[str] = ()) -
     Raises:
         InputError: one thing was measured twice, or `mean_over` names a set without a record.
     """
+    records = list(records)
     accuracies = [record for record in records if record.metric == "accuracy"]
-    columns = _columns(accuracies)
+    p_values = {
+        (set_label(record), record.model, record.branch): record.value
+        for record in records
+        if record.metric == P_VALUE
+    }
+    columns = {(column.model, column.branch): column for column in columns_of(accuracies)}
     rows: dict[str, dict[Column, Cell]] = {}
     for record in accuracies:
         column = columns[record.model, record.branch]
@@ -113,7 +131,9 @@ def comparison_table(records: Iterable[Record], mean_over: Sequence[str] = ()) -
         if column in cells:
             raise InputError(f"results: {set_label(record)!r} has two accuracies for {column.label!r}; keep one")
         interval = wilson_interval(record.value, record.n) if record.n else None
-        cells[column] = Cell(record.value, record.n, interval)
+        p_value = p_values.get((set_label(record), record.model, record.branch))
+        is_first = record.branch is not None and (first or {}).get(set_label(record)) == record.branch
+        cells[column] = Cell(record.value, record.n, interval, None, p_value, is_first)
     table_rows = [Row(name, _with_gains(cells)) for name, cells in rows.items()]
     if mean_over:
         table_rows.append(_mean_row(rows, tuple(mean_over)))
@@ -129,11 +149,8 @@ def to_text(table: Table) -> str:
     Returns:
         Aligned lines: accuracy in per cent, half of its 95 % interval, and the gain in points; then what they mean.
     """
-    header, *body = _grid(table, lambda cell: f"{100 * cell.value:.1f}{_half_width(cell)}")
-    widths = [max(len(line[i]) for line in (header, *body)) for i in range(len(header))]
-    rule = ["-" * width for width in widths]
-    lines = [_align(line, widths) for line in (header, rule, *body)]
-    return "\n".join([*lines, _notes(table, "+- half of the 95 % interval (Wilson)")])
+    grid = _grid(table, lambda cell: f"{'*' * cell.is_first}{100 * cell.value:.1f}{_half_width(cell)}")
+    return "\n".join([align_text(grid), _notes(table, "+- half of the 95 % interval (Wilson)")])
 
 
 def to_markdown(table: Table) -> str:
@@ -146,12 +163,9 @@ def to_markdown(table: Table) -> str:
         A pipe table: accuracy in per cent with its 95 % interval, and the gain in points; then what they mean.
         Names are escaped.
     """
-    header, *body = _grid(table, lambda cell: f"{100 * cell.value:.1f}{_ends(cell)}")
-    rule = ["---", *["---:"] * (len(header) - 1)]
-    lines = ["| " + " | ".join(line) + " |" for line in (map(escape_markdown, header), rule)]
-    lines += ["| " + " | ".join([escape_markdown(name), *rest]) + " |" for name, *rest in body]
-    notes = _notes(table, "in brackets the 95 % interval (Wilson)")
-    return "\n".join([*lines, "", escape_markdown(notes)])
+    grid = _grid(table, lambda cell: f"{_bold(f'{100 * cell.value:.1f}', cell.is_first)}{_ends(cell)}")
+    notes = _notes(table, "in brackets the 95 % interval (Wilson)", first="bold")
+    return "\n".join([align_markdown(grid), "", escape_markdown(notes)])
 
 
 def set_label(record: Record) -> str:
@@ -166,24 +180,17 @@ def set_label(record: Record) -> str:
     return " ".join(str(part) for part in (record.set, record.shift, record.severity) if part is not None)
 
 
-def escape_markdown(text: str) -> str:
-    """Makes a name safe within a line or a table cell of Markdown.
+def columns_of(records: Sequence[Record]) -> tuple[Column, ...]:
+    """The models and branches that records are about, in the order in which tables show them.
 
     Args:
-        text: any text.
-
-    Returns:
-        One line in which no character is markup for Markdown or HTML.
+        records: measurements.
     """
-    return re.sub(r"([\\`*_~\[\]|#$])", r"\\\1", html.escape(" ".join(text.split()), quote=False))
-
-
-def _columns(records: list[Record]) -> dict[tuple[str, str | None], Column]:
     keys = list(dict.fromkeys((record.model, record.branch) for record in records))
     order = [*KNOWN_MODELS, *(model for model, _ in keys)]
     keys.sort(key=lambda key: (order.index(key[0]), key[1] == "auxiliary"))
     models = [model for model, _ in keys]
-    return {(model, branch): Column(model, branch, _label(model, branch, models)) for model, branch in keys}
+    return tuple(Column(model, branch, _label(model, branch, models)) for model, branch in keys)
 
 
 def _label(model: str, branch: str | None, models: list[str]) -> str:
@@ -201,7 +208,7 @@ def _with_gains(cells: dict[Column, Cell]) -> dict[Column, Cell]:
     if baseline is None:
         return cells
     gains = {column: None if column.is_reference else 100 * (c.value - baseline.value) for column, c in cells.items()}
-    return {column: Cell(c.value, c.n, c.interval, gains[column]) for column, c in cells.items()}
+    return {column: replace(cell, gain=gains[column]) for column, cell in cells.items()}
 
 
 def _mean_row(rows: dict[str, dict[Column, Cell]], names: tuple[str, ...]) -> Row:
@@ -232,14 +239,21 @@ def _grid(table: Table, show: Callable[[Cell], str]) -> list[list[str]]:
             cell = row.cells.get(column)
             line.append(show(cell) if cell else "")
             if column in gaining:
-                line.append(f"{cell.gain:+.1f}" if cell and cell.gain is not None else "")
+                line.append(_gain(cell) if cell else "")
         body.append(line)
     return [header, *body]
 
 
-def _align(line: list[str], widths: list[int]) -> str:
-    numbers = [text.rjust(width) for text, width in zip(line[1:], widths[1:], strict=True)]
-    return "  ".join([line[0].ljust(widths[0]), *numbers]).rstrip()
+def _gain(cell: Cell) -> str:
+    if cell.gain is None:
+        return ""
+    if cell.p_value is None:
+        return f"{cell.gain:+.1f}"
+    return f"{cell.gain:+.1f} (p {f'{cell.p_value:.3f}' if cell.p_value >= 0.001 else '< 0.001'})"
+
+
+def _bold(text: str, is_bold: bool) -> str:
+    return f"**{text}**" if is_bold else text
 
 
 def _half_width(cell: Cell) -> str:
@@ -250,10 +264,12 @@ def _ends(cell: Cell) -> str:
     return f" [{100 * cell.interval[0]:.1f}, {100 * cell.interval[1]:.1f}]" if cell.interval else ""
 
 
-def _notes(table: Table, interval: str) -> str:
+def _notes(table: Table, interval: str, first: str = "*") -> str:
     cells = [cell for row in table.rows for cell in row.cells.values()]
     parts = ["Accuracy in %"]
     parts += [interval] if any(cell.interval for cell in cells) else []
     parts += ["gain: points over the baseline"] if any(cell.gain is not None for cell in cells) else []
+    parts += ["p: of a paired test on the same pictures"] if any(cell.p_value is not None for cell in cells) else []
+    parts += [f"{first}: the branch to report first"] if any(cell.is_first for cell in cells) else []
     means = [f"{row.name.capitalize()}: {', '.join(row.mean_over)}." for row in table.rows if row.mean_over]
     return " ".join(["; ".join(parts) + ".", *means])

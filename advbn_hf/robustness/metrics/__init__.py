@@ -1,15 +1,17 @@
 """Metrics as modules of `evaluate`, loaded from this folder: nothing is downloaded."""
 
 from pathlib import Path
-
-import evaluate
+from typing import TYPE_CHECKING
 
 from ...errors import InputError
+
+if TYPE_CHECKING:
+    import evaluate
 
 METRICS = ("top_k_accuracy", "mean_corruption_error", "expected_calibration_error")
 
 
-def load_metric(name: str) -> evaluate.EvaluationModule:
+def load_metric(name: str) -> "evaluate.EvaluationModule":
     """Loads one of our metrics.
 
     Args:
@@ -21,6 +23,9 @@ def load_metric(name: str) -> evaluate.EvaluationModule:
     Raises:
         InputError: There is no such metric.
     """
+    # Not above: while a recipe is being imported, its folder is on the path, and evaluate.py there hides the library.
+    import evaluate
+
     if name not in METRICS:
         raise InputError(f"metric: there is no {name!r}; choose one of {', '.join(METRICS)}")
     return evaluate.load(str(Path(__file__).parent / name), module_type="metric")

@@ -5,8 +5,8 @@ import evaluate
 import numpy as np
 
 from advbn_hf.errors import InputError
+from advbn_hf.robustness.calibration import calibration_error
 
-_BINS = 15
 _DESCRIPTION = (
     "How far confidence is from accuracy: pictures are put into 15 bins of equal width by the probability of the "
     "predicted class; the mean over the bins, weighted by their pictures, of |accuracy - mean confidence|."
@@ -59,6 +59,4 @@ class ExpectedCalibrationError(evaluate.Metric):
             raise InputError("predictions: must be probabilities that sum to 1 for each picture; apply a softmax")
         confidence = probabilities.max(axis=1)
         correct = probabilities.argmax(axis=1) == references
-        bins = np.clip(np.ceil(confidence * _BINS).astype(int) - 1, 0, _BINS - 1)
-        gaps = np.bincount(bins, weights=correct - confidence, minlength=_BINS)
-        return {"expected_calibration_error": float(np.abs(gaps).sum() / len(references)), "n": len(references)}
+        return {"expected_calibration_error": calibration_error(confidence, correct), "n": len(references)}

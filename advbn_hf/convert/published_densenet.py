@@ -18,8 +18,8 @@ from torch import nn
 from transformers import TimmWrapperConfig, TimmWrapperForImageClassification
 from transformers.utils import is_timm_available
 
-from .config import AdvBNConfig
-from .errors import InputError
+from ..config import AdvBNConfig
+from ..errors import InputError
 
 LAYOUT = (
     "the published AdvBN layout of a DenseNet: feature_x.conv0, feature_x.denseblock<i> and feature_x.transition<i> "

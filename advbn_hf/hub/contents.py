@@ -1,0 +1,101 @@
+"""What of a checkpoint folder belongs on the Hub, checked before anything is sent."""
+
+import json
+import re
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import yaml
+from huggingface_hub import CommitOperationAdd, get_token, metadata_load
+
+from ..card import LOCAL_FOLDER, validate_metadata
+from ..config import AUXILIARY_FOLDER, CONFIG_FILE
+from ..errors import InputError
+
+BRANCHES = ("", f"{AUXILIARY_FOLDER}/")  # where each lies in a checkpoint
+_CARD = "README.md"
+_WHOLE, _INDEX, _SHARD = "model.safetensors", "model.safetensors.index.json", "model-*-of-*.safetensors"
+WEIGHTS = (_WHOLE, _INDEX, _SHARD)
+# Whatever is not named here stays: optimizer state, logs, arguments, other checkpoints.
+_OF_A_BRANCH = ("config.json", "preprocessor_config.json")
+_BESIDE = (CONFIG_FILE, _CARD, "results.json", "results.png", "samples.png", "training.png", ".eval_results/*.yaml")
+_TEXT = (".json", ".md", ".yaml")
+_SECRET = re.compile(r"\bhf_[A-Za-z0-9]{16,}")
+
+
+def files_to_upload(folder: str | Path) -> list[Path]:
+    """Files of a checkpoint folder that belong on the Hub.
+
+    Args:
+        folder: what `AdvBNForImageClassification.save_pretrained` or a recipe wrote.
+
+    Returns:
+        Paths relative to the folder, in order.
+
+    Raises:
+        InputError: if the folder is no checkpoint with both branches.
+    """
+    folder = Path(folder)
+    patterns = [*_BESIDE, *(f"{branch}{name}" for branch in BRANCHES for name in _OF_A_BRANCH)]
+    found = {path.relative_to(folder) for pattern in patterns for path in folder.glob(pattern) if path.is_file()}
+    for needed in (CONFIG_FILE, *(f"{branch}config.json" for branch in BRANCHES)):
+        if Path(needed) not in found:
+            raise InputError(
+                f"{folder} has no {needed}; give a folder that recipes/finetune.py or save_pretrained wrote"
+            )
+    return sorted(found.union(*(_weights(folder, branch) for branch in BRANCHES)))
+
+
+def _weights(folder: Path, branch: str) -> list[Path]:
+    """The files that Transformers loads the weights of a branch from."""
+    if (folder / branch / _WHOLE).is_file():
+        return [Path(branch, _WHOLE)]
+    try:
+        shards = set(json.loads((folder / branch / _INDEX).read_text(encoding="utf-8"))["weight_map"].values())
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"{folder} has no {branch}{_WHOLE}; save the model there again") from error
+    for shard in sorted(shards):
+        if not (fnmatchcase(shard, _SHARD) and "/" not in shard and (folder / branch / shard).is_file()):
+            raise InputError(f"{folder} has no {branch}{shard}, which is in {_INDEX}; save the model there again")
+    return [Path(branch, name) for name in (_INDEX, *sorted(shards))]
+
+
+def additions(folder: str | Path, repo_id: str, token: str | None = None) -> list[CommitOperationAdd]:
+    """All files of a checkpoint as they will be on the Hub.
+
+    Args:
+        folder: the checkpoint; it is only read.
+        repo_id: takes the place of `path/to/this/folder` in the card.
+        token: one that must be in no file, besides the login's.
+
+    Raises:
+        InputError: the folder is no checkpoint, its card's metadata are not valid, or a file holds a token or a path
+            of this machine.
+    """
+    added = []
+    for path in files_to_upload(folder):
+        content: Path | bytes = Path(folder) / path
+        if path.suffix in _TEXT:
+            text = content.read_text(encoding="utf-8", errors="replace")
+            _refuse_secrets(path, text, Path(folder), token)
+            if path.name == _CARD:
+                _check_card(content)
+                content = text.replace(LOCAL_FOLDER, repo_id).encode()
+        added.append(CommitOperationAdd(path.as_posix(), content))
+    return added
+
+
+def _check_card(path: Path) -> None:
+    try:
+        metadata = metadata_load(path) or {}
+    except (ValueError, yaml.YAMLError) as error:
+        raise InputError(f"{path}: its metadata are no valid YAML mapping: {' '.join(str(error).split())}") from error
+    validate_metadata(metadata)
+
+
+def _refuse_secrets(path: Path, text: str, folder: Path, token: str | None) -> None:
+    if _SECRET.search(text) or any(secret and secret in text for secret in (token, get_token())):
+        raise InputError(f"{path} holds what looks like a token of the Hub; take it out, and revoke the token")
+    for private in {Path.home(), Path.cwd(), folder.resolve()}:
+        if private.name and re.search(rf"(?<![\w./-]){re.escape(str(private))}(?![\w-])", text):
+            raise InputError(f"{path} names the folder {private} of this machine; take it out")

@@ -1,0 +1,159 @@
+"""Measures how fast we are, as ratios of two things timed in turn in the same run.
+
+accelerate launch recipes/benchmark.py                      all benchmarks
+accelerate launch recipes/benchmark.py --only evaluation    our evaluation loop over the bare forward pass
+accelerate launch recipes/benchmark.py --only training      a training step of AdvBN over plain fine-tuning, and memory
+"""
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from io import BytesIO
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from benchmark_training import TrainingBenchmarkArguments, measure_training, to_text
+from datasets import Dataset, Features, Image, Value
+from PIL import Image as PILImage
+from scipy import ndimage
+from tqdm.auto import tqdm
+from transformers import ConvNextImageProcessorPil, ResNetConfig, ResNetForImageClassification
+
+from advbn_hf import InputError
+from advbn_hf.cli import parse, run, use_all_cores
+from advbn_hf.data.pictures import Pictures
+from advbn_hf.data.transforms import EvaluationTransform
+from advbn_hf.robustness.evaluation import predict
+from advbn_hf.robustness.shifts import shift_images
+
+SIZE = 224
+
+
+@dataclass
+class BenchmarkArguments:
+    """What to measure, and how long."""
+
+    only: str | None = field(default=None, metadata={"help": "Name of the one benchmark to run."})
+    num_pictures: int = field(default=256, metadata={"help": "Pictures of one pass."})
+    batch_size: int = field(default=32, metadata={"help": "Pictures at a time."})
+    num_workers: int = field(default=0, metadata={"help": "Processes that read pictures."})
+    repeats: int = field(default=5, metadata={"help": "How often to time each of the two, in turn."})
+    bf16: bool = field(default=False, metadata={"help": "Compute in bfloat16."})
+
+
+def main() -> None:
+    """Runs the benchmarks that were asked for."""
+    args, training_args = parse((BenchmarkArguments, TrainingBenchmarkArguments))
+    use_all_cores()
+    if args.only is not None and args.only not in BENCHMARKS:
+        raise InputError(f"only: there is no benchmark {args.only!r}; choose one of {', '.join(BENCHMARKS)}")
+    for name in ("num_pictures", "batch_size", "repeats"):
+        if getattr(args, name) < 1:
+            raise InputError(f"{name} must be 1 or more, got {getattr(args, name)}")
+    accelerator = Accelerator(mixed_precision="bf16" if args.bf16 else None)
+    if accelerator.num_processes > 1:
+        raise InputError("benchmark: runs in one process; pass --num_processes 1 to accelerate launch")
+    device = (
+        torch.cuda.get_device_name() if accelerator.device.type == "cuda" else f"{torch.get_num_threads()} threads"
+    )
+    print(f"on {accelerator.device.type} ({device}), torch {torch.__version__}, {args}")
+    for name in [args.only] if args.only else BENCHMARKS:
+        print(f"{name}: {BENCHMARKS[name](args, training_args, accelerator)}")
+
+
+def training(args: BenchmarkArguments, training_args: TrainingBenchmarkArguments, accelerator: Accelerator) -> str:
+    """Steps of AdvBN, as published and ours, over steps of plain fine-tuning of the same tail."""
+    records = measure_training(training_args, args.repeats, accelerator.device)
+    return f"written to {training_args.output_file}\n{to_text(records)}"
+
+
+def evaluation(args: BenchmarkArguments, _: TrainingBenchmarkArguments, accelerator: Accelerator) -> str:
+    """Our loop, from files to answers, over the forward passes of the same batches that lie ready on the device.
+
+    The pictures are fog of severity 3 as ImageNet-C makes it, from the cache; the model is a ResNet-50 at 224.
+    """
+    torch.manual_seed(0)
+    model = ResNetForImageClassification(ResNetConfig(num_labels=1000)).eval().to(accelerator.device)
+    processor = ConvNextImageProcessorPil(size={"shortest_edge": SIZE}, crop_pct=SIZE / 256)
+    rows = shift_images(photographs(args.num_pictures), "fog", 3, size=SIZE)
+    pictures = Pictures(rows, EvaluationTransform(processor, resize=False))
+    starts = range(0, len(pictures), args.batch_size)
+    batches = [
+        torch.stack([pictures[i]["pixel_values"] for i in range(start, min(start + args.batch_size, len(pictures)))])
+        for start in starts
+    ]
+    batches = [batch.to(accelerator.device) for batch in batches]
+
+    @torch.no_grad()
+    def bare() -> None:
+        with accelerator.autocast():
+            for batch in batches:
+                model(pixel_values=batch)
+
+    def ours() -> None:
+        settings = {"batch_size": args.batch_size, "num_workers": args.num_workers}
+        predict(model, pictures, accelerator=accelerator, description="evaluation", **settings)
+
+    ratios, seconds = compare(ours, bare, args.repeats, accelerator)
+    rate = len(pictures) / statistics.median(seconds)
+    return f"overhead of our loop over the bare forward pass {describe(ratios)}; {rate:.1f} pictures/s in our loop"
+
+
+def compare(
+    ours: Callable[[], None], reference: Callable[[], None], repeats: int, accelerator: Accelerator
+) -> tuple[list[float], list[float]]:
+    """Times two things in turn, so that what else the machine does meets both.
+
+    Args:
+        ours: what is measured.
+        reference: what it is measured against.
+        repeats: how often; one more pass of each comes before, untimed.
+        accelerator: whose device is waited for.
+
+    Returns:
+        Time of `ours` over that of `reference`, and the seconds of `ours`, for each repeat.
+    """
+    ratios, seconds = [], []
+    for repeat in tqdm(range(repeats + 1), desc="timing", leave=False):
+        taken = []
+        for function in (ours, reference):
+            start = time.perf_counter()
+            function()
+            if accelerator.device.type == "cuda":
+                torch.cuda.synchronize()
+            taken.append(time.perf_counter() - start)
+        if repeat > 0:
+            ratios.append(taken[0] / taken[1])
+            seconds.append(taken[0])
+    return ratios, seconds
+
+
+def describe(ratios: list[float]) -> str:
+    """The median overhead in per cent, with the range."""
+    low, middle, high = (100 * (ratio - 1) for ratio in (min(ratios), statistics.median(ratios), max(ratios)))
+    return f"{middle:+.1f} % (median of {len(ratios)}, {low:+.1f} to {high:+.1f})"
+
+
+def photographs(count: int) -> Dataset:
+    """Smooth noise as JPEG files of 320 x 256 pixels, whose decoding costs about what a photograph's does."""
+    random = np.random.default_rng(0)
+    images = []
+    for _ in range(count):
+        noise = ndimage.gaussian_filter(random.normal(size=(256, 320, 3)), (3, 3, 0))
+        pixels = np.clip(128 + 60 * noise / noise.std(), 0, 255).astype(np.uint8)
+        buffer = BytesIO()
+        PILImage.fromarray(pixels).save(buffer, "JPEG", quality=90)
+        images.append({"bytes": buffer.getvalue(), "path": None})
+    features = Features({"image": Image(decode=False), "label": Value("int64")})
+    return Dataset.from_dict({"image": images, "label": [0] * count}, features=features)
+
+
+BENCHMARKS: dict[str, Callable[[BenchmarkArguments, TrainingBenchmarkArguments, Accelerator], str]] = {
+    "training": training,
+    "evaluation": evaluation,
+}
+
+if __name__ == "__main__":
+    run(main)

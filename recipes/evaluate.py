@@ -1,0 +1,155 @@
+"""Measures how robust an image classifier is: any one on the Hub, or both branches of an AdvBN checkpoint.
+
+accelerate launch recipes/evaluate.py --model ID_OR_FOLDER                       on the embedded benchmark
+accelerate launch recipes/evaluate.py --model ID_OR_FOLDER --suite imagenet      on ImageNet and its shifted sets
+accelerate launch recipes/evaluate.py --model ID_OR_FOLDER --dataset_name ID     on a data set and generated shifts
+
+Add --baseline ID_OR_FOLDER to compare with another model on the same pictures, and --check to see, before anything
+runs, which sets can be reached. Suites are described in advbn_hf/robustness/suites.py.
+"""
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from accelerate import Accelerator, PartialState
+from tqdm.auto import tqdm
+
+from advbn_hf import InputError
+from advbn_hf.cli import parse, run, use_all_cores
+from advbn_hf.robustness.check import check_set, check_table
+from advbn_hf.robustness.models import Contestant, load_contestant
+from advbn_hf.robustness.plots import plot_gain
+from advbn_hf.robustness.results import write_results
+from advbn_hf.robustness.runner import RunSettings, open_suite, run_suite
+from advbn_hf.robustness.scoring import score
+from advbn_hf.robustness.severity_plot import plot_severities
+from advbn_hf.robustness.suite_report import SuiteReport
+from advbn_hf.robustness.suites import Suite, load_suite
+
+SUITES = Path(__file__).parent / "suites"
+
+
+@dataclass
+class EvaluationArguments:
+    """What to evaluate, and on what."""
+
+    model: str | None = field(default=None, metadata={"help": "Hub id or folder of the model."})
+    model_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the model."})
+    baseline: str | None = field(default=None, metadata={"help": "Hub id or folder of a model to compare with."})
+    baseline_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the baseline."})
+    suite: str | None = field(
+        default=None,
+        metadata={
+            "help": 'Name of a suite in recipes/suites, or a YAML file; "embedded" or, with a data set, "generic".'
+        },
+    )
+    sets: list[str] | None = field(default=None, metadata={"help": "Names of the suite's sets to evaluate; all else."})
+    dataset_name: str | None = field(default=None, metadata={"help": "Hub id or folder of a data set."})
+    dataset_config_name: str | None = field(default=None, metadata={"help": "Configuration of the data set."})
+    dataset_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the data set."})
+    split: str | None = field(default=None, metadata={"help": 'Split of the data set; "validation" by default.'})
+    image_column: str | None = field(default=None, metadata={"help": "Column of the pictures; found by its type."})
+    label_column: str | None = field(default=None, metadata={"help": "Column of the labels; found by its type."})
+    output_dir: str = field(default="outputs/evaluation", metadata={"help": "Folder of results and predictions."})
+    check: bool = field(default=False, metadata={"help": "Only say what can be reached and whether labels match."})
+    max_samples: int | None = field(default=None, metadata={"help": "Take so many pictures of each set, at random."})
+    batch_size: int = field(default=64, metadata={"help": "Pictures at a time on each process."})
+    num_workers: int = field(default=0, metadata={"help": "Processes that read pictures, for each process."})
+    bf16: bool = field(default=False, metadata={"help": "Compute in bfloat16."})
+    skip_bad_images: bool = field(
+        default=False, metadata={"help": "Leave out pictures that cannot be decoded, and name them at the end."}
+    )
+
+
+def main() -> None:
+    """Checks everything that can be checked, then evaluates set by set and reports."""
+    (args,) = parse((EvaluationArguments,))
+    use_all_cores()
+    suite = get_suite(args)
+    check_arguments(args)
+    accelerator = Accelerator(mixed_precision="bf16" if args.bf16 else None)
+    contestants = load_contestants(args)
+    if args.check:
+        check(suite, contestants)
+        return
+
+    folder = Path(args.output_dir)
+    opened = open_suite(suite, contestants, accelerator, args.max_samples)
+    settings = RunSettings(folder / "predictions", args.batch_size, args.num_workers, args.skip_bad_images)
+    measured = run_suite(opened, contestants, accelerator, settings)
+    if accelerator.is_main_process:
+        report(SuiteReport(score(measured), suite), folder)
+        for found in measured:
+            for place in found.left_out:
+                print(f"left out of {found.entry.name}, since it cannot be decoded: {place}")
+    accelerator.end_training()
+
+
+def get_suite(args: EvaluationArguments) -> Suite:
+    """The suite that was asked for, with the command line's data set for the sets that name none."""
+    name = args.suite or ("generic" if args.dataset_name else "embedded")
+    shipped = {path.stem: path for path in sorted(SUITES.glob("*.yaml"))}
+    path = shipped.get(name, Path(name))
+    if not path.is_file():
+        raise InputError(f"suite: there is no suite or file {name}; shipped are {', '.join(shipped)}")
+    overrides = {
+        "dataset": args.dataset_name,
+        "config": args.dataset_config_name,
+        "revision": args.dataset_revision,
+        "split": args.split,
+        "image_column": args.image_column,
+        "label_column": args.label_column,
+    }
+    suite = load_suite(path, {key: value for key, value in overrides.items() if value is not None})
+    if args.dataset_name is not None and all(entry.dataset != args.dataset_name for entry in suite.sets):
+        raise InputError(f"dataset_name: the suite {name} names its own data sets; leave one of the two out")
+    return suite.only(args.sets) if args.sets else suite
+
+
+def check_arguments(args: EvaluationArguments) -> None:
+    """Stops on options that are missing or out of range."""
+    if args.model is None:
+        raise InputError("model: give the Hub id or folder of the model to evaluate")
+    for name, least in (("max_samples", 1), ("batch_size", 1), ("num_workers", 0)):
+        value = getattr(args, name)
+        if value is not None and value < least:
+            raise InputError(f"{name} must be {least} or more, got {value}")
+    if Path(args.output_dir).is_file():
+        raise InputError(f"output_dir: {args.output_dir} is a file; name a folder")
+
+
+def load_contestants(args: EvaluationArguments) -> list[Contestant]:
+    """The model, and the baseline to compare it with."""
+    contestants = [load_contestant(args.model, revision=args.model_revision)]
+    if args.baseline is not None and contestants[0].name == "baseline":
+        contestants[0] = replace(contestants[0], name="model")  # a folder of that name
+    if args.baseline is not None:
+        contestants.append(load_contestant(args.baseline, "baseline", args.baseline_revision))
+    return contestants
+
+
+def check(suite: Suite, contestants: list[Contestant]) -> None:
+    """Says what can be reached; a mistake if that is not all."""
+    checks = [check_set(entry, contestants) for entry in tqdm(suite.sets, desc="reaching for the sets", leave=False)]
+    if PartialState().is_main_process:
+        print(check_table(checks))
+    failed = [found.name for found in checks if found.problem]
+    if failed:
+        raise InputError(f"{len(failed)} of {len(checks)} sets cannot be evaluated: {', '.join(failed)}; see above")
+
+
+def report(results: SuiteReport, folder: Path) -> None:
+    """Prints the table and writes results and plots."""
+    print(results.to_text())
+    write_results(folder / "results.json", results.records)
+    results.write_markdown(folder / "results.md")
+    plot_gain(results.by_set, folder / "results.png", results.mean_over)
+    written = ["results.json", "results.md", "results.png"]
+    if any(record.severity is not None for record in results.records):
+        plot_severities(results.records, folder / "severities.png")
+        written.append("severities.png")
+    print(f"\nwritten to {folder}: {', '.join(written)}")
+
+
+if __name__ == "__main__":
+    run(main)

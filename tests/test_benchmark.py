@@ -1,0 +1,40 @@
+"""`recipes/benchmark.py` in small, and its mistakes; no time is asserted."""
+
+import sys
+
+import benchmark
+import datasets
+import pytest
+
+from advbn_hf.cli import run
+
+
+def test_evaluation_in_small(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
+    options = ["--only", "evaluation", "--num_pictures", "3", "--batch_size", "2", "--repeats", "1"]
+    monkeypatch.setattr(sys, "argv", ["benchmark.py", *options])
+    run(benchmark.main)
+    assert "evaluation: overhead of our loop over the bare forward pass" in capsys.readouterr().out
+
+
+def test_ratios_are_of_ours_to_the_reference(monkeypatch):
+    clock = iter([0, 1, 1, 2, 10, 13, 20, 22, 30, 35, 40, 45])  # a pass that is not counted, then 3 to 2 and 5 to 5
+    monkeypatch.setattr(benchmark.time, "perf_counter", lambda: next(clock))
+    ratios, seconds = benchmark.compare(lambda: None, lambda: None, 2, benchmark.Accelerator())
+    assert (ratios, seconds) == ([1.5, 1.0], [3, 5])
+    assert benchmark.describe(ratios) == "+25.0 % (median of 2, +0.0 to +50.0)"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--only", "speed"], "only: there is no benchmark 'speed'; choose one of training, evaluation"),
+        (["--repeats", "0"], "repeats must be 1 or more, got 0"),
+    ],
+)
+def test_mistakes(monkeypatch, capsys, options, message):
+    monkeypatch.setattr(sys, "argv", ["benchmark.py", *options])
+    with pytest.raises(SystemExit) as left:
+        run(benchmark.main)
+    assert left.value.code == 2
+    assert f"error: {message}" in capsys.readouterr().err
