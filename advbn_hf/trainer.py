@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from huggingface_hub import CommitInfo
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import EvalPrediction, Trainer, TrainingArguments
-from transformers.trainer_utils import EvalLoopOutput, HubStrategy
+from transformers.trainer_utils import EvalLoopOutput, HubStrategy, TrainOutput
 from transformers.utils import PushInProgress, logging
 
 from .adapters import has_adapters
@@ -160,6 +161,12 @@ class AdvBNTrainer(Trainer):
         finally:
             self.data_collator = collator
 
+    def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
+        """As `Trainer.train`; every process ends with the same model."""
+        output = super().train(*args, **kwargs)
+        self._share_statistics()
+        return output
+
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
         """One forward and backward pass; random starts depend on the seed and the step alone, so resuming is exact."""
         if self._seeded_step != self.state.global_step:
@@ -205,6 +212,7 @@ class AdvBNTrainer(Trainer):
         metric_key_prefix: str = "eval",
     ) -> EvalLoopOutput:
         """Runs the stem once and both tails, and calls `compute_metrics` for each branch."""
+        self._share_statistics()
         compute_metrics = self.compute_metrics
 
         def compute_for_branches(prediction: EvalPrediction) -> dict[str, float]:
@@ -271,6 +279,12 @@ class AdvBNTrainer(Trainer):
     @property
     def _unwrapped(self) -> AdvBNForImageClassification:
         return self.accelerator.unwrap_model(self.model)
+
+    def _share_statistics(self) -> None:
+        """Gives all processes the running statistics of the first, which are saved: each has seen its own pictures."""
+        if self.args.world_size > 1:
+            for buffer in self._unwrapped.buffers():
+                dist.broadcast(buffer, src=0)
 
     def _will_log(self) -> bool:
         """Whether the running step is one that the Trainer logs: the ascent is measured in these alone."""

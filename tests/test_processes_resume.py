@@ -1,0 +1,51 @@
+"""Two processes with batch norm: uneven batches, the same model on both at the end, going on from a checkpoint."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+import resume_on_processes
+import torch
+from builders import rows
+
+from advbn_hf import AdvBNForImageClassification
+
+SCRIPT = Path(resume_on_processes.__file__)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("two")
+    path = os.pathsep.join([str(SCRIPT.parents[1]), str(SCRIPT.parent)])
+    subprocess.run(
+        ["torchrun", "--standalone", "--nproc_per_node", "2", str(SCRIPT), str(folder)],
+        env={**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": path},
+        check=True,
+        timeout=300,
+    )
+    return folder
+
+
+def test_both_processes_end_with_the_same_weights_and_running_statistics(folder):
+    first, second = (torch.load(folder / f"rank{rank}.pt")["whole"] for rank in range(2))
+    assert (first["world"], second["world"]) == (2, 2)
+    assert any("running_var" in name for name in first["weights"])
+    torch.testing.assert_close(first["weights"], second["weights"], rtol=0, atol=0)
+
+
+def test_going_on_from_a_checkpoint_is_as_if_it_had_never_stopped(folder):
+    for rank in range(2):
+        kept = torch.load(folder / f"rank{rank}.pt")
+        torch.testing.assert_close(kept["resumed"]["weights"], kept["whole"]["weights"], rtol=0, atol=0)
+
+
+def test_evaluation_on_two_processes_is_that_of_the_saved_model(folder):
+    model = AdvBNForImageClassification.from_pretrained(folder / "whole" / "checkpoint-5").eval()
+    pictures = rows(8)
+    with torch.no_grad():
+        output = model(
+            torch.stack([row["pixel_values"] for row in pictures]), torch.tensor([row["labels"] for row in pictures])
+        )
+    eval_loss = torch.load(folder / "rank0.pt")["whole"]["eval_loss"]
+    assert eval_loss == pytest.approx(output.loss.item(), rel=1e-4)
