@@ -4,7 +4,8 @@ from .config import AdvBNConfig
 from .errors import InputError
 from .modeling import AdvBNForImageClassification
 from .outputs import AdvBNOutput
-from .trainer import AdvBNTrainer, AdvBNTrainingArguments
+from .trainer import AdvBNTrainer
+from .training_arguments import AdvBNTrainingArguments
 
 __version__ = "0.1.0.dev0"
 

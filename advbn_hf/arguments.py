@@ -6,7 +6,7 @@ from pathlib import Path
 from .card import validate_metadata
 from .config import AdvBNConfig
 from .errors import InputError
-from .trainer import AdvBNTrainingArguments
+from .training_arguments import AdvBNTrainingArguments
 
 
 @dataclass

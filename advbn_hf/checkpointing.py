@@ -3,13 +3,41 @@
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
+from typing import Any
 
 from torch import nn
+from transformers import PreTrainedModel
+
+from .errors import InputError
 
 
 def can_recompute(model: nn.Module) -> bool:
     """Whether a model is checkpointed, or can be, in Transformers' way, which is what `recomputed_within` knows."""
     return any(hasattr(module, "gradient_checkpointing") for module in model.modules())
+
+
+def enable(model: PreTrainedModel, settings: dict[str, Any] | None = None, **kwargs: Any) -> None:
+    """Has a model keep fewer activations, by its own method.
+
+    Args:
+        model: a Transformers model.
+        settings: for `torch.utils.checkpoint.checkpoint`.
+        kwargs: for the model's own `activation_checkpointing_enable`.
+
+    Raises:
+        InputError: if it cannot, or not in a way that `recomputed_within` knows.
+    """
+    if model.supports_gradient_checkpointing and not can_recompute(model):
+        raise InputError(
+            f"gradient_checkpointing: {type(model).__name__} has one of its own, which would compute the auxiliary "
+            "branch again as the clean one; leave it off"
+        )
+    # Its name in earlier releases of Transformers is gradient_checkpointing_enable.
+    method = getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)
+    try:
+        method(settings, **kwargs)
+    except ValueError as error:
+        raise InputError(f"gradient_checkpointing: {error}") from error
 
 
 @contextmanager

@@ -14,12 +14,20 @@ from transformers import BaseImageProcessor, PreTrainedConfig, PreTrainedModel
 from .adapters import has_adapters, merged, without_wrapper
 from .attack import attack
 from .backbone import load_classifier
-from .checkpointing import can_recompute, recomputed_within
+from .checkpointing import enable, recomputed_within
 from .config import AUXILIARY_FOLDER, AdvBNConfig
 from .errors import InputError
 from .files import filling
 from .hub import upload_checkpoint
-from .norms import BRANCHES, Branch, plain_norms, split_norms, two_branch_norms, using_branch
+from .norms import (
+    BRANCHES,
+    Branch,
+    check_synchronizable,
+    plain_norms,
+    split_norms,
+    two_branch_norms,
+    using_branch,
+)
 from .outputs import AdvBNOutput, cross_entropy
 from .probe import evaluating, logits_of
 from .split import Recording, Split
@@ -160,12 +168,7 @@ class AdvBNForImageClassification(nn.Module):
         Raises:
             InputError: if a batch norm does more than torch's own, since it would lose that.
         """
-        plain = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
-        for path, module in self.backbone.named_modules():
-            if isinstance(module, nn.modules.batchnorm._BatchNorm) and type(module) not in plain:
-                raise InputError(
-                    f"sync_batchnorm: {path} is a {type(module).__name__}, not a batch norm of torch's own"
-                )
+        check_synchronizable(self.backbone)
         paths = {module: path for path, module in self.backbone.named_modules()}
         stem_paths = [paths[module] for module in self.split.stem_modules]
         nn.SyncBatchNorm.convert_sync_batchnorm(self.backbone)
@@ -183,19 +186,7 @@ class AdvBNForImageClassification(nn.Module):
         Raises:
             InputError: if the backbone does not support it.
         """
-        if self.backbone.supports_gradient_checkpointing and not can_recompute(self.backbone):
-            raise InputError(
-                f"gradient_checkpointing: {type(self.backbone).__name__} has one of its own, which would compute the "
-                "auxiliary branch again as the clean one; leave it off"
-            )
-        # Its name in earlier releases of Transformers is gradient_checkpointing_enable.
-        of_backbone = getattr(
-            self.backbone, "activation_checkpointing_enable", self.backbone.gradient_checkpointing_enable
-        )
-        try:
-            of_backbone(activation_checkpointing_kwargs, **kwargs)
-        except ValueError as error:
-            raise InputError(f"gradient_checkpointing: {error}") from error
+        enable(self.backbone, activation_checkpointing_kwargs, **kwargs)
 
     def gradient_checkpointing_enable(
         self, gradient_checkpointing_kwargs: dict[str, Any] | None = None, **kwargs: Any

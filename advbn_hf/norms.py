@@ -7,6 +7,8 @@ from typing import Any, Literal, get_args
 
 from torch import nn
 
+from .errors import InputError
+
 Branch = Literal["clean", "auxiliary"]
 BRANCHES: tuple[Branch, ...] = get_args(Branch)
 
@@ -96,6 +98,18 @@ def plain_norms(model: nn.Module, branch: Branch) -> Iterator[None]:
     finally:
         for path, norm in norms.items():
             _set_module(model, path, norm)
+
+
+def check_synchronizable(model: nn.Module) -> None:
+    """Checks that `nn.SyncBatchNorm` can stand for all batch norms of a model.
+
+    Raises:
+        InputError: if a batch norm does more than torch's own, since it would lose that.
+    """
+    plain = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+    for path, module in model.named_modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and type(module) not in plain:
+            raise InputError(f"sync_batchnorm: {path} is a {type(module).__name__}, not a batch norm of torch's own")
 
 
 def _outermost_norms(model: nn.Module, skipped: set[int]) -> list[tuple[str, nn.Module]]:

@@ -24,7 +24,7 @@ from transformers import ConvNextImageProcessorPil, ResNetConfig, ResNetForImage
 from advbn_hf import InputError
 from advbn_hf.cli import parse, run, use_all_cores
 from advbn_hf.data.pictures import Pictures
-from advbn_hf.data.transforms import EvaluationTransform
+from advbn_hf.data.transforms import Unresized
 from advbn_hf.robustness.evaluation import predict
 from advbn_hf.robustness.shifts import shift_images
 
@@ -78,7 +78,7 @@ def evaluation(args: BenchmarkArguments, _: TrainingBenchmarkArguments, accelera
     model = ResNetForImageClassification(ResNetConfig(num_labels=1000)).eval().to(accelerator.device)
     processor = ConvNextImageProcessorPil(size={"shortest_edge": SIZE}, crop_pct=SIZE / 256)
     rows = shift_images(photographs(args.num_pictures), "fog", 3, size=SIZE)
-    pictures = Pictures(rows, EvaluationTransform(processor, resize=False))
+    pictures = Pictures(rows, Unresized(processor))
     starts = range(0, len(pictures), args.batch_size)
     batches = [
         torch.stack([pictures[i]["pixel_values"] for i in range(start, min(start + args.batch_size, len(pictures)))])

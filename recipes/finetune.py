@@ -42,7 +42,7 @@ from advbn_hf.robustness.plots import plot_gain, plot_samples, plot_training
 from advbn_hf.robustness.report import comparison_table, to_text
 from advbn_hf.robustness.results import Record, write_results
 from advbn_hf.stem_cache import StemFeatures, cached_stem_features
-from advbn_hf.trainer import check_perturbations
+from advbn_hf.training_arguments import check_perturbations
 
 QUICKSTART = Path(__file__).parent / "configs" / "quickstart.yaml"
 # Inversion is left out of the mean: it is a shift of another kind than style, light and quality.

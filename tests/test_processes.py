@@ -1,13 +1,12 @@
 """Two processes do what one does with the joint batch."""
 
-import os
-import subprocess
 from pathlib import Path
 
 import pytest
 import torch
 import train_on_processes
 from builders import tiny_convnext
+from processes import run_on_two
 
 SCRIPT = Path(train_on_processes.__file__)
 
@@ -17,13 +16,7 @@ def ranks(tmp_path_factory):
     """What one process kept, and what each of two did."""
     one, two = tmp_path_factory.mktemp("one"), tmp_path_factory.mktemp("two")
     train_on_processes.main(str(one))
-    path = os.pathsep.join([str(SCRIPT.parents[1]), str(SCRIPT.parent)])
-    subprocess.run(
-        ["torchrun", "--standalone", "--nproc_per_node", "2", str(SCRIPT), str(two)],
-        env={**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": path},
-        check=True,
-        timeout=300,
-    )
+    run_on_two(SCRIPT, two)
     return [torch.load(path) for path in (one / "rank0.pt", two / "rank0.pt", two / "rank1.pt")]
 
 

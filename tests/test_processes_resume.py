@@ -1,13 +1,12 @@
 """Two processes with batch norm: uneven batches, the same model on both at the end, going on from a checkpoint."""
 
-import os
-import subprocess
 from pathlib import Path
 
 import pytest
 import resume_on_processes
 import torch
 from builders import rows
+from processes import run_on_two
 
 from advbn_hf import AdvBNForImageClassification
 
@@ -17,13 +16,7 @@ SCRIPT = Path(resume_on_processes.__file__)
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("two")
-    path = os.pathsep.join([str(SCRIPT.parents[1]), str(SCRIPT.parent)])
-    subprocess.run(
-        ["torchrun", "--standalone", "--nproc_per_node", "2", str(SCRIPT), str(folder)],
-        env={**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": path},
-        check=True,
-        timeout=300,
-    )
+    run_on_two(SCRIPT, folder)
     return folder
 
 

@@ -20,6 +20,7 @@ from transformers.utils import is_timm_available
 
 from ..config import AdvBNConfig
 from ..errors import InputError
+from .keys import check_keys
 
 LAYOUT = (
     "the published AdvBN layout of a DenseNet: feature_x.conv0, feature_x.denseblock<i> and feature_x.transition<i> "
@@ -68,7 +69,8 @@ def convert(
     auxiliary = copy.deepcopy(clean)
     shapes = {key: value.shape for key, value in clean.state_dict().items()}
     clean_names, adv_names = ({key: _published_key(key, branch, cut) for key in shapes} for branch in ("clean", "adv"))
-    _check(state_dict, {of[key]: shape for of in (clean_names, adv_names) for key, shape in shapes.items() if of[key]})
+    wanted = {of[key]: shape for of in (clean_names, adv_names) for key, shape in shapes.items() if of[key]}
+    check_keys(state_dict, wanted, LAYOUT)
     for model, names in ((clean, clean_names), (auxiliary, adv_names)):
         for key, value in model.state_dict().items():
             name = names[key]
@@ -118,15 +120,3 @@ def _published_key(key: str, branch: str, cut: int) -> str | None:
 def _make_identity(norm: nn.BatchNorm2d) -> None:
     """Leaves a new batch norm, whose mean is 0 and weight 1, nothing to do in eval mode: variance + eps is 1."""
     norm.running_var -= norm.eps
-
-
-def _check(state_dict: dict[str, torch.Tensor], expected: dict[str, torch.Size]) -> None:
-    for key, shape in expected.items():
-        if key not in state_dict:
-            raise InputError(f"key {key!r} is missing; expected {LAYOUT}")
-        if state_dict[key].shape != shape:
-            found = tuple(state_dict[key].shape)
-            raise InputError(f"key {key!r} has shape {found} and should have {tuple(shape)}; expected {LAYOUT}")
-    for key in state_dict:
-        if key not in expected:
-            raise InputError(f"key {key!r} is unexpected; expected {LAYOUT}")

@@ -11,6 +11,7 @@ import torch
 from transformers import ResNetConfig, ResNetForImageClassification
 
 from ..errors import InputError
+from .keys import check_keys
 
 NUM_STAGES = 4
 
@@ -90,18 +91,10 @@ def check(state_dict: dict[str, torch.Tensor], config: ResNetConfig, namings: li
     with torch.device("meta"):
         ours = ResNetForImageClassification(config).state_dict()
     expected = {naming.name_of(key): value.shape for naming in namings for key, value in ours.items()}
-    layout = namings[0].layout
-    for key, shape in expected.items():
-        if key not in state_dict:
-            if key.endswith("num_batches_tracked"):  # torch wrote none before 0.4.1
-                continue
-            raise InputError(f"key {key!r} is missing; expected {layout}")
-        if state_dict[key].shape != shape:
-            found = tuple(state_dict[key].shape)
-            raise InputError(f"key {key!r} has shape {found} and should have {tuple(shape)}; expected {layout}")
-    for key in state_dict:
-        if key not in expected:
-            raise InputError(f"key {key!r} is unexpected; expected {layout}")
+    # torch wrote none of these before 0.4.1
+    absent = {key for key in expected if key.endswith("num_batches_tracked") and key not in state_dict}
+    expected = {key: shape for key, shape in expected.items() if key not in absent}
+    check_keys(state_dict, expected, namings[0].layout)
 
 
 def build(

@@ -18,20 +18,18 @@ class EvaluationTransform:
 
     Args:
         processor: The checkpoint's image processor.
-        resize: Whether it resizes and crops as it is set to; False for pictures that have the model's size already.
     """
 
-    def __init__(self, processor: BaseImageProcessor, resize: bool = True):
+    def __init__(self, processor: BaseImageProcessor):
         self.processor = processor
-        self.changes = {} if resize else {"do_resize": False, "do_center_crop": False}
 
     def __call__(self, image: Image.Image) -> torch.Tensor:
         """Returns the model's input, float32 (C, H, W), for a picture of any mode and size."""
-        return self.processor(to_rgb(image), return_tensors="pt", **self.changes)["pixel_values"][0].float()
+        return self.processor(to_rgb(image), return_tensors="pt")["pixel_values"][0].float()
 
 
 class Unresized:
-    """All that an image processor does besides resizing and cropping.
+    """All that an image processor does besides resizing and cropping, for pictures of the model's size.
 
     Processors that take no options, as timm's, are known by what they make of black and of white.
 
@@ -50,7 +48,8 @@ class Unresized:
             self.black_and_white = [output[:, :1, :1].float() for output in outputs]
 
     def __call__(self, image: Image.Image) -> torch.Tensor:
-        """Returns the model's input, float32 (C, H, W), for a picture of H x W pixels in mode RGB."""
+        """Returns the model's input, float32 (C, H, W), for a picture of H x W pixels of any mode."""
+        image = to_rgb(image)
         if self.black_and_white is None:
             inputs = self.processor(image, do_resize=False, do_center_crop=False, return_tensors="pt")
             return inputs["pixel_values"][0].float()

@@ -77,14 +77,7 @@ def _inspect(entry: SetEntry) -> tuple[SourceInfo, int]:
         rows = len(found.source(found.parts[0]))
         return SourceInfo(("image", "label"), rows, found.names), len(found.parts)
     parts = find_parts(entry)
-    info = inspect_images(
-        entry.dataset,
-        entry.split,
-        config=entry.config,
-        revision=entry.revision,
-        image_column=entry.image_column,
-        label_column=entry.label_column,
-    )
+    info = inspect_images(**entry.location)
     if Path(entry.dataset).exists():
         found = open_set(entry)
         info = replace(info, num_rows=len(found.source(parts[0])), names=found.names)

@@ -10,7 +10,7 @@ from pathlib import Path
 from accelerate import Accelerator
 
 from ..data.pictures import BadPictures, Pictures
-from ..data.transforms import EvaluationTransform
+from ..data.transforms import EvaluationTransform, Unresized
 from ..errors import InputError
 from .evaluation import predict
 from .labels import LabelMatch
@@ -20,6 +20,7 @@ from .sets import OpenSet, Part, open_set
 from .suites import SetEntry, Suite
 
 # What a set's predictions depend on besides its rows; names and what is reported may change.
+_TRANSFORMS = {"processor": EvaluationTransform, "none": Unresized}
 _KEYED = ("size", "seed", "preprocessing")
 
 
@@ -154,7 +155,7 @@ def _answer(
         if answers[contestant.name] is not None:
             continue
         path = paths[contestant.name]
-        transform = EvaluationTransform(contestant.processor, resize=found.entry.preprocessing == "processor")
+        transform = _TRANSFORMS[found.entry.preprocessing](contestant.processor)
         if accelerator.is_main_process:
             _log(path).path.unlink(missing_ok=True)  # of a run that was broken off
         accelerator.wait_for_everyone()

@@ -108,14 +108,7 @@ def open_set(entry: SetEntry, max_samples: int | None = None) -> OpenSet:
         if entry.layout is not None:
             return _open_released(entry, max_samples)
         parts = find_parts(entry)
-        base = load_images(
-            entry.dataset,
-            entry.split,
-            config=entry.config,
-            revision=entry.revision,
-            image_column=entry.image_column,
-            label_column=entry.label_column,
-        )
+        base = load_images(**entry.location)
         return OpenSet(entry, parts, class_names(base), max_samples, _sample(base, max_samples), {})
     except InputError as error:
         raise InputError(f"set {entry.name!r}: {error}") from error

@@ -112,6 +112,12 @@ class SetEntry:
                 raise InputError(f"severities: must be {SEVERITIES[0]} to {SEVERITIES[-1]}, not {severity!r}")
 
     @property
+    def location(self) -> dict[str, str | None]:
+        """Where its pictures are: the arguments of `load_images` and `inspect_images`."""
+        fields = ("split", "config", "revision", "image_column", "label_column")
+        return {"name": self.dataset, **{field: getattr(self, field) for field in fields}}
+
+    @property
     def title(self) -> str:
         """What the records call the set: its name, and where shifted pictures come from, since files differ."""
         if self.layout:

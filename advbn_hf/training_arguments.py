@@ -1,0 +1,75 @@
+"""`AdvBNTrainingArguments`, and whether they fit the method's settings."""
+
+from dataclasses import dataclass, field
+
+from transformers import TrainingArguments
+from transformers.trainer_utils import HubStrategy
+
+from .config import AdvBNConfig
+from .errors import InputError
+
+
+@dataclass
+class AdvBNTrainingArguments(TrainingArguments):
+    """`transformers.TrainingArguments` and what the published recipe needs besides.
+
+    Args:
+        lr_decay_epochs: multiply the learning rate by 0.1 every so many epochs, instead of `lr_scheduler_type`.
+        decay_norms_and_biases: let `weight_decay` act on norms and biases too, as the published recipe does; the
+            Trainer leaves most of them out.
+        compile_tail: compile what follows the insertion point with `torch.compile`; `torch_compile` would compile the
+            whole model, which changes its own modules as it goes.
+        sync_batchnorm: let batch norms take their statistics over all processes, as the published recipe does.
+
+    Raises:
+        InputError: if a value is out of its range or cannot work with two branches.
+    """
+
+    lr_decay_epochs: float | None = field(
+        default=None,
+        metadata={"help": "Multiply the learning rate by 0.1 every so many epochs, instead of lr_scheduler_type."},
+    )
+    decay_norms_and_biases: bool = field(
+        default=False, metadata={"help": "Let weight_decay act on norms and biases too, as in the published recipe."}
+    )
+    compile_tail: bool = field(
+        default=False, metadata={"help": "Compile what follows the insertion point; the first steps take longer."}
+    )
+    sync_batchnorm: bool = field(
+        default=False, metadata={"help": "Take the statistics of batch norms over all processes; needs GPUs."}
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.ddp_find_unused_parameters is None:
+            self.ddp_find_unused_parameters = False  # every step uses both branches
+        if self.lr_decay_epochs is not None and self.lr_decay_epochs <= 0:
+            raise InputError(f"lr_decay_epochs must be above 0, got {self.lr_decay_epochs}")
+        if self.torch_compile:
+            raise InputError("torch_compile: the model changes as it runs; use compile_tail instead")
+        if self.compile_tail and self.gradient_checkpointing:
+            raise InputError("compile_tail: cannot compile a tail whose activations are checkpointed; leave out one")
+        if self.sync_batchnorm and self.world_size > 1 and self.device.type != "cuda":
+            raise InputError("sync_batchnorm: torch can do that on GPUs alone; leave it out or train one process")
+        if self.batch_eval_metrics:
+            raise InputError("batch_eval_metrics must be false: metrics of a branch need all its predictions")
+        if self.hub_strategy not in (HubStrategy.END, HubStrategy.EVERY_SAVE):
+            raise InputError("hub_strategy must be end or every_save: optimizer state is never uploaded")
+
+
+def check_perturbations(config: AdvBNConfig, args: TrainingArguments) -> None:
+    """Checks that the number of perturbations fits the batch and the processes.
+
+    Raises:
+        InputError: if it does not.
+    """
+    wanted = config.num_perturbations
+    if wanted == "per_sample":
+        return
+    if args.world_size > 1 and wanted % args.world_size and wanted > args.world_size:
+        raise InputError(
+            f"num_perturbations ({wanted}) must be a multiple of the number of processes ({args.world_size})"
+        )
+    batch = args.train_batch_size * args.world_size
+    if wanted > batch:
+        raise InputError(f"num_perturbations ({wanted}) must not exceed the {batch} pictures of a forward pass")

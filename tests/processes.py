@@ -1,0 +1,16 @@
+"""Starts two processes as a launcher does, on one machine without GPUs."""
+
+import os
+import subprocess
+from pathlib import Path
+
+
+def run_on_two(script: Path, *arguments: str | Path) -> None:
+    """Runs a script that lies among the tests on two processes; raises if one of them fails."""
+    path = os.pathsep.join([str(script.parents[1]), str(script.parent)])
+    subprocess.run(
+        ["torchrun", "--standalone", "--nproc_per_node", "2", script, *arguments],
+        env={**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": path},
+        check=True,
+        timeout=300,
+    )
