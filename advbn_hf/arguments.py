@@ -82,6 +82,8 @@ def check_arguments(
         raise InputError(f"max_eval_samples must be 1 or more, got {data_args.max_eval_samples}")
     if data_args.streaming and args.max_steps <= 0:
         raise InputError("max_steps: a stream has no length; say for how many steps to train")
+    if data_args.streaming and model_args.backbone_config is not None:
+        raise InputError("backbone_config: a new model is trained for epochs, which a stream has not; name a model")
     if data_args.cache_stem_features:
         if data_args.streaming:
             raise InputError("cache_stem_features: a stream has no length; leave out --streaming")

@@ -12,11 +12,13 @@ import torch.distributed as dist
 from huggingface_hub import CommitInfo
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from transformers import EvalPrediction, Trainer
-from transformers.trainer_utils import EvalLoopOutput, HubStrategy, TrainOutput
+from transformers import EvalPrediction, Trainer, TrainerState
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import EvalLoopOutput, HubStrategy, TrainOutput, get_last_checkpoint
 from transformers.utils import PushInProgress, logging
 
 from .adapters import has_adapters
+from .data.stream import StreamedPictures, load_stream
 from .errors import InputError
 from .files import write_whole
 from .hub import check_access, options_from, upload_checkpoint, upload_in_background
@@ -103,7 +105,9 @@ class AdvBNTrainer(Trainer):
         return super().get_decay_parameter_names(model)
 
     def get_train_dataloader(self) -> DataLoader:
-        """As `Trainer.get_train_dataloader`; stored stem features make batches of their own kind."""
+        """As `Trainer.get_train_dataloader`; stored stem features and streams make batches of their own kind."""
+        if isinstance(self.train_dataset, StreamedPictures):
+            return load_stream(self.train_dataset, self.args, self.data_collator)
         collator = self.data_collator
         if isinstance(self.train_dataset, StemFeatures):
             self.data_collator = self.train_dataset.collate
@@ -112,9 +116,15 @@ class AdvBNTrainer(Trainer):
         finally:
             self.data_collator = collator
 
-    def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> TrainOutput:
         """As `Trainer.train`; every process ends with the same model."""
-        output = super().train(*args, **kwargs)
+        ignore_data_skip = self.args.ignore_data_skip
+        if isinstance(self.train_dataset, StreamedPictures):
+            self._pass_over_stream(resume_from_checkpoint)
+        try:
+            output = super().train(resume_from_checkpoint, *args, **kwargs)
+        finally:
+            self.args.ignore_data_skip = ignore_data_skip
         self._share_statistics()
         return output
 
@@ -230,6 +240,15 @@ class AdvBNTrainer(Trainer):
     @property
     def _unwrapped(self) -> AdvBNForImageClassification:
         return self.accelerator.unwrap_model(self.model)
+
+    def _pass_over_stream(self, checkpoint: str | bool | None) -> None:
+        """Has a stream begin where a checkpoint was written; the Trainer would decode all that came before."""
+        steps = 0
+        if checkpoint and not self.args.ignore_data_skip:
+            folder = get_last_checkpoint(self.args.output_dir) if checkpoint is True else checkpoint
+            steps = TrainerState.load_from_json(str(Path(folder) / TRAINER_STATE_NAME)).global_step
+        self.train_dataset.pass_over(steps * self.args.gradient_accumulation_steps, self._train_batch_size)
+        self.args.ignore_data_skip = True
 
     def _share_statistics(self) -> None:
         """Gives all processes the running statistics of the first, which are saved: each has seen its own pictures."""

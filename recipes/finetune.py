@@ -32,8 +32,9 @@ from advbn_hf.baseline import PlainForImageClassification
 from advbn_hf.card import installed_versions, render_card, save_card
 from advbn_hf.cli import parse, run, use_all_cores
 from advbn_hf.data.embedded import STYLES
-from advbn_hf.data.pictures import BadPictures, Pictures, collate, stream_pictures
+from advbn_hf.data.pictures import BadPictures, Pictures, collate
 from advbn_hf.data.sources import check_labels, class_names, load_images
+from advbn_hf.data.stream import StreamedPictures
 from advbn_hf.data.transforms import EvaluationTransform, TrainingTransform
 from advbn_hf.eval_results import write_eval_results
 from advbn_hf.hub import check_access
@@ -90,7 +91,11 @@ def main() -> None:
     bad_pictures = BadPictures(output_dir / "bad_pictures.jsonl") if data_args.skip_bad_images else None
     for_evaluation = partial(Pictures, transform=EvaluationTransform(processor), bad_pictures=bad_pictures)
     transform = TrainingTransform(processor) if data_args.augment else EvaluationTransform(processor)
-    train_pictures = (stream_pictures if data_args.streaming else Pictures)(train_set, transform, bad_pictures)
+    if data_args.streaming:
+        shares = {"rank": args.process_index, "world_size": args.world_size}
+        train_pictures = StreamedPictures(train_set, transform, bad_pictures, args.seed, **shares)
+    else:
+        train_pictures = Pictures(train_set, transform, bad_pictures, args.seed)
     train = partial(
         AdvBNTrainer,
         data_collator=collate,
@@ -235,12 +240,12 @@ def train_base(
 
 
 def training_rows(
-    pictures: Pictures | IterableDataset,
+    pictures: Pictures | StreamedPictures,
     base: PreTrainedModel,
     data_args: DataArguments,
     config: AdvBNConfig,
     args: AdvBNTrainingArguments,
-) -> AbstractContextManager[Pictures | IterableDataset | StemFeatures]:
+) -> AbstractContextManager[Pictures | StreamedPictures | StemFeatures]:
     """What to train on: pictures, or what the stem gives for them, computed once."""
     if not data_args.cache_stem_features:
         return nullcontext(pictures)

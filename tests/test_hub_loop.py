@@ -39,6 +39,8 @@ FINETUNE = """
 --push_to_hub true --hub_strategy every_save --hub_model_id me/insects-advbn --license apache-2.0
 """
 
+EVALUATE = "--model me/insects-advbn --baseline me/plain --dataset_name me/insects --sets clean greyscale"
+
 # What somebody has who never heard of this package; prints the logits of both branches.
 ELSEWHERE = """
 import sys
@@ -137,6 +139,12 @@ def test_from_a_data_set_by_id_to_a_model_by_id(hub, run, tmp_path):
     measured = {record["branch"]: record["value"] for record in records if record["model"] == "advbn"}
     loaded = run(ELSEWHERE, home="elsewhere")
     assert json.loads(loaded.stdout) == pytest.approx(measured)
+
+    run([RECIPES / "evaluate.py", *EVALUATE.split(), "--output_dir", tmp_path / "judged"], home="judge")
+    judged = json.loads((tmp_path / "judged" / "results.json").read_text())
+    wanted = {"model": "advbn", "set": "clean", "metric": "accuracy"}
+    clean = {record["branch"]: record["value"] for record in judged if wanted.items() <= record.items()}
+    assert {branch: clean[branch] for branch in measured} == pytest.approx(measured)
 
     repo.private = True
     went_on = run(

@@ -2,11 +2,13 @@
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from datasets import Dataset, Image, IterableDataset
 from PIL import Image as PILImage
@@ -50,46 +52,40 @@ class BadPictures:
 class Pictures(torch.utils.data.Dataset):
     """A map-style split as the model's inputs: `{"pixel_values": float32 (C, H, W), "labels": int}`.
 
+    What is random in a picture depends on seed, epoch and row alone: neither on how many processes and data workers
+    there are, nor on what was read before it.
+
     Args:
         dataset: A split from `load_images`.
         transform: `TrainingTransform` or `EvaluationTransform`.
         bad_pictures: Where to note pictures that cannot be decoded; their `pixel_values` are None, and `collate` drops
             them. None: they raise `InputError` with the row's index and file.
+        seed: Of what is random in the transform.
     """
 
-    def __init__(self, dataset: Dataset, transform: Transform, bad_pictures: BadPictures | None = None):
+    def __init__(self, dataset: Dataset, transform: Transform, bad_pictures: BadPictures | None = None, seed: int = 0):
         self.dataset = dataset
-        self.read = _reader(dataset, transform, bad_pictures)
+        self.read = reader(dataset, transform, bad_pictures)
+        self.seed = seed
+        self.epoch = torch.tensor(0).share_memory_()  # data workers that outlive an epoch see the next one
+
+    def set_epoch(self, epoch: int) -> None:
+        """Draws anew from now on; Accelerate's data loaders call it."""
+        self.epoch.fill_(epoch)
 
     def __len__(self) -> int:
         return len(self.dataset)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        return self.read(self.dataset[index], index)
-
-
-def stream_pictures(
-    dataset: IterableDataset, transform: Transform, bad_pictures: BadPictures | None = None
-) -> IterableDataset:
-    """`Pictures` for a streaming split; still a `datasets` stream, which shards, shuffles and resumes by itself.
-
-    Args:
-        dataset: A streaming split from `load_images`; shuffle it before this, while its rows are small.
-        transform: As in `Pictures`.
-        bad_pictures: As in `Pictures`; rows are numbered as each data worker reads them.
-
-    Returns:
-        The stream of rows as in `Pictures`.
-    """
-    read = _reader(dataset, transform, bad_pictures)
-    return dataset.map(read, with_indices=True, remove_columns=["image", "label"])
+        with random_numbers_of(self.seed, int(self.epoch), index):
+            return self.read(self.dataset[index], index)
 
 
 def collate(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
     """Makes a batch of rows, without those that could not be decoded.
 
     Args:
-        rows: Rows of `Pictures` or `stream_pictures`.
+        rows: Rows of `Pictures` or `StreamedPictures`.
 
     Returns:
         "pixel_values", float32 (B, C, H, W), and "labels", int64 (B,).
@@ -112,7 +108,31 @@ def collate(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
     }
 
 
-def _reader(dataset: Dataset | IterableDataset, transform: Transform, bad_pictures: BadPictures | None) -> partial:
+@contextmanager
+def random_numbers_of(*key: int) -> Iterator[None]:
+    """Within the block torch's random numbers are those of a key; after it they go on as if there had been none.
+
+    Args:
+        key: numbers of 0 or more.
+    """
+    before = torch.default_generator.get_state()
+    torch.default_generator.manual_seed(int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0]))
+    try:
+        yield
+    finally:
+        torch.default_generator.set_state(before)
+
+
+def reader(
+    dataset: Dataset | IterableDataset, transform: Transform, bad_pictures: BadPictures | None
+) -> Callable[[dict[str, Any], int], dict[str, Any]]:
+    """What makes the model's input of a row and its number.
+
+    Args:
+        dataset: The split, for its name.
+        transform: As in `Pictures`.
+        bad_pictures: As in `Pictures`.
+    """
     split = None if dataset.split is None else str(dataset.split)
     return partial(_read, transform=transform, split=split, bad_pictures=bad_pictures)
 

@@ -60,7 +60,7 @@ class Unresized:
 class TrainingTransform:
     """Random resized crop and horizontal flip, then all that the processor does besides resizing and cropping.
 
-    Random numbers come from torch's global generator, which data workers seed and `Trainer` restores on resuming.
+    Random numbers come from torch's global generator, which `Pictures` seeds for every row.
 
     Args:
         processor: The checkpoint's image processor.

@@ -3,6 +3,7 @@
 import json
 import threading
 from io import BytesIO
+from itertools import islice
 
 import numpy as np
 import pytest
@@ -12,7 +13,8 @@ from PIL import Image as PILImage
 from torch.utils.data import DataLoader
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
-from advbn_hf.data.pictures import BadPictures, Pictures, collate, stream_pictures
+from advbn_hf.data.pictures import BadPictures, Pictures, collate
+from advbn_hf.data.stream import StreamedPictures
 from advbn_hf.data.transforms import EvaluationTransform, TrainingTransform
 from advbn_hf.errors import InputError
 
@@ -81,37 +83,34 @@ def test_batches(good):
     assert torch.cat([batch["labels"] for batch in batches]).tolist() == [0, 1, 2, 0, 1, 2, 0, 1, 2, 0]
 
 
-def test_workers_give_the_same_random_batches_with_the_same_seed():
+def test_random_pictures_depend_on_seed_epoch_and_row_alone():
     pixels = np.random.default_rng(0).integers(0, 256, (20, 20, 3), dtype=np.uint8)
     buffer = BytesIO()
     PILImage.fromarray(pixels).save(buffer, "PNG")
-    pictures = Pictures(rows([buffer.getvalue()] * 8), TrainingTransform(PROCESSOR))
-    runs = []
-    for seed in (0, 0, 1):
-        torch.manual_seed(seed)
-        runs.append(torch.cat([batch["pixel_values"] for batch in load(pictures, workers=2, batch_size=2)]))
-    assert torch.equal(runs[0], runs[1]) and not torch.equal(runs[0], runs[2])
-    assert len({picture.numpy().tobytes() for picture in runs[0]}) == 8  # no worker repeats another's numbers
+    same = rows([buffer.getvalue()] * 8)
+    before = torch.get_rng_state()
+
+    def pictures(workers=0, batch_size=2, seed=0, epoch=0):
+        dataset = Pictures(same, TrainingTransform(PROCESSOR), seed=seed)
+        dataset.set_epoch(epoch)
+        loader = DataLoader(dataset, batch_size, collate_fn=collate, num_workers=workers, generator=torch.Generator())
+        return torch.cat([batch["pixel_values"] for batch in loader])
+
+    first = pictures()
+    assert torch.equal(first, pictures(workers=2, batch_size=3))
+    assert not torch.equal(first, pictures(seed=1)) and not torch.equal(first, pictures(epoch=1))
+    assert len({picture.numpy().tobytes() for picture in first}) == 8
+    assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_stream_equals_map_style(good):
-    transform = EvaluationTransform(PROCESSOR)
-    stream = stream_pictures(good.to_iterable_dataset(num_shards=5), transform)
-    for first, second in zip(load(Pictures(good, transform)), load(stream), strict=True):
-        assert torch.equal(first["pixel_values"], second["pixel_values"])
-        assert torch.equal(first["labels"], second["labels"])
-    assert sorted(grey for batch in load(stream, workers=2) for grey in greys(batch)) == list(range(10))
-
-
-def test_stream_shards_and_resumes(good):
-    stream = stream_pictures(good.to_iterable_dataset(num_shards=5), EvaluationTransform(PROCESSOR))
-    parts = [stream.shard(num_shards=2, index=index) for index in range(2)]
-    assert sorted(grey for part in parts for batch in load(part) for grey in greys(batch)) == list(range(10))
-    iterator = iter(stream)
-    seen = [next(iterator) for _ in range(4)]
-    state = stream.state_dict()
-    stream.load_state_dict(state)
-    assert greys(collate(seen + list(stream))) == list(range(10))
+def test_workers_that_outlive_an_epoch_see_the_next():
+    dataset = Pictures(rows([noise()] * 4), TrainingTransform(PROCESSOR))
+    loader = DataLoader(dataset, 4, collate_fn=collate, num_workers=1, persistent_workers=True)
+    epochs = []
+    for epoch in range(2):
+        dataset.set_epoch(epoch)
+        epochs += [batch["pixel_values"] for batch in loader]
+    assert not torch.equal(*epochs)
 
 
 @pytest.mark.parametrize("name", DAMAGED)
@@ -119,7 +118,9 @@ def test_stream_shards_and_resumes(good):
 def test_damaged_picture_stops_with_row_and_file(name, streaming):
     dataset = rows([encoded(0), DAMAGED[name]], names=["0.png", f"train/cat/{name}"])
     transform = EvaluationTransform(PROCESSOR)
-    pictures = stream_pictures(dataset.to_iterable_dataset(), transform) if streaming else Pictures(dataset, transform)
+    pictures = Pictures(dataset, transform)
+    if streaming:
+        pictures = StreamedPictures(dataset.to_iterable_dataset(), transform)
     with pytest.raises(InputError) as caught:
         load(pictures)
     message = str(caught.value)
@@ -159,11 +160,12 @@ def test_bad_pictures_are_dropped_and_named(spoilt, tmp_path, streaming):
     bad, transform = BadPictures(tmp_path / "bad.jsonl"), EvaluationTransform(PROCESSOR)
     assert bad.summary() == []
     if streaming:
-        pictures = stream_pictures(spoilt.to_iterable_dataset(), transform, bad)
+        pictures = StreamedPictures(spoilt.to_iterable_dataset(), transform, bad)
     else:
         pictures = Pictures(spoilt, transform, bad)
     for _ in range(2):  # met in two epochs, named once
-        assert [greys(batch) for batch in load(pictures)] == [[0, 1, 2], [4, 7], [9]]
+        one_pass = list(islice(pictures, 10)) if streaming else pictures
+        assert [greys(batch) for batch in load(one_pass)] == [[0, 1, 2], [4, 7], [9]]
     assert bad.summary() == ["row 3 (text.jpg)", "row 5 (empty.png)", "row 6 (truncated.jpg)", "row 8 (broken.png)"]
     notes = [json.loads(line) for line in bad.path.read_text().splitlines()]
     assert len(notes) == 8 and notes[0] == {"split": None, "row": 3, "file": "text.jpg", "error": "not a picture file"}
