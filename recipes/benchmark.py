@@ -3,21 +3,22 @@
 accelerate launch recipes/benchmark.py                      all benchmarks
 accelerate launch recipes/benchmark.py --only evaluation    our evaluation loop over the bare forward pass
 accelerate launch recipes/benchmark.py --only training      a training step of AdvBN over plain fine-tuning, and memory
+accelerate launch recipes/benchmark.py --only loading       how much of a training step waits for its pictures
+accelerate launch recipes/benchmark.py --only processes     two processes over one
+accelerate launch recipes/benchmark.py --only planning      what the published training would cost, estimated
 """
 
 import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from io import BytesIO
 
-import numpy as np
 import torch
 from accelerate import Accelerator
+from benchmark_data import SIZE, measure_loading, photographs
+from benchmark_planning import planning_table
+from benchmark_processes import measure_processes
 from benchmark_training import TrainingBenchmarkArguments, measure_training, to_text
-from datasets import Dataset, Features, Image, Value
-from PIL import Image as PILImage
-from scipy import ndimage
 from tqdm.auto import tqdm
 from transformers import ConvNextImageProcessorPil, ResNetConfig, ResNetForImageClassification
 
@@ -27,8 +28,6 @@ from advbn_hf.data.pictures import Pictures
 from advbn_hf.data.transforms import Unresized
 from advbn_hf.robustness.evaluation import predict
 from advbn_hf.robustness.shifts import shift_images
-
-SIZE = 224
 
 
 @dataclass
@@ -67,6 +66,21 @@ def training(args: BenchmarkArguments, training_args: TrainingBenchmarkArguments
     """Steps of AdvBN, as published and ours, over steps of plain fine-tuning of the same tail."""
     records = measure_training(training_args, args.repeats, accelerator.device)
     return f"written to {training_args.output_file}\n{to_text(records)}"
+
+
+def loading(args: BenchmarkArguments, training_args: TrainingBenchmarkArguments, accelerator: Accelerator) -> str:
+    """Waiting for pictures over a whole step, for the Trainer's own loaders."""
+    return "\n" + measure_loading(training_args.train_batch_size, args.repeats, accelerator.device)
+
+
+def processes(args: BenchmarkArguments, training_args: TrainingBenchmarkArguments, accelerator: Accelerator) -> str:
+    """Training on two processes of one thread over training on one."""
+    return measure_processes(training_args.train_batch_size, args.repeats, accelerator.device.type == "cpu")
+
+
+def planning(_: BenchmarkArguments, training_args: TrainingBenchmarkArguments, accelerator: Accelerator) -> str:
+    """An estimate, from counted operations and the measured ratios of `training`."""
+    return "\n" + planning_table(training_args.output_file)
 
 
 def evaluation(args: BenchmarkArguments, _: TrainingBenchmarkArguments, accelerator: Accelerator) -> str:
@@ -136,23 +150,12 @@ def describe(ratios: list[float]) -> str:
     return f"{middle:+.1f} % (median of {len(ratios)}, {low:+.1f} to {high:+.1f})"
 
 
-def photographs(count: int) -> Dataset:
-    """Smooth noise as JPEG files of 320 x 256 pixels, whose decoding costs about what a photograph's does."""
-    random = np.random.default_rng(0)
-    images = []
-    for _ in range(count):
-        noise = ndimage.gaussian_filter(random.normal(size=(256, 320, 3)), (3, 3, 0))
-        pixels = np.clip(128 + 60 * noise / noise.std(), 0, 255).astype(np.uint8)
-        buffer = BytesIO()
-        PILImage.fromarray(pixels).save(buffer, "JPEG", quality=90)
-        images.append({"bytes": buffer.getvalue(), "path": None})
-    features = Features({"image": Image(decode=False), "label": Value("int64")})
-    return Dataset.from_dict({"image": images, "label": [0] * count}, features=features)
-
-
 BENCHMARKS: dict[str, Callable[[BenchmarkArguments, TrainingBenchmarkArguments, Accelerator], str]] = {
     "training": training,
+    "loading": loading,
+    "processes": processes,
     "evaluation": evaluation,
+    "planning": planning,
 }
 
 if __name__ == "__main__":

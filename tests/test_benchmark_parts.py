@@ -1,0 +1,74 @@
+"""The parts of the benchmark about loading, processes and planning, in small; no time is asserted."""
+
+import json
+import sys
+
+import benchmark
+import benchmark_data
+import benchmark_planning
+import benchmark_processes
+import benchmark_training
+import pytest
+import torch
+
+from advbn_hf.cli import run
+
+
+def test_every_loader_of_pictures_feeds_the_step(monkeypatch):
+    small = benchmark_training.MODELS["resnet_small"]
+    monkeypatch.setitem(benchmark_training.MODELS, "resnet50", small)
+    monkeypatch.setattr(benchmark_data, "SIZE", 48)
+    seen = []
+    call = benchmark_training.Step.__call__
+    monkeypatch.setattr(
+        benchmark_training.Step, "__call__", lambda step, *args: (seen.append(step.pictures), call(step, *args))
+    )
+    lines = benchmark_data.measure_loading(2, 1, torch.device("cpu")).splitlines()
+    assert [line.split(":")[0] for line in lines] == [
+        "map-style, 0 workers",
+        "map-style, 2 workers",
+        "streaming, 0 workers",
+        "streaming, 2 workers",
+    ]
+    assert all(batch.shape == (2, 3, 48, 48) for batch in seen)
+    assert len({batch.sum().item() for batch in seen}) > 4
+
+
+def test_throughput_counts_the_pictures_of_both_processes(monkeypatch):
+    seconds = {1: iter([3.0, 2.0]), 2: iter([4.0, 2.0])}
+    monkeypatch.setattr(benchmark_processes, "seconds_of", lambda count, *_: next(seconds[count]))
+    text = benchmark_processes.measure_processes(8, 2, cpu=True)
+    assert text == "throughput of 2 processes over that of 1: 1.75 (median of 2, 1.50 to 2.00)"
+
+
+def test_two_processes_train_together(monkeypatch):
+    assert benchmark_processes.seconds_of(2, 1, cpu=True) > 0
+
+
+def test_plan_multiplies_counted_operations_by_measured_ratios(tmp_path, monkeypatch):
+    file = tmp_path / "benchmark.json"
+    record = {"model": "resnet50", "switches": "none", "precision": "fp32"}
+    methods = {"plain": [1, 1, 1], "recommended": [2.5, 2, 3]}
+    records = [{**record, "method": method, "ratio": ratio} for method, ratio in methods.items()]
+    file.write_text(json.dumps({"records": [*records, {**records[0], "model": "vit_small", "ratio": [9, 9, 9]}]}))
+    monkeypatch.setattr(benchmark_planning, "plain_operations", lambda: 312e12 * 0.25 * 3600 / 1_281_167)
+    rows = benchmark_planning.planning_table(str(file)).splitlines()[2:4]
+    assert rows == ["| plain | 1.00 | 20 |", "| recommended | 2.50 | 50 |"]
+
+
+def test_operations_of_a_plain_step():
+    """ResNet-50 takes 4.1 GMAC (He et al. 2016: 3.8) for a forward pass; the stem has no backward pass."""
+    whole = 2 * 4.1e9
+    assert 2.3 * whole < benchmark_planning.plain_operations() < 3 * whole
+
+
+def test_a_plan_needs_measured_ratios(tmp_path, monkeypatch, capsys):
+    for text, message in ((None, "run --only training first"), ('{"records": []}', "has no fp32 times of resnet50")):
+        file = tmp_path / "benchmark.json"
+        if text is not None:
+            file.write_text(text)
+        monkeypatch.setattr(sys, "argv", ["benchmark.py", "--only", "planning", "--output_file", str(file)])
+        with pytest.raises(SystemExit) as left:
+            run(benchmark.main)
+        assert left.value.code == 2
+        assert message in capsys.readouterr().err
