@@ -34,8 +34,8 @@ def planning_table(benchmark_file: str) -> str:
     lines += [f"| {method} | {ratio:.2f} | {hours * ratio:.0f} |" for method, ratio in ratios.items()]
     lines.append(
         f"\nAn estimate: {operations / 1e9:.1f} GFLOP for each picture in a plain step (counted), {PICTURES:,} "
-        f"pictures, {EPOCHS} epochs, {100 * REACHED:.0f} % of {PEAK / 1e12:.0f} TFLOP/s in bf16 (assumed), times the cost of a "
-        "step as measured on the machine of the benchmark. Loading is not in it."
+        f"pictures, {EPOCHS} epochs, {100 * REACHED:.0f} % of {PEAK / 1e12:.0f} TFLOP/s in bf16 (assumed), times the "
+        "cost of a step as measured on the machine of the benchmark. Loading is not in it."
     )
     return "\n".join(lines)
 
