@@ -4,9 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-import torch
-from benchmark_training import METHODS, MODELS
-from torch.utils.flop_counter import FlopCounterMode
+from benchmark_training import operations
 
 from advbn_hf import InputError
 
@@ -28,12 +26,12 @@ def planning_table(benchmark_file: str) -> str:
         InputError: there is no such file, or it holds no times of a ResNet-50.
     """
     ratios = measured_ratios(benchmark_file)
-    operations = plain_operations()
-    hours = operations * PICTURES * EPOCHS / (PEAK * REACHED) / 3600
+    for_each = operations("resnet50", "plain")
+    hours = for_each * PICTURES * EPOCHS / (PEAK * REACHED) / 3600
     lines = ["| setting | measured cost of a step | estimated A100-hours |", "| --- | ---: | ---: |"]
     lines += [f"| {method} | {ratio:.2f} | {hours * ratio:.0f} |" for method, ratio in ratios.items()]
     lines.append(
-        f"\nAn estimate: {operations / 1e9:.1f} GFLOP for each picture in a plain step (counted), {PICTURES:,} "
+        f"\nAn estimate: {for_each / 1e9:.1f} GFLOP for each picture in a plain step (counted), {PICTURES:,} "
         f"pictures, {EPOCHS} epochs, {100 * REACHED:.0f} % of {PEAK / 1e12:.0f} TFLOP/s in bf16 (assumed), times the "
         "cost of a step as measured on the machine of the benchmark. Loading is not in it."
     )
@@ -51,13 +49,3 @@ def measured_ratios(benchmark_file: str) -> dict[str, float]:
     if not ratios:
         raise InputError(f"output_file: {path} has no fp32 times of resnet50 without switches; measure them")
     return ratios
-
-
-def plain_operations() -> float:
-    """Operations that a plain fine-tuning step of a ResNet-50 at 224 takes for each picture, counted by torch."""
-    model_class, config = METHODS["plain"]
-    model = model_class.from_backbone(MODELS["resnet50"](), config).train()
-    pictures, labels = torch.randn(2, 3, 224, 224), torch.zeros(2, dtype=torch.int64)
-    with FlopCounterMode(display=False) as counter:
-        model(pixel_values=pictures, labels=labels).loss.backward()
-    return counter.get_total_flops() / len(pictures)

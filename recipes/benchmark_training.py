@@ -18,6 +18,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 from tqdm.auto import tqdm
 from transformers import (
     ConvNextConfig,
@@ -180,10 +181,12 @@ def measure_training(args: TrainingBenchmarkArguments, repeats: int, device: tor
     Returns:
         A record for each model, switches, precision and method: "seconds" (one for each turn), "ratio" to the plain
         method of the same turn as [median, lowest, highest], "of_fp32" likewise to the same method in fp32 (where
-        that is measured), and "memory_mb" with "memory_ratio".
+        that is measured), "operations_ratio" to the plain method (what "ratio" would be if nothing but products took
+        time), and "memory_mb" with "memory_ratio".
     """
     Path(args.output_file).parent.mkdir(parents=True, exist_ok=True)
     records: list[dict[str, Any]] = []
+    counted = {(model, method): operations(model, method) for model, method in product(args.models, args.methods)}
     for model, switches in product(args.models, args.switches):
         steps = {method: Step(model, method, switches, args.train_batch_size, device) for method in args.methods}
         seconds: dict[tuple[str, str], list[float]] = {
@@ -200,6 +203,7 @@ def measure_training(args: TrainingBenchmarkArguments, repeats: int, device: tor
             record = {"model": model, "switches": switches, "precision": precision, "method": method}
             record |= {"seconds": taken, "ratio": _ratio(taken, seconds[precision, "plain"])}
             record["of_fp32"] = _ratio(taken, seconds["fp32", method]) if "fp32" in args.precisions else None
+            record["operations_ratio"] = round(counted[model, method] / counted[model, "plain"], 3)
             memory = peak_memory(model, method, switches, precision, args.train_batch_size, device)
             record["memory_mb"] = round(memory / 2**20, 1)
             records.append(record)
@@ -211,6 +215,19 @@ def measure_training(args: TrainingBenchmarkArguments, repeats: int, device: tor
     settings = {"device": name, "batch_size": args.train_batch_size, "versions": installed_versions()}
     write_whole(args.output_file, json.dumps({**settings, "records": records}, indent=1) + "\n")
     return records
+
+
+def operations(model: str, method: str) -> float:
+    """Operations of a step for each picture, as torch counts those of products and convolutions.
+
+    Args:
+        model: key of `MODELS`.
+        method: key of `METHODS`.
+    """
+    step = Step(model, method, "none", 2, torch.device("cpu"))
+    with FlopCounterMode(display=False) as counter:
+        step("fp32")
+    return counter.get_total_flops() / len(step.pictures)
 
 
 def peak_memory(model: str, method: str, switches: str, precision: str, batch_size: int, device: torch.device) -> int:
@@ -244,12 +261,14 @@ def _resident(what: str) -> int:
 def to_text(records: list[dict[str, Any]]) -> str:
     """The records as a table, one a line."""
     lines = [
-        f"{'model':14}{'switches':24}{'precision':10}{'method':16}{'s/step':>8}  {'of plain':20}{'of fp32':8}{'MB':>8}"
+        f"{'model':14}{'switches':24}{'precision':10}{'method':16}{'s/step':>8}  {'of plain':20}{'counted':9}"
+        f"{'of fp32':8}{'MB':>8}"
     ]
     for record in records:
         middle, low, high = record["ratio"]
         line = f"{record['model']:14}{record['switches']:24}{record['precision']:10}{record['method']:16}"
         line += f"{statistics.median(record['seconds']):8.3f}  {f'{middle:.2f} ({low:.2f}-{high:.2f})':20}"
+        line += f"{record['operations_ratio']:<9.2f}"
         line += f"{record['of_fp32'][0] if record['of_fp32'] else float('nan'):<8.2f}{record['memory_mb']:8.0f}"
         lines.append(f"{line} ({record['memory_ratio']:.2f})")
     return "\n".join(lines)

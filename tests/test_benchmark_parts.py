@@ -51,15 +51,20 @@ def test_plan_multiplies_counted_operations_by_measured_ratios(tmp_path, monkeyp
     methods = {"plain": [1, 1, 1], "recommended": [2.5, 2, 3]}
     records = [{**record, "method": method, "ratio": ratio} for method, ratio in methods.items()]
     file.write_text(json.dumps({"records": [*records, {**records[0], "model": "vit_small", "ratio": [9, 9, 9]}]}))
-    monkeypatch.setattr(benchmark_planning, "plain_operations", lambda: 312e12 * 0.25 * 3600 / 1_281_167)
+    monkeypatch.setattr(benchmark_planning, "operations", lambda *_: 312e12 * 0.25 * 3600 / 1_281_167)
     rows = benchmark_planning.planning_table(str(file)).splitlines()[2:4]
     assert rows == ["| plain | 1.00 | 20 |", "| recommended | 2.50 | 50 |"]
 
 
-def test_operations_of_a_plain_step():
-    """ResNet-50 takes 4.1 GMAC (He et al. 2016: 3.8) for a forward pass; the stem has no backward pass."""
-    whole = 2 * 4.1e9
-    assert 2.3 * whole < benchmark_planning.plain_operations() < 3 * whole
+def test_counted_operations_are_those_of_the_passes():
+    """Of the tail: plain a pass forward and two backward, and with a step and a second branch eight, with six 18."""
+    stem, tail = 0.2, 0.8
+    plain, *others = (
+        benchmark_training.operations("resnet50", method) for method in ("plain", "recommended", "paper")
+    )
+    assert plain == pytest.approx(2 * 4.1e9 * (stem + 3 * tail), rel=0.05)  # 4.1 GMAC: torchvision's figure
+    for counted, passes in zip(others, (8, 18), strict=True):
+        assert counted / plain == pytest.approx((stem + passes * tail) / (stem + 3 * tail), rel=0.05)
 
 
 def test_a_plan_needs_measured_ratios(tmp_path, monkeypatch, capsys):
