@@ -12,7 +12,7 @@ import torch.distributed as dist
 from huggingface_hub import CommitInfo
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from transformers import EvalPrediction, Trainer, TrainerState
+from transformers import EvalPrediction, Trainer, TrainerState, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import EvalLoopOutput, HubStrategy, TrainOutput, get_last_checkpoint
 from transformers.utils import PushInProgress, logging
@@ -97,6 +97,16 @@ class AdvBNTrainer(Trainer):
         self.lr_scheduler = torch.optim.lr_scheduler.StepLR(optimizer or self.optimizer, step_size=every, gamma=0.1)
         self._created_lr_scheduler = True
         return self.lr_scheduler
+
+    @staticmethod
+    def get_optimizer_cls_and_kwargs(
+        args: TrainingArguments, model: nn.Module | None = None
+    ) -> tuple[type[torch.optim.Optimizer], dict[str, Any]]:
+        """As `Trainer.get_optimizer_cls_and_kwargs`, but SGD too takes one pass over the weights."""
+        optimizer_class, options = Trainer.get_optimizer_cls_and_kwargs(args, model)
+        if optimizer_class is torch.optim.SGD:
+            options["fused"] = True
+        return optimizer_class, options
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
         """Parameters that weight decay acts on."""

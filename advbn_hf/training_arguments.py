@@ -14,6 +14,7 @@ class AdvBNTrainingArguments(TrainingArguments):
     """`transformers.TrainingArguments` and what the published recipe needs besides.
 
     Args:
+        logging_nan_inf_filter: as in `TrainingArguments`, but off: looking at the loss, the host waits for the device.
         lr_decay_epochs: multiply the learning rate by 0.1 every so many epochs, instead of `lr_scheduler_type`.
         decay_norms_and_biases: let `weight_decay` act on norms and biases too, as the published recipe does; the
             Trainer leaves most of them out.
@@ -25,6 +26,9 @@ class AdvBNTrainingArguments(TrainingArguments):
         InputError: if a value is out of its range or cannot work with two branches.
     """
 
+    logging_nan_inf_filter: bool = field(
+        default=False, metadata={"help": "Leave nan and inf out of the logged loss, at the cost of waiting each step."}
+    )
     lr_decay_epochs: float | None = field(
         default=None,
         metadata={"help": "Multiply the learning rate by 0.1 every so many epochs, instead of lr_scheduler_type."},

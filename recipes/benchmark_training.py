@@ -156,7 +156,7 @@ class Step:
         if "compiled" in switches:
             self.model.split.compile_tail()
         tail = [weight for weight in self.model.parameters() if weight.requires_grad]
-        self.optimizer = torch.optim.SGD(tail, lr=1e-3, momentum=0.9)
+        self.optimizer = torch.optim.SGD(tail, lr=1e-3, momentum=0.9, fused=True)
 
     def __call__(self, precision: str) -> None:
         """One step, until the device has done it."""

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from builders import models_equal, rows, tiny_convnext, tiny_resnet
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import EarlyStoppingCallback, ViTImageProcessorPil
 
 from advbn_hf import AdvBNConfig, AdvBNForImageClassification, AdvBNTrainer, AdvBNTrainingArguments, InputError
@@ -253,3 +254,27 @@ def test_bad_settings_are_said_before_any_work(tmp_path, config, settings, messa
     with pytest.raises(InputError, match=message):
         trainer_of(tmp_path / "run", config=config, **settings)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_step_never_waits_for_the_device(tmp_path):
+    """Reading a number off a tensor makes the host wait, so that more steps must not take more of it."""
+
+    class Reads(TorchDispatchMode):
+        count = 0
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            self.count += func in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default)
+            return func(*args, **(kwargs or {}))
+
+    counts = []
+    for steps in (2, 4):
+        trainer = trainer_of(tmp_path / str(steps), max_steps=steps, logging_steps=100, save_strategy="no")
+        with Reads() as reads:
+            trainer.train()
+        counts.append(reads.count)
+    assert counts[0] > 0
+    assert counts[0] == counts[1]
+
+
+def test_the_optimiser_is_fused(tmp_path):
+    assert trainer_of(tmp_path).create_optimizer().defaults["fused"]
