@@ -42,3 +42,12 @@ def test_evaluation_on_two_processes_is_that_of_the_saved_model(folder):
         )
     eval_loss = torch.load(folder / "rank0.pt")["whole"]["eval_loss"]
     assert eval_loss == pytest.approx(output.loss.item(), rel=1e-4)
+
+
+def test_a_stream_is_shared_out_once(folder):
+    first, second = (torch.load(folder / f"rank{rank}.pt")["streamed"] for rank in range(2))
+    # Three pictures of each pass for each process, and the batch that Accelerate loads ahead at most.
+    one, two = first["seen"], second["seen"]
+    assert 6 <= len(one) <= 8 and 6 <= len(two) <= 8
+    assert sorted(one[:3] + two[:3]) == sorted(one[3:6] + two[3:6]) == list(range(6))
+    torch.testing.assert_close(first["weights"], second["weights"], rtol=0, atol=0)

@@ -96,5 +96,6 @@ def load_stream(
         prefetch_factor=args.dataloader_prefetch_factor,
         generator=torch.Generator(),  # the global one would draw once more in a run that is gone on with
     )
-    loader = prepare_data_loader(loader, args.device, num_processes=1, process_index=0, put_on_device=True)
+    alone = {"num_processes": 1, "process_index": 0, "dispatch_batches": False}
+    loader = prepare_data_loader(loader, args.device, put_on_device=True, **alone)
     return skip_first_batches(loader, stream.passed_batches % stream.takers(args.dataloader_num_workers))
