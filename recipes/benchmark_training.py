@@ -187,6 +187,8 @@ def measure_training(args: TrainingBenchmarkArguments, repeats: int, device: tor
     Path(args.output_file).parent.mkdir(parents=True, exist_ok=True)
     records: list[dict[str, Any]] = []
     counted = {(model, method): operations(model, method) for model, method in product(args.models, args.methods)}
+    # A training compiles three graphs. Here all methods and precisions count together, and past 8 torch gives up.
+    torch._dynamo.config.recompile_limit = 64
     for model, switches in product(args.models, args.switches):
         steps = {method: Step(model, method, switches, args.train_batch_size, device) for method in args.methods}
         seconds: dict[tuple[str, str], list[float]] = {
