@@ -6,28 +6,37 @@ accelerate launch recipes/benchmark.py --only training      a training step of A
 accelerate launch recipes/benchmark.py --only loading       how much of a training step waits for its pictures
 accelerate launch recipes/benchmark.py --only processes     two processes over one
 accelerate launch recipes/benchmark.py --only planning      what the published training would cost, estimated
+
+Each prints a table or a line and puts its numbers under its name into the output file, beside those of the others.
 """
 
+import json
 import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
 from benchmark_data import SIZE, measure_loading, photographs
-from benchmark_planning import planning_table
+from benchmark_planning import plan
 from benchmark_processes import measure_processes
 from benchmark_training import TrainingBenchmarkArguments, measure_training, to_text
 from tqdm.auto import tqdm
 from transformers import ConvNextImageProcessorPil, ResNetConfig, ResNetForImageClassification
 
 from advbn_hf import InputError
+from advbn_hf.card import installed_versions
 from advbn_hf.cli import parse, run, use_all_cores
 from advbn_hf.data.pictures import Pictures
 from advbn_hf.data.transforms import Unresized
+from advbn_hf.files import write_whole
 from advbn_hf.robustness.evaluation import predict
 from advbn_hf.robustness.shifts import shift_images
+
+Numbers = dict[str, Any]
 
 
 @dataclass
@@ -39,7 +48,8 @@ class BenchmarkArguments:
     batch_size: int = field(default=32, metadata={"help": "Pictures at a time."})
     num_workers: int = field(default=0, metadata={"help": "Processes that read pictures."})
     repeats: int = field(default=5, metadata={"help": "How often to time each of the two, in turn."})
-    bf16: bool = field(default=False, metadata={"help": "Compute in bfloat16."})
+    bf16: bool = field(default=False, metadata={"help": "Evaluate in bfloat16."})
+    output_file: str = field(default="outputs/benchmark.json", metadata={"help": "Where to write the numbers."})
 
 
 def main() -> None:
@@ -55,35 +65,63 @@ def main() -> None:
     if accelerator.num_processes > 1:
         raise InputError("benchmark: runs in one process; pass --num_processes 1 to accelerate launch")
     device = (
-        torch.cuda.get_device_name() if accelerator.device.type == "cuda" else f"{torch.get_num_threads()} threads"
+        torch.cuda.get_device_name()
+        if accelerator.device.type == "cuda"
+        else f"CPU, {torch.get_num_threads()} threads"
     )
-    print(f"on {accelerator.device.type} ({device}), torch {torch.__version__}, {args}")
+    numbers = read_numbers(args.output_file)
+    print(f"on {device}, torch {torch.__version__}")
     for name in [args.only] if args.only else BENCHMARKS:
-        print(f"{name}: {BENCHMARKS[name](args, training_args, accelerator)}")
+        text, numbers[name] = BENCHMARKS[name](args, training_args, accelerator)
+        numbers[name] |= {"device": device, "versions": installed_versions()}
+        Path(args.output_file).parent.mkdir(parents=True, exist_ok=True)
+        write_whole(args.output_file, json.dumps(numbers, indent=1) + "\n")
+        print(f"{name}:\n{text}")
+    print(f"written to {args.output_file}")
 
 
-def training(args: BenchmarkArguments, training_args: TrainingBenchmarkArguments, accelerator: Accelerator) -> str:
+def read_numbers(output_file: str) -> Numbers:
+    """What earlier runs have measured, by benchmark; nothing where there is no file yet."""
+    path = Path(output_file)
+    try:
+        numbers = json.loads(path.read_text()) if path.exists() else {}
+    except (OSError, ValueError) as error:
+        raise InputError(f"output_file: {path} cannot be read as JSON ({error}); remove it") from error
+    if not isinstance(numbers, dict) or not numbers.keys() <= BENCHMARKS.keys():
+        raise InputError(f"output_file: {path} holds something else; choose another name")
+    return numbers
+
+
+def training(
+    args: BenchmarkArguments, training_args: TrainingBenchmarkArguments, accelerator: Accelerator
+) -> tuple[str, Numbers]:
     """Steps of AdvBN, as published and ours, over steps of plain fine-tuning of the same tail."""
     records = measure_training(training_args, args.repeats, accelerator.device)
-    return f"written to {training_args.output_file}\n{to_text(records)}"
+    return to_text(records), {"batch_size": training_args.train_batch_size, "records": records}
 
 
-def loading(args: BenchmarkArguments, training_args: TrainingBenchmarkArguments, accelerator: Accelerator) -> str:
+def loading(
+    args: BenchmarkArguments, training_args: TrainingBenchmarkArguments, accelerator: Accelerator
+) -> tuple[str, Numbers]:
     """Waiting for pictures over a whole step, for the Trainer's own loaders."""
-    return "\n" + measure_loading(training_args.train_batch_size, args.repeats, accelerator.device)
+    return measure_loading(training_args.train_batch_size, args.repeats, accelerator.device)
 
 
-def processes(args: BenchmarkArguments, training_args: TrainingBenchmarkArguments, accelerator: Accelerator) -> str:
+def processes(
+    args: BenchmarkArguments, training_args: TrainingBenchmarkArguments, accelerator: Accelerator
+) -> tuple[str, Numbers]:
     """Training on two processes of one thread over training on one."""
     return measure_processes(training_args.train_batch_size, args.repeats, accelerator.device.type == "cpu")
 
 
-def planning(_: BenchmarkArguments, training_args: TrainingBenchmarkArguments, accelerator: Accelerator) -> str:
+def planning(args: BenchmarkArguments, _: TrainingBenchmarkArguments, accelerator: Accelerator) -> tuple[str, Numbers]:
     """An estimate, from counted operations and the measured ratios of `training`."""
-    return "\n" + planning_table(training_args.output_file)
+    return plan(read_numbers(args.output_file).get("training", {}), args.output_file)
 
 
-def evaluation(args: BenchmarkArguments, _: TrainingBenchmarkArguments, accelerator: Accelerator) -> str:
+def evaluation(
+    args: BenchmarkArguments, _: TrainingBenchmarkArguments, accelerator: Accelerator
+) -> tuple[str, Numbers]:
     """Our loop, from files to answers, over the forward passes of the same batches that lie ready on the device.
 
     The pictures are fog of severity 3 as ImageNet-C makes it, from the cache; the model is a ResNet-50 at 224.
@@ -112,7 +150,8 @@ def evaluation(args: BenchmarkArguments, _: TrainingBenchmarkArguments, accelera
 
     ratios, seconds = compare(ours, bare, args.repeats, accelerator)
     rate = len(pictures) / statistics.median(seconds)
-    return f"overhead of our loop over the bare forward pass {describe(ratios)}; {rate:.1f} pictures/s in our loop"
+    text = f"overhead of our loop over the bare forward pass {describe(ratios)}; {rate:.1f} pictures/s in our loop"
+    return text, {"ratios": ratios, "seconds": seconds, "num_pictures": args.num_pictures, "bf16": args.bf16}
 
 
 def compare(
@@ -150,7 +189,7 @@ def describe(ratios: list[float]) -> str:
     return f"{middle:+.1f} % (median of {len(ratios)}, {low:+.1f} to {high:+.1f})"
 
 
-BENCHMARKS: dict[str, Callable[[BenchmarkArguments, TrainingBenchmarkArguments, Accelerator], str]] = {
+BENCHMARKS: dict[str, Callable[[BenchmarkArguments, TrainingBenchmarkArguments, Accelerator], tuple[str, Numbers]]] = {
     "training": training,
     "loading": loading,
     "processes": processes,

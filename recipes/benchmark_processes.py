@@ -10,6 +10,7 @@ import statistics
 import subprocess
 import sys
 import time
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -19,7 +20,7 @@ from tqdm.auto import tqdm
 STEPS = 3  # that count, of each start; one more comes first
 
 
-def measure_processes(batch_size: int, repeats: int, cpu: bool) -> str:
+def measure_processes(batch_size: int, repeats: int, cpu: bool) -> tuple[str, dict[str, Any]]:
     """Times steps on one process and on two, with the same pictures for each process.
 
     Args:
@@ -28,16 +29,17 @@ def measure_processes(batch_size: int, repeats: int, cpu: bool) -> str:
         cpu: whether to train on the CPU though there may be GPUs.
 
     Returns:
-        The ratio of their throughputs, in a line.
+        The ratio of their throughputs in a line, and of every turn.
     """
     ratios = []
     for _ in tqdm(range(repeats), desc="one process and two", leave=False):
         one, two = (seconds_of(count, batch_size, cpu) for count in (1, 2))
         ratios.append(2 * one / two)
-    return (
+    text = (
         f"throughput of 2 processes over that of 1: {statistics.median(ratios):.2f} "
         f"(median of {repeats}, {min(ratios):.2f} to {max(ratios):.2f})"
     )
+    return text, {"ratios": ratios, "batch_size": batch_size}
 
 
 def seconds_of(processes: int, batch_size: int, cpu: bool) -> float:

@@ -32,8 +32,6 @@ from transformers import (
 
 from advbn_hf import AdvBNConfig, AdvBNForImageClassification, InputError
 from advbn_hf.baseline import PlainForImageClassification
-from advbn_hf.card import installed_versions
-from advbn_hf.files import write_whole
 from advbn_hf.modeling import AdvBNOutput
 from advbn_hf.split import Recording
 
@@ -116,7 +114,6 @@ class TrainingBenchmarkArguments:
         metadata={"help": "Any of none, channels_last, compiled, channels_last+compiled; each is measured by itself."},
     )
     train_batch_size: int = field(default=8, metadata={"help": "Pictures of a training step."})
-    output_file: str = field(default="outputs/benchmark.json", metadata={"help": "Where to write the numbers."})
 
     def __post_init__(self) -> None:
         known = {"models": MODELS, "methods": METHODS, "precisions": PRECISIONS}
@@ -171,7 +168,7 @@ class Step:
 
 
 def measure_training(args: TrainingBenchmarkArguments, repeats: int, device: torch.device) -> list[dict[str, Any]]:
-    """Times every method and finds its peak memory, and writes all numbers to `args.output_file`.
+    """Times every method and finds its peak memory.
 
     Args:
         args: what to measure.
@@ -184,7 +181,6 @@ def measure_training(args: TrainingBenchmarkArguments, repeats: int, device: tor
         that is measured), "operations_ratio" to the plain method (what "ratio" would be if nothing but products took
         time), and "memory_mb" with "memory_ratio".
     """
-    Path(args.output_file).parent.mkdir(parents=True, exist_ok=True)
     records: list[dict[str, Any]] = []
     counted = {(model, method): operations(model, method) for model, method in product(args.models, args.methods)}
     # A training compiles three graphs. Here all methods and precisions count together, and past 8 torch gives up.
@@ -213,9 +209,6 @@ def measure_training(args: TrainingBenchmarkArguments, repeats: int, device: tor
         same = ("model", "switches", "precision")
         plain = next(r for r in records if r["method"] == "plain" and all(r[key] == record[key] for key in same))
         record["memory_ratio"] = round(record["memory_mb"] / plain["memory_mb"], 3)
-    name = torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
-    settings = {"device": name, "batch_size": args.train_batch_size, "versions": installed_versions()}
-    write_whole(args.output_file, json.dumps({**settings, "records": records}, indent=1) + "\n")
     return records
 
 

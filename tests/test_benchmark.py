@@ -1,5 +1,6 @@
 """`recipes/benchmark.py` in small, and its mistakes; no time is asserted."""
 
+import json
 import sys
 
 import benchmark
@@ -11,10 +12,16 @@ from advbn_hf.cli import run
 
 def test_evaluation_in_small(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
+    file = tmp_path / "new" / "benchmark.json"
     options = ["--only", "evaluation", "--num_pictures", "3", "--batch_size", "2", "--repeats", "1"]
-    monkeypatch.setattr(sys, "argv", ["benchmark.py", *options])
-    run(benchmark.main)
-    assert "evaluation: overhead of our loop over the bare forward pass" in capsys.readouterr().out
+    monkeypatch.setattr(sys, "argv", ["benchmark.py", *options, "--output_file", str(file)])
+    for _ in range(2):  # the second time beside what another benchmark has written
+        run(benchmark.main)
+        assert "evaluation:\noverhead of our loop over the bare forward pass" in capsys.readouterr().out
+        numbers = json.loads(file.read_text())
+        assert len(numbers["evaluation"]["ratios"]) == 1
+        file.write_text(json.dumps({"training": {"records": []}, **numbers}))
+    assert numbers.keys() == {"training", "evaluation"}
 
 
 def test_ratios_are_of_ours_to_the_reference(monkeypatch):

@@ -1,6 +1,5 @@
 """The parts of the benchmark about loading, processes and planning, in small; no time is asserted."""
 
-import json
 import sys
 
 import benchmark
@@ -23,13 +22,9 @@ def test_every_loader_of_pictures_feeds_the_step(monkeypatch):
     monkeypatch.setattr(
         benchmark_training.Step, "__call__", lambda step, *args: (seen.append(step.pictures), call(step, *args))
     )
-    lines = benchmark_data.measure_loading(2, 1, torch.device("cpu")).splitlines()
-    assert [line.split(":")[0] for line in lines] == [
-        "map-style, 0 workers",
-        "map-style, 2 workers",
-        "streaming, 0 workers",
-        "streaming, 2 workers",
-    ]
+    text, numbers = benchmark_data.measure_loading(2, 1, torch.device("cpu"))
+    kinds = ["map-style, 0 workers", "map-style, 2 workers", "streaming, 0 workers", "streaming, 2 workers"]
+    assert [line.split(":")[0] for line in text.splitlines()] == list(numbers) == kinds
     assert all(batch.shape == (2, 3, 48, 48) for batch in seen)
     assert len({batch.sum().item() for batch in seen}) > 4
 
@@ -37,7 +32,8 @@ def test_every_loader_of_pictures_feeds_the_step(monkeypatch):
 def test_throughput_counts_the_pictures_of_both_processes(monkeypatch):
     seconds = {1: iter([3.0, 2.0]), 2: iter([4.0, 2.0])}
     monkeypatch.setattr(benchmark_processes, "seconds_of", lambda count, *_: next(seconds[count]))
-    text = benchmark_processes.measure_processes(8, 2, cpu=True)
+    text, numbers = benchmark_processes.measure_processes(8, 2, cpu=True)
+    assert numbers["ratios"] == [1.5, 2.0]
     assert text == "throughput of 2 processes over that of 1: 1.75 (median of 2, 1.50 to 2.00)"
 
 
@@ -45,15 +41,15 @@ def test_two_processes_train_together(monkeypatch):
     assert benchmark_processes.seconds_of(2, 1, cpu=True) > 0
 
 
-def test_plan_multiplies_counted_operations_by_measured_ratios(tmp_path, monkeypatch):
-    file = tmp_path / "benchmark.json"
+def test_plan_multiplies_counted_operations_by_measured_ratios(monkeypatch):
     record = {"model": "resnet50", "switches": "none", "precision": "fp32"}
     methods = {"plain": [1, 1, 1], "recommended": [2.5, 2, 3]}
     records = [{**record, "method": method, "ratio": ratio} for method, ratio in methods.items()]
-    file.write_text(json.dumps({"records": [*records, {**records[0], "model": "vit_small", "ratio": [9, 9, 9]}]}))
+    others = [{**records[0], "model": "vit_small", "ratio": [9, 9, 9]}]
     monkeypatch.setattr(benchmark_planning, "operations", lambda *_: 312e12 * 0.25 * 3600 / 1_281_167)
-    rows = benchmark_planning.planning_table(str(file)).splitlines()[2:4]
-    assert rows == ["| plain | 1.00 | 20 |", "| recommended | 2.50 | 50 |"]
+    text, numbers = benchmark_planning.plan({"records": records + others}, "benchmark.json")
+    assert text.splitlines()[2:4] == ["| plain | 1.00 | 20.0 |", "| recommended | 2.50 | 50.0 |"]
+    assert numbers["hours"] == pytest.approx({"plain": 20, "recommended": 50})
 
 
 def test_counted_operations_are_those_of_the_passes():
@@ -67,13 +63,22 @@ def test_counted_operations_are_those_of_the_passes():
         assert counted / plain == pytest.approx((stem + passes * tail) / (stem + 3 * tail), rel=0.05)
 
 
-def test_a_plan_needs_measured_ratios(tmp_path, monkeypatch, capsys):
-    for text, message in ((None, "run --only training first"), ('{"records": []}', "has no fp32 times of resnet50")):
-        file = tmp_path / "benchmark.json"
-        if text is not None:
-            file.write_text(text)
-        monkeypatch.setattr(sys, "argv", ["benchmark.py", "--only", "planning", "--output_file", str(file)])
-        with pytest.raises(SystemExit) as left:
-            run(benchmark.main)
-        assert left.value.code == 2
-        assert message in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "has no times of resnet50 in fp32; run --only training first"),
+        ('{"training": {"records": []}}', "has no times of resnet50 in fp32; run --only training first"),
+        ("{", "cannot be read as JSON"),
+        ('{"accuracy": 1}', "holds something else; choose another name"),
+    ],
+)
+def test_a_file_of_another_kind(tmp_path, monkeypatch, capsys, text, message):
+    file = tmp_path / "benchmark.json"
+    if text is not None:
+        file.write_text(text)
+    monkeypatch.setattr(sys, "argv", ["benchmark.py", "--only", "planning", "--output_file", str(file)])
+    with pytest.raises(SystemExit) as left:
+        run(benchmark.main)
+    assert left.value.code == 2
+    assert message in capsys.readouterr().err
+    assert (file.read_text() if file.exists() else None) == text

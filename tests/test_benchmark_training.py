@@ -49,7 +49,7 @@ def test_in_small(monkeypatch, tmp_path, capsys):
     options = ["--models", "resnet_small", "--methods", "plain", "recommended", "--switches", "none"]
     options += ["--precisions", "fp32", "--train_batch_size", "4", "--repeats", "2", "--output_file", file]
     recipe(monkeypatch, *options)
-    written = json.loads(file.read_text())
+    written = json.loads(file.read_text())["training"]
     plain, ours = written["records"]
     assert (written["batch_size"], plain["method"], ours["method"]) == (4, "plain", "recommended")
     assert plain["ratio"] == [1, 1, 1]
