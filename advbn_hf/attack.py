@@ -7,7 +7,16 @@ import torch.distributed as dist
 from torch import Tensor
 
 from .config import AdvBNConfig
-from .perturbation import ascend, assign_groups, group_means, initial_multipliers, leading_share, perturb
+from .perturbation import (
+    DEVIATION,
+    MEAN,
+    ascend,
+    assign_groups,
+    group_means,
+    initial_multipliers,
+    leading_share,
+    perturb,
+)
 from .split import Recording
 
 
@@ -20,7 +29,7 @@ def attack(
     rectify: bool,
     channel_axis: int,
     measure: bool = False,
-) -> tuple[Tensor, Tensor | None]:
+) -> tuple[Tensor, dict[str, Tensor] | None]:
     """Perturbs features by the multipliers that raise a loss.
 
     Args:
@@ -31,10 +40,11 @@ def attack(
         generator: source of the random start, on the CPU.
         rectify: whether the features are rectified.
         channel_axis: the features' axis of C.
-        measure: whether to tell what the ascent added to the loss, at the cost of two tail passes.
+        measure: whether to tell what the ascent did, at the cost of two tail passes.
 
     Returns:
-        The perturbed features, like the features, and the mean loss that the ascent added to its start, if `measure`.
+        The perturbed features, like the features, and if `measure`, what the ascent did: the fields of `AdvBNOutput`
+        that tell of it, scalars on the features' device.
     """
     features = recording.features
     num_groups = _num_groups(len(features), config)
@@ -57,9 +67,14 @@ def attack(
     multipliers = ascend(
         loss_at, start, epsilon=config.epsilon, step_size=config.step_size, num_steps=config.num_steps
     )
-    # Not under no_grad: autocast would keep the weights that it casts here, and the training loss lose its gradient.
-    gain = (loss_at(multipliers) - loss_at(start)).detach() / len(fixed_features) if measure else None
-    return perturb(features, means, multipliers, groups, rectify, channel_axis), gain
+    measured = None
+    if measure:
+        # Not under no_grad: autocast would keep the weights that it casts here, and the loss lose its gradient.
+        before, after = (loss_at(place).detach() / len(fixed_features) for place in (start, multipliers))
+        spread = (multipliers - 1).square().mean(dim=(1, 2)).sqrt()
+        measured = {"loss_before_ascent": before, "loss_after_ascent": after}
+        measured |= {"mean_spread": spread[MEAN], "deviation_spread": spread[DEVIATION]}
+    return perturb(features, means, multipliers, groups, rectify, channel_axis), measured
 
 
 def starting_multipliers(

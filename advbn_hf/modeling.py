@@ -210,7 +210,7 @@ class AdvBNForImageClassification(nn.Module):
             labels: (B,) int64 in 0..K-1.
             branch: "clean", "auxiliary", or "both" for the logits of both with the stem run once.
             smoothing: label smoothing of every cross entropy, in 0..1.
-            measure_ascent: whether to tell by how much the ascent raised the loss, at the cost of two tail passes.
+            measure_ascent: whether to tell what the ascent did, at the cost of two tail passes.
             recording: in train mode instead of pictures: what a frozen stem gave for them (see `stem_cache`).
 
         Returns:
@@ -243,7 +243,7 @@ class AdvBNForImageClassification(nn.Module):
             smoothing: label smoothing, in 0..1.
             measure_ascent: see `forward`.
         """
-        adversarial, gain = self.perturb(recording, labels, smoothing, measure_ascent)
+        adversarial, ascent = self.perturb(recording, labels, smoothing, measure_ascent)
         auxiliary_logits = self.tail_logits(recording, adversarial, "auxiliary")
         logits = self.tail_logits(recording, None, "clean")
         clean_loss = cross_entropy(logits, labels, smoothing)
@@ -254,12 +254,12 @@ class AdvBNForImageClassification(nn.Module):
             auxiliary_logits=auxiliary_logits,
             clean_loss=clean_loss,
             adversarial_loss=adversarial_loss,
-            ascent_gain=gain,
+            **(ascent or {}),
         )
 
     def perturb(
         self, recording: Recording, labels: Tensor, smoothing: float = 0.0, measure_ascent: bool = False
-    ) -> tuple[Tensor, Tensor | None]:
+    ) -> tuple[Tensor, dict[str, Tensor] | None]:
         """Finds the multipliers that raise the loss and applies them.
 
         Args:
@@ -269,7 +269,7 @@ class AdvBNForImageClassification(nn.Module):
             measure_ascent: see `forward`.
 
         Returns:
-            The perturbed features, like the features, and how much mean loss the ascent added, where it was asked for.
+            The perturbed features, like the features, and what the ascent did (see `attack`), where it was asked for.
         """
 
         def loss_of(seen: Recording, features: Tensor, rows: Tensor | None) -> Tensor:

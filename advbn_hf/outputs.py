@@ -17,7 +17,11 @@ class AdvBNOutput(ModelOutput):
         auxiliary_logits: (B, K), in train mode those of the perturbed features; else with `branch="both"` only.
         clean_loss: scalar, cross entropy of the clean branch; in train mode only.
         adversarial_loss: scalar, cross entropy of the perturbed features in the auxiliary branch; in train mode only.
-        ascent_gain: scalar, by how much the ascent raised the mean loss that it climbs; where it was asked for.
+        loss_before_ascent: scalar, mean of the loss that the ascent climbs, at its start; where it was asked for.
+        loss_after_ascent: scalar, the same at the multipliers that it found.
+        mean_spread: scalar, how far these multipliers of the mean lie from 1: root mean square over channels and
+            groups, in 0..epsilon.
+        deviation_spread: scalar, the same for those of the deviation.
     """
 
     loss: Tensor | None = None
@@ -25,7 +29,15 @@ class AdvBNOutput(ModelOutput):
     auxiliary_logits: Tensor | None = None
     clean_loss: Tensor | None = None
     adversarial_loss: Tensor | None = None
-    ascent_gain: Tensor | None = None
+    loss_before_ascent: Tensor | None = None
+    loss_after_ascent: Tensor | None = None
+    mean_spread: Tensor | None = None
+    deviation_spread: Tensor | None = None
+
+    @property
+    def ascent_gain(self) -> Tensor | None:
+        """Scalar, by how much the ascent raised the mean loss that it climbs; where it was asked for."""
+        return None if self.loss_after_ascent is None else self.loss_after_ascent - self.loss_before_ascent
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, smoothing: float, reduction: str = "mean") -> Tensor:

@@ -40,11 +40,12 @@ def accuracy(prediction: EvalPrediction) -> dict[str, float]:
 class AdvBNTrainer(Trainer):
     """Trains an `AdvBNForImageClassification` with everything that `transformers.Trainer` offers.
 
-    It logs `clean_loss`, `adversarial_loss`, `clean_accuracy`, `auxiliary_accuracy` and `ascent_gain` beside `loss`,
-    and evaluates both branches: `compute_metrics` (default: accuracy) is called with the logits of each, and its
-    results come back as `eval_clean_accuracy` and `eval_auxiliary_accuracy`; `eval_loss` and `predict().predictions`
-    are the clean branch's. Every checkpoint is an ordinary Transformers checkpoint with the auxiliary branch beside
-    it.
+    Beside `loss` it logs `clean_loss`, `adversarial_loss`, `clean_accuracy` and `auxiliary_accuracy`, and of the
+    ascent of the step that is logged `ascent_gain`, `loss_before_ascent`, `loss_after_ascent`, `mean_spread` and
+    `deviation_spread` (see `AdvBNOutput`). It evaluates both branches: `compute_metrics` (default: accuracy) is called
+    with the logits of each, and its results come back as `eval_clean_accuracy` and `eval_auxiliary_accuracy`;
+    `eval_loss` and `predict().predictions` are the clean branch's. Every checkpoint is an ordinary Transformers
+    checkpoint with the auxiliary branch beside it.
 
     Args:
         model: the model to train.
@@ -279,6 +280,10 @@ class AdvBNTrainer(Trainer):
             "clean_accuracy": _accuracy_of(output.logits, labels),
             "auxiliary_accuracy": _accuracy_of(output.auxiliary_logits, labels),
             "ascent_gain": output.ascent_gain,
+            "loss_before_ascent": output.loss_before_ascent,
+            "loss_after_ascent": output.loss_after_ascent,
+            "mean_spread": output.mean_spread,
+            "deviation_spread": output.deviation_spread,
         }
         for name, value in noted.items():
             if value is not None:

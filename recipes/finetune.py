@@ -295,7 +295,8 @@ def report(
     plot_samples(sets, folder / "samples.png")
     if any("loss" in log for log in trainer.state.log_history):
         pictures.append("training.png")
-        plot_training(trainer.state.log_history, folder / "training.png")
+        pictures_per_step = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+        plot_training(trainer.state.log_history, folder / "training.png", pictures_per_step)
     card = render_card(
         records,
         model_name=(args.hub_model_id or folder.name).split("/")[-1],

@@ -63,6 +63,19 @@ def test_multipliers_of_one_give_the_clean_features():
     assert torch.equal(model.perturb(recording, labels)[0], recording.features)
 
 
+def test_what_the_ascent_did_is_told():
+    config = AdvBNConfig(num_steps=1, step_size=0.5, random_start=False, num_perturbations=1)
+    model = wrap(config=config).eval()
+    pictures, labels = pictures_and_labels()
+    recording = model.split.stem(pixel_values=pictures)
+    perturbed, ascent = model.perturb(recording, labels, measure_ascent=True)
+    for features, loss in ((None, "loss_before_ascent"), (perturbed, "loss_after_ascent")):
+        logits = model.tail_logits(recording, features, "auxiliary")
+        torch.testing.assert_close(ascent[loss], F.cross_entropy(logits, labels).detach())
+    for spread in ("mean_spread", "deviation_spread"):  # one sign step from 1, except along channels without gradient
+        assert 0.4 < ascent[spread] <= 0.5
+
+
 def test_ascent_leaves_gradients_buffers_and_random_numbers_alone():
     model = wrap("vit").train()  # the tail's own dropout is off during the ascent
     pictures, labels = pictures_and_labels()

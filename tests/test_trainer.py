@@ -63,6 +63,9 @@ def test_logs_tell_of_both_branches_and_of_the_ascent(tmp_path):
         assert 0 <= log["clean_accuracy"] <= 1
         assert 0 <= log["auxiliary_accuracy"] <= 1
         assert log["ascent_gain"] > 0
+        assert log["ascent_gain"] == pytest.approx(log["loss_after_ascent"] - log["loss_before_ascent"], abs=1e-5)
+        assert 0 < log["mean_spread"] <= 1.1
+        assert 0 < log["deviation_spread"] <= 1.1
 
 
 def test_both_branches_are_evaluated(tmp_path):

@@ -28,7 +28,14 @@ TRAINING_PANELS = {  # title -> key of the log: colour and label
         "adversarial_loss": (VERMILLION, "adversarial"),
         "clean_loss": (BLUE, "clean"),
     },
-    "loss added by the ascent (nats)": {"ascent_gain": (PURPLE, "ascent")},
+    "loss of the ascent, in eval mode (nats)": {
+        "loss_after_ascent": (VERMILLION, "after"),
+        "loss_before_ascent": (GREEN, "before"),
+    },
+    "multipliers: distance from 1 (RMS of channels)": {
+        "mean_spread": (BLUE, "of the mean"),
+        "deviation_spread": (ORANGE, "of the deviation"),
+    },
 }
 LANE, GAP = 0.26, 0.22  # inches: the height of one model's lane in a set, and the gap between sets
 
@@ -83,7 +90,7 @@ def plot_samples(
         axes.text(
             -0.1,
             top + 0.45,
-            plain_text(_shortened(name)),
+            plain_text(shortened(name)),
             ha="right",
             va="bottom",
             weight="bold",
@@ -97,13 +104,16 @@ def plot_samples(
     write_figure(figure, path, dpi=100)
 
 
-def plot_training(log_history: Iterable[Mapping[str, float]], path: str | os.PathLike) -> None:
-    """Draws the losses over the steps, and how much loss the ascent added.
+def plot_training(
+    log_history: Iterable[Mapping[str, float]], path: str | os.PathLike, pictures_per_step: int | None = None
+) -> None:
+    """Draws over the steps the losses, the loss before and after the ascent, and how far its multipliers go.
 
     Args:
-        log_history: `Trainer.state.log_history`; entries with "step" and "loss", "clean_loss", "adversarial_loss" or
-            "ascent_gain" (nats) are drawn, what is missing is left out.
+        log_history: `Trainer.state.log_history`; entries with "step" and what `TRAINING_PANELS` names are drawn, what
+            is missing is left out.
         path: the PNG file to write.
+        pictures_per_step: for the label of the axis.
 
     Raises:
         InputError: nothing of this was logged.
@@ -113,10 +123,11 @@ def plot_training(log_history: Iterable[Mapping[str, float]], path: str | os.Pat
     if not panels:
         raise InputError("log_history: no loss was logged; lower logging_steps")
     figure = new_figure(1 + 1.9 * len(panels))
-    grid = figure.subplots(len(panels), sharex=True, squeeze=False, height_ratios=(3, 2)[: len(panels)])
+    grid = figure.subplots(len(panels), sharex=True, squeeze=False, height_ratios=(3, 2, 2)[: len(panels)])
     for axes, (title, curves) in zip(grid[:, 0], panels, strict=True):
         _draw_curves(axes, title, curves)
-    grid[-1, 0].set_xlabel("optimiser step", color=GREY)
+    pictures = f" of {pictures_per_step:,} pictures" if pictures_per_step else ""
+    grid[-1, 0].set_xlabel(f"optimiser step{pictures}", color=GREY)
     write_figure(figure, path)
 
 
@@ -236,10 +247,11 @@ def _draw_sample(axes: Axes, dataset: datasets.Dataset, index: int, left: float,
 
 def _label_text(dataset: datasets.Dataset, label: int | str) -> str:
     feature = dataset.features["label"]
-    return _shortened(feature.int2str(label) if isinstance(feature, datasets.ClassLabel) else str(label))
+    return shortened(feature.int2str(label) if isinstance(feature, datasets.ClassLabel) else str(label))
 
 
-def _shortened(text: str) -> str:
+def shortened(text: str) -> str:
+    """A class name for a caption below a small picture."""
     return textwrap.shorten(text, 14, placeholder="...") if " " in text else text[:11] + "..." * (len(text) > 11)
 
 
@@ -275,9 +287,12 @@ def new_figure(height: float) -> Figure:
     return figure
 
 
-def write_figure(figure: Figure, path: str | os.PathLike, dpi: int = 150) -> None:
-    """Writes a figure as PNG, whole, with 256 colours: a third of the size, and no difference to the eye."""
+def write_figure(figure: Figure, path: str | os.PathLike, dpi: int = 150, colours: int | None = 256) -> None:
+    """Writes a figure as PNG, whole; 256 colours are a third of the size, and of plots no difference to the eye."""
     drawn, small = io.BytesIO(), io.BytesIO()
     figure.savefig(drawn, format="png", dpi=dpi)
-    Image.open(drawn).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(small, format="png", optimize=True)
+    picture = Image.open(drawn).convert("RGB")
+    if colours is not None:
+        picture = picture.quantize(colours, dither=Image.Dither.NONE)
+    picture.save(small, format="png", optimize=True)
     write_whole(path, small.getvalue())

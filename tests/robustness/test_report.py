@@ -155,10 +155,12 @@ def test_samples_without_pictures_are_refused_and_damaged_ones_passed_over(tmp_p
 
 
 def test_training_curve_draws_what_was_logged(tmp_path):
-    log = [{"step": s, "loss": 2 / s, "clean_loss": 1 / s, "ascent_gain": 0.3} for s in range(1, 90)]
-    plot_training([*log, {"step": 89, "eval_loss": 1.0}], tmp_path / "full.png")
+    ascent = {"loss_before_ascent": 1.0, "loss_after_ascent": 1.3, "mean_spread": 0.7, "deviation_spread": 0.8}
+    log = [{"step": s, "loss": 2 / s, "clean_loss": 1 / s, **ascent} for s in range(1, 90)]
+    plot_training([*log, {"step": 89, "eval_loss": 1.0}], tmp_path / "full.png", 64)
+    plot_training([{"step": 5, "loss": 1.0, "loss_after_ascent": 1.0}], tmp_path / "two.png")
     plot_training([{"step": 5, "loss": 1.0}], tmp_path / "one.png")
-    with Image.open(tmp_path / "full.png") as full, Image.open(tmp_path / "one.png") as one:
-        assert full.height > one.height  # the ascent has a panel of its own
+    heights = [Image.open(tmp_path / f"{name}.png").height for name in ("full", "two", "one")]
+    assert heights[0] > heights[1] > heights[2]  # the losses of the ascent and its multipliers have their own panels
     with pytest.raises(InputError, match="no loss was logged"):
         plot_training([{"step": 5, "eval_loss": 1.0}], tmp_path / "none.png")

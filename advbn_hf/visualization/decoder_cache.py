@@ -1,0 +1,74 @@
+"""A trained decoder, kept in a file beside the checkpoint and found again by all that it depends on."""
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from transformers import BaseImageProcessor
+from transformers.utils import logging
+
+from ..files import replacing
+from ..modeling import AdvBNForImageClassification
+from .decoder import DEPTH, LEARNING_RATE, WIDTH, Decoder
+from .layout import MapLayout
+from .pixels import PixelRange
+
+logger = logging.get_logger(__name__)
+
+
+def decoder_file(
+    folder: str | Path, model: AdvBNForImageClassification, processor: BaseImageProcessor, training: Sequence[Any]
+) -> Path:
+    """The file of a decoder; another stem, processor or training gives another.
+
+    The pictures that it was trained on are known by what `training` says of them. Where they changed unnoticed, the
+    decoder is still one for this stem; how good it is gets measured again at each use.
+
+    Args:
+        folder: where decoders are kept.
+        model: whose stem it is for.
+        processor: the model's image processor.
+        training: all that the training depends on besides, as JSON values.
+    """
+    digest = hashlib.blake2b(json.dumps([WIDTH, DEPTH, LEARNING_RATE, *training]).encode(), digest_size=8)
+    digest.update(json.dumps(processor.to_dict(), sort_keys=True, default=str).encode())
+    digest.update(model.split.insert_after.encode())
+    tensors = [tensor for module in model.split.stem_modules for tensor in module.state_dict().values()]
+    for tensor in (*tensors, *model.split.stem_weights):
+        digest.update(f"{tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+    return Path(folder) / f"decoder-{digest.hexdigest()}.safetensors"
+
+
+def kept_decoder(
+    path: Path, model: AdvBNForImageClassification, pixels: PixelRange, train: Callable[[], Decoder]
+) -> Decoder:
+    """The decoder of a file, or a new one, which is written there.
+
+    Args:
+        path: from `decoder_file`.
+        model: whose stem it is for.
+        pixels: of its image processor.
+        train: makes the decoder where there is none.
+
+    Returns:
+        The decoder, in eval mode, on the model's device.
+    """
+    if path.exists():
+        decoder = Decoder(MapLayout(model), pixels.size)
+        try:
+            decoder.load_state_dict(load_file(path))
+        except (SafetensorError, RuntimeError) as error:
+            logger.warning(f"{path} is damaged and made anew: {str(error).splitlines()[0]}")
+        else:
+            return decoder.to(model.device).eval()
+    decoder = train()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
+        save_file(decoder.state_dict(), temporary)
+    return decoder

@@ -1,0 +1,67 @@
+"""A stem's features as maps: channels first, without the tokens that stand for no place in the picture."""
+
+import math
+
+from torch import Tensor
+
+from ..errors import InputError
+from ..modeling import AdvBNForImageClassification
+from ..probe import probe, probe_inputs
+
+Grid = tuple[int, int]
+
+
+class MapLayout:
+    """Where in the picture each of a stem's features lies.
+
+    Feature maps tell by their axes. Tokens lie on the grid of an earlier feature map, such as that of a patch
+    embedding, which has as many places; else on a square; else on the largest such map with fewer places, with class
+    and register tokens before them.
+
+    Its attributes: `channels`, C; `grid`, height and width of the maps for pictures of the model's size.
+
+    Args:
+        model: whose stem it is; it is run once on noise.
+
+    Raises:
+        InputError: if the features are tokens that lie on no grid.
+    """
+
+    def __init__(self, model: AdvBNForImageClassification) -> None:
+        calls, _ = probe(model.backbone, probe_inputs(model.backbone))
+        paths = [call.path for call in calls]
+        earlier, insertion = calls[: paths.index(model.split.insert_after)], model.split.insert_after
+        shape = list(calls[len(earlier)].shape)
+        self.channel_axis = model.split.channel_axis
+        self.channels = shape.pop(self.channel_axis)
+        self.grid, self.leading = tuple(shape[1:]), 0
+        if len(self.grid) == 1:
+            maps = [call.shape[2:] for call in earlier if call.shape is not None and len(call.shape) == 4]
+            found = _grid_of(self.grid[0], maps)
+            if found is None:
+                raise InputError(
+                    f"model: what {insertion} gives out ({self.grid[0]} tokens) lies on no grid; "
+                    "take a model that is cut after another module"
+                )
+            self.grid, self.leading = found
+
+    def __call__(self, features: Tensor) -> Tensor:
+        """Maps (B, C, h, w) of features (B, C, H, W), (B, H, W, C) or (B, N, C)."""
+        maps = features.movedim(self.channel_axis, 1)
+        return maps if maps.ndim == 4 else maps[:, :, self.leading :].unflatten(2, self.grid)
+
+
+def _grid_of(tokens: int, maps: list[Grid]) -> tuple[Grid, int] | None:
+    """The grid of so many tokens, and how many lead that are not on it, by the feature maps that came before."""
+    side = math.isqrt(tokens)
+    exact = [grid for grid in maps if math.prod(grid) == tokens]
+    # More places than tokens before them: a smaller map is not what was made into tokens.
+    smaller = [grid for grid in maps if tokens / 2 < math.prod(grid) < tokens]
+    if exact:
+        return tuple(exact[-1]), 0
+    if side * side == tokens:
+        return (side, side), 0
+    if smaller:
+        largest = max(smaller, key=math.prod)
+        return tuple(largest), tokens - math.prod(largest)
+    return None

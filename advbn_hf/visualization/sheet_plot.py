@@ -1,0 +1,70 @@
+"""A contact sheet as a picture."""
+
+import os
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from PIL import Image, ImageOps
+
+from ..robustness.plots import GREY, INK, VERMILLION, plain_text, shortened, write_figure
+from .sheet import Answer, Column
+
+SIDE = 0.98  # inches from one picture to the next
+LINE = 0.17  # height of a line of a caption, in sides
+ROW = 1 + 2 * LINE + 0.1  # height of a row, in sides: a picture and two lines
+HEAD, LEFT, FOOT = 0.62, 0.95, 0.42  # what stands above, beside and below the pictures, in sides
+
+
+def plot_sheet(
+    columns: Sequence[Column],
+    labels: Sequence[int],
+    class_names: Sequence[str],
+    path: str | os.PathLike,
+    note: str = "",
+) -> None:
+    """Draws a contact sheet: a row for each picture, with what each branch answers below it.
+
+    Args:
+        columns: from `contact_sheet`.
+        labels: the class of each row.
+        class_names: names of the classes, in the order of their numbers.
+        path: the PNG file to write.
+        note: a line for the foot.
+    """
+    width, height = LEFT + len(columns), HEAD + ROW * len(labels) + FOOT
+    figure = Figure(figsize=(SIDE * width, SIDE * height), facecolor="white")
+    axes = figure.add_axes((0, 0, 1, 1), xlim=(-LEFT, len(columns)), ylim=(height - HEAD, -HEAD), autoscale_on=False)
+    axes.axis("off")
+    for place, column in enumerate(columns):
+        axes.text(place + 0.48, -0.06, column.title, ha="center", va="bottom", color=INK, fontsize=8, weight="bold")
+    for line, label in enumerate(labels):
+        top = ROW * line
+        axes.text(-0.08, top + 0.5, _name(class_names, label), ha="right", va="center", color=INK, fontsize=9.5,
+                  weight="bold")  # fmt: skip
+        for step, branch in enumerate(columns[0].answers):
+            axes.text(-0.08, top + 1 + LINE * (step + 0.55), branch, ha="right", va="center", color=GREY, fontsize=7.5)
+        for place, column in enumerate(columns):
+            _draw_picture(axes, column.images[line], place, top)
+            for step, answers in enumerate(column.answers.values()):
+                _draw_answer(axes, answers[line], label, class_names, place, top + 1 + LINE * (step + 0.55))
+    axes.text(-LEFT + 0.08, height - HEAD - 0.08, plain_text(note), ha="left", va="bottom", color=GREY, fontsize=7.5)
+    write_figure(figure, path, dpi=110, colours=None)
+
+
+def _draw_picture(axes: Axes, image: Image.Image, place: int, top: float) -> None:
+    image = ImageOps.pad(image, (104, 104), Image.Resampling.BICUBIC, color="white")
+    axes.imshow(np.asarray(image), extent=(place, place + 0.96, top + 0.96, top), aspect="auto")
+
+
+def _draw_answer(axes: Axes, answer: Answer, label: int, class_names: Sequence[str], place: int, y: float) -> None:
+    """A wrong answer has a cross before it and bold letters, besides its colour."""
+    right = answer.label == label
+    text = f"{'' if right else '✗ '}{_name(class_names, answer.label)} {answer.confidence:.0%}"
+    style = {"color": INK} if right else {"color": VERMILLION, "weight": "bold"}
+    axes.text(place + 0.48, y, text, ha="center", va="center", fontsize=7.5, **style)
+
+
+def _name(class_names: Sequence[str], label: int) -> str:
+    return plain_text(shortened(class_names[label]))

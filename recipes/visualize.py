@@ -1,0 +1,212 @@
+"""Draws what a model's stem makes of pictures: plainly, in the style that hurts the model most, and in random styles.
+
+accelerate launch recipes/visualize.py --model CHECKPOINT --dataset_name ID [--option value ...]
+accelerate launch recipes/visualize.py recipes/configs/visualize.yaml       the quickstart's model
+
+It trains a small decoder from the stem's features back to pictures, keeps it beside the checkpoint, and writes a
+contact sheet. --export_dataset DIR writes a whole split in the worst style, for recipes/evaluate.py and for the Hub.
+"""
+
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import torch
+from accelerate import PartialState
+from datasets import Dataset
+
+from advbn_hf import AdvBNForImageClassification, InputError
+from advbn_hf.backbone import load_processor
+from advbn_hf.cli import parse, run, use_all_cores
+from advbn_hf.data.pictures import BadPictures, Pictures, collate
+from advbn_hf.data.sources import check_labels, class_names, load_images
+from advbn_hf.data.transforms import EvaluationTransform
+from advbn_hf.robustness.labels import match_labels
+from advbn_hf.visualization.decoder import Decoder, Quality, measure_quality, train_decoder
+from advbn_hf.visualization.decoder_cache import decoder_file, kept_decoder
+from advbn_hf.visualization.export import check_export, describe, export_restyled
+from advbn_hf.visualization.layout import MapLayout
+from advbn_hf.visualization.pixels import PixelRange
+from advbn_hf.visualization.sheet import contact_sheet
+from advbn_hf.visualization.sheet_plot import plot_sheet
+
+MEASURED = 500  # held-out pictures that the decoder is measured on
+
+
+@dataclass
+class VisualizationArguments:
+    """What to draw."""
+
+    model: str | None = field(default=None, metadata={"help": "Hub id or folder of an AdvBN checkpoint."})
+    model_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the model."})
+    dataset_name: str | None = field(
+        default=None, metadata={"help": 'Hub id or folder of the data set, or "embedded" for the embedded benchmark.'}
+    )
+    dataset_config_name: str | None = field(default=None, metadata={"help": "Configuration of the data set."})
+    dataset_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the data set."})
+    train_split: str = field(default="train", metadata={"help": "Split to train the decoder on."})
+    split: str = field(default="validation", metadata={"help": "Split to draw, which the decoder is measured on."})
+    image_column: str | None = field(default=None, metadata={"help": "Column of the pictures; found by its type."})
+    label_column: str | None = field(default=None, metadata={"help": "Column of the labels; found by its type."})
+    output_dir: str = field(default="outputs/visualization", metadata={"help": "Folder of the contact sheet."})
+    num_pictures: int = field(default=6, metadata={"help": "Rows of the contact sheet."})
+    epsilons: list[float] = field(
+        default_factory=lambda: [0.25, 0.5, 0.8, 1.1], metadata={"help": "How far multipliers may go from 1."}
+    )
+    export_dataset: str | None = field(
+        default=None, metadata={"help": "Empty or new folder for the split in the worst style, as a data set."}
+    )
+    export_epsilon: float | None = field(
+        default=None, metadata={"help": "Epsilon of that data set; the model's own by default."}
+    )
+    max_samples: int | None = field(default=None, metadata={"help": "Take the first so many pictures of the split."})
+    decoder_steps: int = field(default=600, metadata={"help": "Steps to train the decoder for."})
+    batch_size: int = field(default=64, metadata={"help": "Pictures at a time."})
+    num_workers: int = field(default=0, metadata={"help": "Processes that read pictures."})
+    seed: int = field(default=0, metadata={"help": "Seed of the decoder, the choice of pictures and random styles."})
+    skip_bad_images: bool = field(default=False, metadata={"help": "Leave out pictures that cannot be decoded."})
+
+
+def main() -> None:
+    """Checks everything that can be checked, then gets a decoder, measures it, and draws."""
+    (args,) = parse((VisualizationArguments,))
+    use_all_cores()
+    check_arguments(args)
+    hub = {} if args.model_revision is None else {"revision": args.model_revision}
+    model = AdvBNForImageClassification.from_pretrained(args.model, **hub).to(PartialState().device).eval()
+    processor = load_processor(args.model, **hub)
+    pixels = PixelRange(processor)
+    MapLayout(model)  # checks that the features lie on a grid
+    train_set, rows = load_split(args, args.train_split), load_split(args, args.split)
+    names = [model.config.id2label[index] for index in range(model.config.num_labels)]
+    class_of = model_classes(rows, names)
+    if args.max_samples is not None:
+        rows = rows.select(range(min(args.max_samples, len(rows))))
+
+    folder = Path(args.output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    bad_pictures = BadPictures(folder / "bad_pictures.jsonl") if args.skip_bad_images else None
+    as_inputs = partial(Pictures, transform=EvaluationTransform(processor), bad_pictures=bad_pictures)
+    steps = {"steps": args.decoder_steps, "batch_size": args.batch_size, "seed": args.seed}
+    train = partial(train_decoder, model, pixels, as_inputs(train_set), num_workers=args.num_workers, **steps)
+    source = [args.dataset_name, args.dataset_config_name, args.dataset_revision, args.train_split, len(train_set)]
+    beside = Path(args.model) if Path(args.model).is_dir() else folder
+    path = decoder_file(beside / "visualization", model, processor, [*source, *steps.values()])
+    print(f"decoder: {path}{'' if path.exists() else ', to be trained'}", flush=True)
+    decoder = kept_decoder(path, model, pixels, train)
+    chosen = torch.randperm(len(rows), generator=torch.Generator().manual_seed(args.seed)).tolist()
+    quality = measure_quality(model, decoder, pixels, as_inputs(rows.select(chosen[:MEASURED])), args.batch_size)
+    print(quality, flush=True)
+    quality.check()
+
+    draw_sheet(args, model, decoder, pixels, as_inputs(rows.select(chosen[: args.num_pictures])), class_of, quality)
+    if args.export_dataset is not None:
+        export(args, model, decoder, as_inputs(rows), class_of, quality)
+    for place in bad_pictures.summary() if bad_pictures else []:
+        print(f"left out, since it cannot be decoded: {place}")
+
+
+def check_arguments(args: VisualizationArguments) -> None:
+    """Stops on options that are missing or out of range."""
+    if PartialState().num_processes > 1:
+        raise InputError("num_processes: this recipe runs in one process; start it with --num_processes 1")
+    if args.model is None:
+        raise InputError("model: give the Hub id or folder of an AdvBN checkpoint")
+    if args.dataset_name is None:
+        raise InputError('dataset_name: give a Hub id or folder, or "embedded"')
+    at_least = {"num_pictures": 1, "max_samples": 1, "decoder_steps": 1, "batch_size": 1, "num_workers": 0, "seed": 0}
+    for name, least in at_least.items():
+        value = getattr(args, name)
+        if value is not None and value < least:
+            raise InputError(f"{name} must be {least} or more, got {value}")
+    for name, values in (("epsilons", args.epsilons), ("export_epsilon", [args.export_epsilon])):
+        for value in values:
+            if value is not None and not 0 < value < float("inf"):
+                raise InputError(f"{name} must be above 0, got {value:g}")
+    if Path(args.output_dir).is_file():
+        raise InputError(f"output_dir: {args.output_dir} is a file; name a folder")
+    if args.export_dataset is not None:
+        check_export(args.export_dataset)
+
+
+def load_split(args: VisualizationArguments, split: str) -> Dataset:
+    """One split of the data set, with the columns "image" and "label"."""
+    return load_images(
+        args.dataset_name,
+        split,
+        config=args.dataset_config_name,
+        revision=args.dataset_revision,
+        image_column=args.image_column,
+        label_column=args.label_column,
+    )
+
+
+def model_classes(rows: Dataset, names: list[str]) -> torch.Tensor:
+    """(K,) int64, the model's class for each of the data set's K classes."""
+    own = class_names(rows)
+    check_labels(rows, len(names if own is None else own))
+    return torch.arange(len(names)) if own is None else torch.tensor(match_labels(names, own).indices)
+
+
+def draw_sheet(
+    args: VisualizationArguments,
+    model: AdvBNForImageClassification,
+    decoder: Decoder,
+    pixels: PixelRange,
+    pictures: Pictures,
+    class_of: torch.Tensor,
+    quality: Quality,
+) -> None:
+    """Writes the contact sheet."""
+    batch = collate([pictures[index] for index in range(len(pictures))])
+    labels = class_of[batch["labels"]]
+    columns = contact_sheet(
+        model,
+        decoder,
+        pixels,
+        batch["pixel_values"].to(model.device),
+        labels.to(model.device),
+        args.epsilons,
+        args.seed,
+    )
+    names = [model.config.id2label[index] for index in range(model.config.num_labels)]
+    note = (
+        f"{quality}.\nBelow each picture: class and confidence; of the reconstruction for the picture put in again, "
+        "of all others for the features that the picture shows. ✗: not the class of the row."
+    )
+    path = Path(args.output_dir) / "contact_sheet.png"
+    plot_sheet(columns, labels.tolist(), names, path, note)
+    print(f"written to {path}")
+
+
+def export(
+    args: VisualizationArguments,
+    model: AdvBNForImageClassification,
+    decoder: Decoder,
+    pictures: Pictures,
+    class_of: torch.Tensor,
+    quality: Quality,
+) -> None:
+    """Writes the split in the worst style as a data set."""
+    epsilon, split = args.export_epsilon or model.advbn_config.epsilon, args.split.partition("[")[0]
+    count = export_restyled(
+        model,
+        decoder,
+        pictures,
+        args.export_dataset,
+        split=split,
+        class_of=class_of,
+        epsilon=epsilon,
+        batch_size=args.batch_size,
+        seed=args.seed,
+        about=describe(args.model, args.dataset_name, args.split, epsilon, quality),
+    )
+    print(
+        f"{count:,} restyled pictures written to {args.export_dataset}; to measure on them: accelerate launch "
+        f"recipes/evaluate.py --model {args.model} --dataset_name {args.export_dataset} --split {split} "
+        "--sets clean"
+    )
+
+
+if __name__ == "__main__":
+    run(main)
