@@ -1,6 +1,6 @@
-"""Draws pictures from scans of digits: the style of the training set, and the two styles that share nothing with it.
+"""Draws pictures from glyphs: the style of the training set, and the two styles that share nothing with it.
 
-Every function works on a whole batch of N pictures at once. Masks are float32 (N, 48, 48) in [0, 1], 1 where the digit
+Every function works on a whole batch of N pictures at once. Masks are float32 (N, 48, 48) in [0, 1], 1 where the glyph
 is; pictures are uint8 (N, 48, 48, 3), RGB. Randomness comes only from the generator that is passed in.
 """
 
@@ -17,30 +17,30 @@ ROWS, COLUMNS = np.mgrid[-1 : 1 : SIZE * 1j, -1 : 1 : SIZE * 1j].astype(np.float
 _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601
 
 
-def draw_masks(scans: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Enlarges 8x8 scans smoothly and places each with its own small rotation, scale and shift.
+def draw_masks(glyphs: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Enlarges glyphs smoothly to about 38 pixels and places each with its own small rotation, scale and shift.
 
     Args:
-        scans: Float (N, 8, 8), ink in [0, 1].
+        glyphs: Float (N, S, S), ink in [0, 1].
         rng: Rotation is uniform within 10 degrees, scale within 10 % and shift within 2.5 pixels.
 
     Returns:
         Masks, float32 (N, 48, 48) in [0, 1].
     """
-    count, margin = len(scans), 3  # the margin keeps the cubic filter away from the border
-    padded = np.pad(scans.astype(np.float32), ((0, 0), (margin, margin), (margin, margin)))
+    count, side, margin = *glyphs.shape[:2], 3  # the margin keeps the cubic filter away from the border
+    padded = np.pad(glyphs.astype(np.float32), ((0, 0), (margin, margin), (margin, margin)))
     angle = np.radians(rng.uniform(-10, 10, count))
-    step = 8 / (38 * rng.uniform(0.9, 1.1, count))  # scan cells per pixel: a digit is about 38 pixels high
+    step = side / (38 * rng.uniform(0.9, 1.1, count))  # cells of the glyph per pixel
     shift = SIZE / 2 + rng.uniform(-2.5, 2.5, (2, count))
-    cosine, sine, centre = step * np.cos(angle), step * np.sin(angle), margin + 4
+    cosine, sine, centre = step * np.cos(angle), step * np.sin(angle), margin + side / 2
     x_offset = centre - cosine * shift[0] - sine * shift[1]
     y_offset = centre + sine * shift[0] - cosine * shift[1]
     affine = np.stack([cosine, sine, x_offset, -sine, cosine, y_offset], axis=1)
     method, cubic = Image.Transform.AFFINE, Image.Resampling.BICUBIC
     ink = np.stack(
         [
-            np.asarray(Image.fromarray(scan).transform((SIZE, SIZE), method, coefficients, cubic))
-            for scan, coefficients in zip(padded, affine.tolist(), strict=True)
+            np.asarray(Image.fromarray(glyph).transform((SIZE, SIZE), method, coefficients, cubic))
+            for glyph, coefficients in zip(padded, affine.tolist(), strict=True)
         ]
     )
     ramp = np.clip((ink - 0.2) / 0.5, 0, 1)
@@ -70,7 +70,7 @@ def draw_clean(masks: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def draw_stylized(masks: np.ndarray, texture: str, rng: np.random.Generator) -> np.ndarray:
-    """Paints digit and ground each with the texture in two saturated colours, one light and the other dark.
+    """Paints glyph and ground each with the texture in two saturated colours, one light and the other dark.
 
     Args:
         masks: Float (N, 48, 48) in [0, 1].
@@ -81,10 +81,10 @@ def draw_stylized(masks: np.ndarray, texture: str, rng: np.random.Generator) -> 
         Pictures, uint8 (N, 48, 48, 3).
     """
     count = len(masks)
-    digit_is_light = rng.random(count) < 0.5
+    glyph_is_light = rng.random(count) < 0.5
     layers = []
-    for light in (digit_is_light, ~digit_is_light):
-        # The lightness of light and dark never meet, so that a person can read the digit whatever the hues.
+    for light in (glyph_is_light, ~glyph_is_light):
+        # The lightness of light and dark never meet, so that a person can read the glyph whatever the hues.
         first = np.where(light, rng.uniform(0.75, 0.9, count), rng.uniform(0.08, 0.18, count))
         second = np.where(light, rng.uniform(0.58, 0.7, count), rng.uniform(0.22, 0.32, count))
         pattern = _pattern(texture, count, rng)
@@ -93,7 +93,7 @@ def draw_stylized(masks: np.ndarray, texture: str, rng: np.random.Generator) -> 
 
 
 def draw_sketch(masks: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Draws the outline of the digit in black on white.
+    """Draws the outline of the glyph in black on white.
 
     Args:
         masks: Float (N, 48, 48) in [0, 1].

@@ -1,0 +1,121 @@
+"""Pictures of one data set, model and budget: what each method gains on each shift, and what that costs."""
+
+import os
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
+
+from ..robustness.plots import BLUE, GREY, INK, ORANGE, PALE, VERMILLION, new_figure, plain_text, write_figure
+from .datasets import SHIFTS
+from .methods import method_called
+from .summary import MEAN, Entry
+
+# Family of methods -> colour, marker and name, told apart without colour too.
+FAMILIES = {
+    "control": (GREY, "s", "controls"),
+    "peer": (ORANGE, "^", "peers"),
+    "advbn": (VERMILLION, "D", "AdvBN"),
+    "beyond": (BLUE, "o", "beyond the paper"),
+}
+_PANELS = (MEAN, *SHIFTS, "inverted", "clean")
+
+
+def plot_gains(entries: Sequence[Entry], title: str, reference: str, path: str | os.PathLike) -> None:
+    """Draws the gain of every method on every set, with its 95 % interval: clean branch filled, auxiliary hollow.
+
+    Args:
+        entries: of one data set, model and budget.
+        title: above the plot.
+        reference: the method that gains are over; it is left out.
+        path: the PNG file to write.
+    """
+    methods = [name for name in dict.fromkeys(entry.method for entry in entries) if name != reference]
+    figure = new_figure(1.5 + 0.3 * max(len(methods), 1))
+    grid = figure.subplots(1, len(_PANELS), sharey=True)
+    for axes, name in zip(grid, _PANELS, strict=True):
+        axes.axvline(0, color=INK, linewidth=1.2)
+        for place, branch in enumerate(("clean", "auxiliary")):
+            for entry in entries:
+                if (entry.set, entry.branch) == (name, branch) and entry.method in methods and entry.gain is not None:
+                    _draw_gain(axes, entry, y=methods.index(entry.method) + 0.3 * place - 0.15, filled=place == 0)
+        axes.set_title(name, fontsize=9.5, color=INK, weight="bold" if name == MEAN else "normal")
+        axes.set(ylim=(len(methods) - 0.4, -0.6), yticks=range(len(methods)))
+        axes.set_yticklabels([plain_text(method) for method in methods], fontsize=9, color=INK)
+        _plain(axes)
+        axes.tick_params(axis="x", labelsize=7.5)
+    figure.suptitle(f"{title}: gain over {reference}", x=0.01, ha="left", fontsize=12, weight="bold", color=INK)
+    figure.supxlabel(
+        "points of accuracy; filled: clean branch, hollow: auxiliary branch; lines: 95 % intervals over seeds",
+        fontsize=9,
+        color=GREY,
+    )
+    write_figure(figure, path)
+
+
+def plot_cost(entries: Sequence[Entry], title: str, reference: str, steps: int, path: str | os.PathLike) -> None:
+    """Draws accuracy under shift against the cost of a fine-tuning, and the frontier: what nothing cheaper reaches.
+
+    Args:
+        entries: of one data set, model and budget.
+        title: above the plot.
+        reference: the method whose step is the unit of cost.
+        steps: of the reference with the budget "steps".
+        path: the PNG file to write.
+    """
+    shown = [entry for entry in entries if (entry.branch, entry.set) == ("clean", MEAN)]
+    costs = [entry.cost * entry.steps / steps for entry in shown]
+    figure = new_figure(5.2)
+    axes = figure.add_subplot()
+    on_frontier = frontier(costs, [entry.mean for entry in shown])
+    axes.step(
+        [costs[place] for place in on_frontier] + [1.1 * max(costs)],
+        [shown[place].mean for place in on_frontier] + [shown[on_frontier[-1]].mean],
+        where="post",
+        color=INK,
+        linewidth=1.2,
+        zorder=2,
+        label="frontier",
+    )
+    for place, (entry, cost) in enumerate(zip(shown, costs, strict=True)):
+        colour, marker, _ = FAMILIES[method_called(entry.method).family]
+        axes.errorbar(cost, entry.mean, entry.deviation or 0, color=colour, marker=marker, markersize=6, linewidth=1,
+                      markeredgecolor="white", zorder=3)  # fmt: skip
+        weight = "bold" if place in on_frontier else "normal"
+        axes.annotate(plain_text(entry.method), (cost, entry.mean), xytext=(6, 3), textcoords="offset points",
+                      fontsize=8, color=INK, weight=weight)  # fmt: skip
+    for colour, marker, label in FAMILIES.values():
+        axes.plot([], [], marker, color=colour, label=label)
+    axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=5, frameon=False, fontsize=9, handletextpad=0.3)
+    axes.set_title(plain_text(title), loc="left", fontsize=12, weight="bold", color=INK, pad=26)
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.set_xlabel(f"cost of the fine-tuning, in {steps} steps of {reference}", color=GREY)
+    axes.set_ylabel("accuracy in %, mean of shifts; lines: deviation over seeds", color=GREY)
+    _plain(axes)
+    axes.yaxis.grid(True, color=PALE, linewidth=0.8)
+    write_figure(figure, path)
+
+
+def frontier(costs: Sequence[float], values: Sequence[float]) -> list[int]:
+    """Places of the points that no other beats at the same cost or less, by ascending cost."""
+    places: list[int] = []
+    for place in sorted(range(len(costs)), key=lambda place: (costs[place], -values[place])):
+        if not places or values[place] > values[places[-1]]:
+            places.append(place)
+    return places
+
+
+def _draw_gain(axes: Axes, entry: Entry, y: float, filled: bool) -> None:
+    colour, marker, _ = FAMILIES[method_called(entry.method).family]
+    if entry.interval:
+        axes.plot(entry.interval, [y, y], color=colour, linewidth=1.2, zorder=3)
+    axes.plot(
+        entry.gain, y, marker, color=colour, markersize=5, markerfacecolor=colour if filled else "white", zorder=4
+    )
+
+
+def _plain(axes: Axes) -> None:
+    axes.tick_params(colors=GREY, length=0)
+    axes.xaxis.grid(True, color=PALE, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[:].set_visible(False)

@@ -1,0 +1,95 @@
+"""What a comparison found, as files: the table, all numbers, and plots."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from ..files import write_whole
+from ..robustness.grids import align_markdown
+from .datasets import SHIFTS
+from .grid import Row
+from .plots import plot_cost, plot_gains
+from .summary import MEAN, Entry, summarize
+
+BUDGETS = {"steps": "equal steps", "time": "equal time"}
+# Header -> branch and set of the columns after the gain, where a method has them.
+_FURTHER = {
+    "inverted": ("clean", "inverted"),
+    "auxiliary: clean": ("auxiliary", "clean"),
+    "auxiliary: shifts": ("auxiliary", MEAN),
+    "average: shifts": ("average", MEAN),
+    "re-estimated: shifts": ("re-estimated", MEAN),
+}
+
+
+def write_report(rows: Sequence[Row], settings: dict[str, Any], reference: str, folder: Path) -> list[Path]:
+    """Writes comparison.json, comparison.md and two plots for each data set, model and budget.
+
+    Args:
+        rows: with their results.
+        settings: what they have in common.
+        reference: the method that gains are over.
+        folder: where to.
+
+    Returns:
+        The files.
+    """
+    entries = summarize(rows, reference)
+    files = [folder / "comparison.json", folder / "comparison.md"]
+    content = {
+        "settings": settings,
+        "rows": [dataclasses.asdict(row) for row in rows],
+        "summary": [dataclasses.asdict(entry) for entry in entries],
+    }
+    write_whole(files[0], json.dumps(content, indent=1) + "\n")
+    sections = []
+    group_of = lambda entry: (entry.dataset, entry.model, entry.budget)  # noqa: E731
+    for group, members in groupby(sorted(entries, key=group_of), key=group_of):
+        members = list(members)
+        title = f"{group[0]}, {group[1]}, {BUDGETS[group[2]]}"
+        sections.append(f"## {title}\n\n{to_markdown(members, reference)}\n")
+        plots = [folder / f"{kind}-{'-'.join(group)}.png" for kind in ("gains", "cost")]
+        plot_gains(members, title, reference, plots[0])
+        plot_cost(members, title, reference, settings["steps"], plots[1])
+        files += plots
+    head = (
+        f"Accuracy in % on the {settings['split']} split, mean and deviation over seeds. Shifts are the mean of "
+        f"{', '.join(SHIFTS)}. Gains are paired differences to {reference} in points, with 95 % intervals over seeds "
+        f"(paired t). Cost is that of a step relative to {reference}'s. Without another word: the clean branch.\n"
+    )
+    write_whole(files[1], "\n".join([head, *sections]))
+    return files
+
+
+def to_markdown(entries: Sequence[Entry], reference: str) -> str:
+    """The table of one data set, model and budget.
+
+    Args:
+        entries: of them; one line a method, in their order.
+        reference: the method that gains are over.
+    """
+    header = ["method", "seeds", "clean", "shifts", f"gain over {reference}", *_FURTHER, "steps", "ms/step", "cost"]
+    lines = [header]
+    of_method: dict[str, dict[tuple[str, str], Entry]] = {}
+    for entry in entries:
+        of_method.setdefault(entry.method, {})[entry.branch, entry.set] = entry
+    for method, found in of_method.items():
+        shifts = found["clean", MEAN]
+        further = [_value(found[place]) if place in found else "" for place in _FURTHER.values()]
+        cost = [str(shifts.steps), f"{shifts.step_ms:.0f}", f"{shifts.cost:.2f}"]
+        accuracies = [_value(found["clean", "clean"]), _value(shifts)]
+        lines.append([method, str(shifts.seeds), *accuracies, _gain(shifts), *further, *cost])
+    return align_markdown(lines)
+
+
+def _value(entry: Entry) -> str:
+    return f"{entry.mean:.1f}" + ("" if entry.deviation is None else f" ± {entry.deviation:.1f}")
+
+
+def _gain(entry: Entry) -> str:
+    if entry.gain is None:
+        return ""
+    return f"{entry.gain:+.1f}" + ("" if entry.interval is None else " [{:+.1f}, {:+.1f}]".format(*entry.interval))
