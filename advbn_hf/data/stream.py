@@ -1,5 +1,6 @@
 """A streaming split as the model's inputs, shared out among processes and data workers, from any batch on."""
 
+import copy
 import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -58,10 +59,12 @@ class StreamedPictures(torch.utils.data.IterableDataset):
         worker = get_worker_info()
         number, workers = (worker.id, worker.num_workers) if worker else (0, 0)
         to_pass = self.passed_batches // self.takers(workers) * self.batch_size
+        # A copy, since data workers share the epoch of the original, and none may move another one on.
+        dataset = copy.deepcopy(self.dataset)
         for epoch in itertools.count():
-            self.dataset.set_epoch(epoch)
+            dataset.set_epoch(epoch)
             row = None
-            for row, value in enumerate(self.dataset):
+            for row, value in enumerate(dataset):
                 if to_pass > 0:
                     to_pass -= 1
                     continue
