@@ -24,6 +24,7 @@ THEME = gr.themes.Default(
 CSS = """
 .gradio-container { max-width: 1100px !important; margin: auto }
 #examples .grid-container { grid-template-columns: repeat(5, minmax(0, 1fr)) !important }
+#examples .thumbnail-item { aspect-ratio: 1; height: auto !important }
 #examples .grid-wrap, #examples .grid-container { height: auto !important; min-height: 0 !important }
 """
 Example = tuple[Image.Image, str]
@@ -181,7 +182,7 @@ def launch(app: gr.Blocks, **options: Any) -> None:
 def _view(seen: Sweep | None, severity: int, models: int) -> list[Any]:
     """What is shown of a sweep: picture, plot, answers."""
     if seen is None:
-        return [None] * (2 + models)
+        return [None, gr.Image(None, visible=False), *[None] * models]
     place = min(severity, len(seen.steps) - 1)
     answers = [answers.top(place) for answers in seen.answers]
     plot = gr.Image(plot_sweep(seen, place), alt_text=tell_sweep(seen), visible=len(seen.steps) > 1)
