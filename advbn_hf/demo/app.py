@@ -1,0 +1,215 @@
+"""The demo's page: choose a picture and a shift, see the shifted picture and what each model answers."""
+
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from PIL import Image
+
+from ..data.embedded import FEATURES
+from ..data.pictures import Pictures
+from ..data.sources import class_names, load_images
+from ..errors import InputError
+from ..robustness.grids import escape_markdown
+from ..robustness.models import Contestant, load_contestant
+from .sweep import NO_SHIFT, Sweep, ask, available_shifts, read_picture, sweep
+from .sweep_plot import plot_sweep, tell_sweep
+
+TITLE = "How far a classifier can be trusted when pictures change"
+SHOWN_SIDE = 320  # pixels to enlarge small pictures to, so that one sees them
+# Fonts of the reader's own machine: the page asks no other server for anything.
+THEME = gr.themes.Default(
+    font=["ui-sans-serif", "system-ui", "sans-serif"], font_mono=["ui-monospace", "Consolas", "monospace"]
+)
+CSS = """
+.gradio-container { max-width: 1100px !important; margin: auto }
+#examples .grid-container { grid-template-columns: repeat(5, minmax(0, 1fr)) !important }
+#examples .thumbnail-item { aspect-ratio: 1; height: auto !important }
+#examples .grid-wrap, #examples .grid-container { height: auto !important; min-height: 0 !important }
+"""
+Example = tuple[Image.Image, str]
+
+
+def load_models(model: str, baseline: str | None) -> list[Contestant]:
+    """The models of the demo, the baseline first.
+
+    Args:
+        model: Hub id or folder of an AdvBN checkpoint, or of any other image classifier.
+        baseline: the same of a model to compare with.
+
+    Raises:
+        InputError: a model cannot be loaded.
+    """
+    contestants = [] if baseline is None else [load_contestant(baseline, "baseline")]
+    return [*contestants, load_contestant(model)]
+
+
+def load_examples(contestants: list[Contestant], dataset_name: str | None, split: str, count: int) -> list[Example]:
+    """Pictures to choose from, the first of each class in turn, with their class.
+
+    Args:
+        contestants: the models.
+        dataset_name: a data set; None for the embedded one where the first model knows its classes, else for none.
+        split: the split to take them from.
+        count: how many.
+
+    Raises:
+        InputError: the data set cannot be loaded, or a picture not be decoded.
+    """
+    if dataset_name is None:
+        if contestants[0].class_names != FEATURES["label"].names:
+            return []
+        dataset_name = "embedded"
+    rows = load_images(dataset_name, split)
+    names, labels = class_names(rows), rows["label"]
+    of_class: dict[int, list[int]] = {}
+    for index, label in enumerate(labels):
+        of_class.setdefault(label, []).append(index)
+    turns = [(turn, label, index) for label, found in of_class.items() for turn, index in enumerate(found[:count])]
+    chosen = [index for _, _, index in sorted(turns)[:count]]
+    pictures = Pictures(rows, transform=lambda image: image)
+    return [
+        (pictures[index]["pixel_values"], str(labels[index]) if names is None else names[labels[index]])
+        for index in chosen
+    ]
+
+
+def save_examples(examples: list[Example], folder: Path) -> None:
+    """Writes pictures and captions as files: a folder for each caption."""
+    folder.mkdir()
+    for index, (picture, caption) in enumerate(examples):
+        place = folder / (caption.replace("/", "-").strip(".") or "-")
+        place.mkdir(exist_ok=True)
+        picture.save(place / f"{index:02d}.png")
+
+
+def saved_examples(folder: Path) -> list[Example]:
+    """What `save_examples` wrote, in its order."""
+    return [(read_picture(path), path.parent.name) for path in sorted(folder.rglob("*.png"), key=lambda p: p.name)]
+
+
+def build_app(contestants: list[Contestant], examples: list[Example]) -> gr.Blocks:
+    """The page.
+
+    Args:
+        contestants: the models, from `load_models`.
+        examples: pictures to choose from, with captions.
+    """
+    titles = [a.title for c in contestants for a in ask(c, [Image.new("RGB", (64, 64))])]
+
+    def look(picture: Image.Image | None, shift: str, severity: int) -> list[Any]:
+        """Everything that depends on picture and shift."""
+        slider = gr.Slider(visible=False)
+        if picture is None:
+            return [None, slider, "Choose a picture.", *_view(None, severity, len(titles))]
+        try:
+            seen = sweep(contestants, picture, shift)
+        except InputError as error:
+            return [None, slider, _warning(error), *_view(None, severity, len(titles))]
+        slider = gr.Slider(visible=len(seen.steps) > 2)
+        return [seen, slider, "", *_view(seen, severity, len(titles))]
+
+    def upload(path: str, shift: str, severity: int) -> list[Any]:
+        try:
+            picture = read_picture(path)
+        except InputError as error:
+            return [None, *look(None, shift, severity)[:2], _warning(error), *_view(None, severity, len(titles))]
+        return [picture, *look(picture, shift, severity)]
+
+    def pick(shift: str, severity: int, event: gr.SelectData) -> list[Any]:
+        picture = examples[event.index][0]
+        return [picture, *look(picture, shift, severity)]
+
+    with gr.Blocks(title=TITLE, analytics_enabled=False) as app:
+        picture, seen = gr.State(examples[0][0] if examples else None), gr.State(None)
+        gr.Markdown(f"# {TITLE}\n{_about(contestants)}")
+        with gr.Row():
+            with gr.Column(min_width=280):
+                button = gr.UploadButton("Upload a picture", variant="primary", elem_id="upload")
+                message = gr.Markdown("Choose a picture.", elem_id="message")
+                gallery = gr.Gallery(
+                    [(_enlarged(image), caption) for image, caption in examples],
+                    label="Pictures to pick from",
+                    show_label=False,
+                    buttons=[],
+                    columns=5,
+                    height="auto",
+                    allow_preview=False,
+                    interactive=False,
+                    visible=bool(examples),
+                    elem_id="examples",
+                )
+                shift = gr.Dropdown(available_shifts(), value=NO_SHIFT, label="Shift", elem_id="shift")
+                severity = gr.Slider(1, 5, value=3, step=1, label="Severity", visible=False, elem_id="severity")
+            with gr.Column(min_width=280):
+                shown = gr.Image(
+                    label="What the models see", interactive=False, height=SHOWN_SIDE + 20, elem_id="shown", buttons=[]
+                )
+        with gr.Row():
+            labels = [
+                gr.Label(label=title, num_top_classes=5, min_width=240, elem_id=f"answer-{place}")
+                for place, title in enumerate(titles)
+            ]
+        plot = gr.Image(
+            label="Over the severities", show_label=False, interactive=False, height=400, buttons=[], elem_id="plot"
+        )
+
+        view = [shown, plot, *labels]
+        settings, results = [shift, severity], [seen, severity, message, *view]
+        button.upload(upload, [button, *settings], [picture, *results])
+        gallery.select(pick, settings, [picture, *results])
+        shift.change(look, [picture, *settings], results)
+        severity.change(
+            lambda seen, severity: _view(seen, severity, len(titles)),
+            [seen, severity],
+            view,
+            trigger_mode="always_last",
+        )
+        app.load(look, [picture, *settings], results)
+    return app
+
+
+def launch(app: gr.Blocks, **options: Any) -> None:
+    """Serves the page until it is stopped.
+
+    Args:
+        app: from `build_app`.
+        options: for `gr.Blocks.launch`.
+    """
+    app.launch(theme=THEME, css=CSS, **options)
+
+
+def _view(seen: Sweep | None, severity: int, models: int) -> list[Any]:
+    """What is shown of a sweep: picture, plot, answers."""
+    if seen is None:
+        return [None, gr.Image(None, visible=False), *[None] * models]
+    place = min(severity, len(seen.steps) - 1)
+    answers = [answers.top(place) for answers in seen.answers]
+    plot = gr.Image(plot_sweep(seen, place), alt_text=tell_sweep(seen), visible=len(seen.steps) > 1)
+    return [_enlarged(seen.images[place]), plot, *answers]
+
+
+def _enlarged(picture: Image.Image) -> Image.Image:
+    """Small pictures with their pixels to be seen."""
+    factor = SHOWN_SIDE // max(picture.size)
+    if factor < 2:
+        return picture
+    return picture.resize([factor * side for side in picture.size], Image.Resampling.NEAREST)
+
+
+def _warning(error: InputError) -> str:
+    return f"**{escape_markdown(str(error))}**"
+
+
+def _about(contestants: list[Contestant]) -> str:
+    compared = " and ".join(_name(contestant) for contestant in contestants)
+    return (
+        f"Upload a picture or pick one, choose a shift and its severity, and compare what {compared} "
+        "make of it. Pictures are brought to about the size that the models see before they are shifted."
+    )
+
+
+def _name(contestant: Contestant) -> str:
+    if contestant.name == "advbn":
+        return "both branches of the AdvBN model"
+    return f"the {escape_markdown(Path(contestant.name).name)}"

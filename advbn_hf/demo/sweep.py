@@ -1,0 +1,141 @@
+"""One picture under one shift at all its severities, and what each model answers."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ..data.transforms import EvaluationTransform, to_rgb
+from ..errors import InputError
+from ..modeling import AdvBNForImageClassification
+from ..norms import BRANCHES
+from ..probe import logits_of
+from ..robustness.models import Contestant
+from ..robustness.shifts import check_shift, severities, shift_names, shift_picture
+
+NO_SHIFT = "none"
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What one model, or one branch of it, answers to the pictures of a sweep.
+
+    Args:
+        title: what it is called.
+        class_names: its classes in the order of their numbers.
+        probabilities: (P, K), for each picture and class.
+    """
+
+    title: str
+    class_names: list[str]
+    probabilities: Tensor
+
+    def top(self, picture: int, count: int = 5) -> dict[str, float]:
+        """The likeliest classes of a picture by name, with their probabilities."""
+        best = self.probabilities[picture].topk(min(count, len(self.class_names)))
+        pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        return {self.class_names[index]: value for index, value in pairs}
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A picture as it is, and shifted.
+
+    Args:
+        shift: the shift's name.
+        steps: what each picture is called: "as it is", then severities, or "shifted" where there are none.
+        images: the pictures.
+        answers: one entry for each model or branch.
+    """
+
+    shift: str
+    steps: list[str]
+    images: list[Image.Image]
+    answers: list[Answers]
+
+
+def read_picture(path: str | Path) -> Image.Image:
+    """A picture from a file that anybody may have sent.
+
+    Raises:
+        InputError: the file is no picture that can be read.
+    """
+    try:
+        with Image.open(path) as image:
+            return to_rgb(image)
+    except MemoryError:
+        raise
+    except Exception as error:  # damaged files raise more than a dozen types in PIL
+        raise InputError(
+            f"{Path(path).name} is no picture that can be read; choose a PNG, JPEG or WebP file"
+        ) from error
+
+
+def available_shifts() -> list[str]:
+    """The shifts whose libraries are installed here, after "none"."""
+    names = [NO_SHIFT]
+    for name in shift_names():
+        try:
+            check_shift(name, next(iter(severities(name)), None))
+        except InputError:
+            continue
+        names.append(name)
+    return names
+
+
+def sweep(contestants: list[Contestant], picture: Image.Image, shift: str) -> Sweep:
+    """Shifts a picture at every severity and asks all models.
+
+    The picture is first made about as small as the models see it, since a shift is as strong as it is large there.
+
+    Args:
+        contestants: the models.
+        picture: mode RGB.
+        shift: one of `available_shifts()`.
+
+    Raises:
+        InputError: the picture is too small for the shift.
+    """
+    picture = _fitted(picture, max(_input_side(contestant) for contestant in contestants))
+    images, steps = [picture], ["as it is"]
+    if shift != NO_SHIFT:
+        levels = severities(shift)
+        images += [shift_picture(picture, shift, level) for level in levels or (None,)]
+        steps += [str(level) for level in levels] or ["shifted"]
+    return Sweep(shift, steps, images, [answers for contestant in contestants for answers in ask(contestant, images)])
+
+
+@torch.no_grad()
+def ask(contestant: Contestant, images: list[Image.Image]) -> list[Answers]:
+    """What a model answers to pictures, in each of its branches.
+
+    Args:
+        contestant: the model.
+        images: of mode RGB.
+    """
+    transform, model = EvaluationTransform(contestant.processor), contestant.model.eval()
+    pixel_values = torch.stack([transform(image) for image in images]).to(model.device, model.dtype)
+    if isinstance(model, AdvBNForImageClassification):
+        output = model(pixel_values=pixel_values, branch="both")
+        titles = [f"AdvBN, {branch} branch" for branch in BRANCHES]
+        logits = [output.logits, output.auxiliary_logits]
+    else:
+        titles, logits = [contestant.name], [logits_of(model(pixel_values=pixel_values))]
+    return [
+        Answers(title, contestant.class_names, values.float().softmax(dim=1).cpu())
+        for title, values in zip(titles, logits, strict=True)
+    ]
+
+
+def _fitted(picture: Image.Image, side: int) -> Image.Image:
+    """Shorter side at most 8/7 of the models' input, as ImageNet-C was made from."""
+    scale = round(side * 256 / 224) / min(picture.size)
+    if scale >= 1:
+        return picture
+    return picture.resize([max(1, round(length * scale)) for length in picture.size], Image.Resampling.BICUBIC)
+
+
+def _input_side(contestant: Contestant) -> int:
+    return max(EvaluationTransform(contestant.processor)(Image.new("RGB", (64, 64))).shape[1:])

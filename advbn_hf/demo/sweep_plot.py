@@ -1,0 +1,58 @@
+"""How sure each model stays of what it sees, over the severities of a shift."""
+
+import io
+
+from matplotlib.figure import Figure
+from PIL import Image
+
+from ..robustness.plots import GREY, INK, LANE_COLOURS, LANE_MARKERS, PALE, plain_text
+from .sweep import Sweep
+
+
+def plot_sweep(sweep: Sweep, chosen: int) -> Image.Image:
+    """Draws each model's confidence in its own answer to the picture as it is.
+
+    Args:
+        sweep: the picture and the answers.
+        chosen: which of its pictures is shown beside the plot.
+    """
+    figure = Figure(figsize=(4.8, 3.4), layout="constrained", facecolor="white", dpi=160)
+    axes = figure.add_subplot()
+    places = range(len(sweep.steps))
+    axes.axvline(chosen, color=PALE, linewidth=9, zorder=0)
+    for place, answers in enumerate(sweep.answers):
+        own = answers.probabilities[0].argmax()
+        label = f"{answers.title}: {answers.class_names[own]}"
+        style = {"color": LANE_COLOURS[place % len(LANE_COLOURS)], "marker": LANE_MARKERS[place % len(LANE_MARKERS)]}
+        axes.plot(
+            places,
+            (100 * answers.probabilities[:, own]).tolist(),
+            label=plain_text(label[:48]),
+            linewidth=1.8,
+            **style,
+        )
+    axes.set(ylim=(-4, 104), xticks=places, xticklabels=sweep.steps)
+    axes.set_xlim(-0.4, len(sweep.steps) - 0.6)
+    axes.set_xlabel(f"{sweep.shift.replace('_', ' ')}: severity" if len(sweep.steps) > 2 else sweep.shift, color=GREY)
+    axes.set_ylabel("confidence, %", color=GREY)
+    axes.tick_params(colors=GREY, length=0)
+    axes.grid(True, axis="y", color=PALE, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[:].set_visible(False)
+    axes.set_title(
+        "Confidence in the answer to the picture as it is", loc="left", fontsize=10, weight="bold", color=INK
+    )
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower left", frameon=False, fontsize=9, ncols=1)
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png")
+    return Image.open(drawn).convert("RGB")
+
+
+def tell_sweep(sweep: Sweep) -> str:
+    """What the plot shows, in words."""
+    told = []
+    for answers in sweep.answers:
+        own = answers.probabilities[0].argmax()
+        values = ", ".join(f"{value:.0%}" for value in answers.probabilities[:, own].tolist())
+        told.append(f"{answers.title}, confidence in {answers.class_names[own]}: {values}")
+    return f"{sweep.shift}, {', '.join(sweep.steps)}. {'; '.join(told)}."
