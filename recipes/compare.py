@@ -84,7 +84,6 @@ def main() -> None:
     """Measures costs, makes the rows that are not there, and reports."""
     (args,) = parse((CompareArguments,), default_file=CONFIG)
     use_all_cores()
-    logging.set_verbosity_error()
     logging.disable_progress_bar()  # of every model that is read and written
     settings = Settings(
         split=args.split,

@@ -40,9 +40,10 @@ def plot_gains(entries: Sequence[Entry], title: str, reference: str, path: str |
                     _draw_gain(axes, entry, y=methods.index(entry.method) + 0.3 * place - 0.15, filled=place == 0)
         axes.set_title(name, fontsize=9.5, color=INK, weight="bold" if name == MEAN else "normal")
         axes.set(ylim=(len(methods) - 0.4, -0.6), yticks=range(len(methods)))
-        axes.set_yticklabels([plain_text(method) for method in methods], fontsize=9, color=INK)
+        axes.margins(x=0.12)
         _plain(axes)
         axes.tick_params(axis="x", labelsize=7.5)
+        axes.set_yticklabels([plain_text(method) for method in methods], fontsize=9, color=INK)
     figure.suptitle(f"{title}: gain over {reference}", x=0.01, ha="left", fontsize=12, weight="bold", color=INK)
     figure.supxlabel(
         "points of accuracy; filled: clean branch, hollow: auxiliary branch; lines: 95 % intervals over seeds",
@@ -52,23 +53,22 @@ def plot_gains(entries: Sequence[Entry], title: str, reference: str, path: str |
     write_figure(figure, path)
 
 
-def plot_cost(entries: Sequence[Entry], title: str, reference: str, steps: int, path: str | os.PathLike) -> None:
-    """Draws accuracy under shift against the cost of a fine-tuning, and the frontier: what nothing cheaper reaches.
+def plot_cost(entries: Sequence[Entry], title: str, reference: str, path: str | os.PathLike) -> None:
+    """Draws accuracy under shift against the cost of a step, and the frontier: what nothing cheaper reaches.
 
     Args:
-        entries: of one data set, model and budget.
+        entries: of one data set and model, at equal steps.
         title: above the plot.
         reference: the method whose step is the unit of cost.
-        steps: of the reference with the budget "steps".
         path: the PNG file to write.
     """
     shown = [entry for entry in entries if (entry.branch, entry.set) == ("clean", MEAN)]
-    costs = [entry.cost * entry.steps / steps for entry in shown]
+    costs = [entry.cost for entry in shown]
     figure = new_figure(5.2)
     axes = figure.add_subplot()
     on_frontier = frontier(costs, [entry.mean for entry in shown])
     axes.step(
-        [costs[place] for place in on_frontier] + [1.1 * max(costs)],
+        [costs[place] for place in on_frontier] + [1.6 * max(costs)],
         [shown[place].mean for place in on_frontier] + [shown[on_frontier[-1]].mean],
         where="post",
         color=INK,
@@ -89,7 +89,8 @@ def plot_cost(entries: Sequence[Entry], title: str, reference: str, steps: int, 
     axes.set_title(plain_text(title), loc="left", fontsize=12, weight="bold", color=INK, pad=26)
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter("{x:g}")
-    axes.set_xlabel(f"cost of the fine-tuning, in {steps} steps of {reference}", color=GREY)
+    axes.set_xlim(min(costs) / 1.1, 1.6 * max(costs))  # room for the names
+    axes.set_xlabel(f"cost of a step, in steps of {reference}", color=GREY)
     axes.set_ylabel("accuracy in %, mean of shifts; lines: deviation over seeds", color=GREY)
     _plain(axes)
     axes.yaxis.grid(True, color=PALE, linewidth=0.8)

@@ -26,7 +26,7 @@ _FURTHER = {
 
 
 def write_report(rows: Sequence[Row], settings: dict[str, Any], reference: str, folder: Path) -> list[Path]:
-    """Writes comparison.json, comparison.md and two plots for each data set, model and budget.
+    """Writes comparison.json, comparison.md and plots: the gains, and at equal steps the costs.
 
     Args:
         rows: with their results.
@@ -51,10 +51,11 @@ def write_report(rows: Sequence[Row], settings: dict[str, Any], reference: str, 
         members = list(members)
         title = f"{group[0]}, {group[1]}, {BUDGETS[group[2]]}"
         sections.append(f"## {title}\n\n{to_markdown(members, reference)}\n")
-        plots = [folder / f"{kind}-{'-'.join(group)}.png" for kind in ("gains", "cost")]
-        plot_gains(members, title, reference, plots[0])
-        plot_cost(members, title, reference, settings["steps"], plots[1])
-        files += plots
+        files.append(folder / f"gains-{'-'.join(group)}.png")
+        plot_gains(members, title, reference, files[-1])
+        if group[2] == "steps":  # at equal time there is one cost
+            files.append(folder / f"cost-{'-'.join(group)}.png")
+            plot_cost(members, title, reference, files[-1])
     head = (
         f"Accuracy in % on the {settings['split']} split, mean and deviation over seeds. Shifts are the mean of "
         f"{', '.join(SHIFTS)}. Gains are paired differences to {reference} in points, with 95 % intervals over seeds "

@@ -1,10 +1,11 @@
 """From rows to numbers: means and deviations over seeds, and paired gains over a reference method."""
 
+import math
 import statistics
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from scipy.stats import ttest_rel
+from scipy.stats import t
 
 from .datasets import SHIFTS
 from .grid import Row
@@ -61,14 +62,12 @@ def paired_gain(
     seeds = sorted(values.keys() & reference.keys())
     if not seeds:
         return None, None
-    pairs = [values[seed] for seed in seeds], [reference[seed] for seed in seeds]
-    gains = [one - other for one, other in zip(*pairs, strict=True)]
+    gains = [values[seed] - reference[seed] for seed in seeds]
+    gain = statistics.mean(gains)
     if len(seeds) < 2:
-        return gains[0], None
-    if len(set(gains)) == 1:  # no spread, of which the t test makes no number
-        return gains[0], (gains[0], gains[0])
-    interval = ttest_rel(*pairs).confidence_interval(0.95)
-    return statistics.mean(gains), (float(interval.low), float(interval.high))
+        return gain, None
+    half = float(t.ppf(0.975, len(seeds) - 1)) * statistics.stdev(gains) / math.sqrt(len(seeds))
+    return gain, (gain - half, gain + half)
 
 
 def summarize(rows: Iterable[Row], reference: str) -> list[Entry]:
