@@ -94,8 +94,11 @@ def chromium(folder: Path) -> Iterator[Browser]:
         wanted = {"capabilities": {"alwaysMatch": {"browserName": "chrome", "goog:chromeOptions": chrome}}}
         driver_address = f"http://127.0.0.1:{port}/session"
         session = _request(driver_address, wanted)["sessionId"]
-        yield Browser(f"{driver_address}/{session}")
-        urllib.request.urlopen(urllib.request.Request(f"{driver_address}/{session}", method="DELETE"), timeout=30)
+        try:
+            yield Browser(f"{driver_address}/{session}")
+        finally:
+            end = urllib.request.Request(f"{driver_address}/{session}", method="DELETE")
+            urllib.request.urlopen(end, timeout=30)
     finally:
         driver.terminate()
         driver.wait()

@@ -26,6 +26,8 @@ CSS = """
 #examples .grid-container { grid-template-columns: repeat(5, minmax(0, 1fr)) !important }
 #examples .thumbnail-item { aspect-ratio: 1; height: auto !important }
 #examples .grid-wrap, #examples .grid-container { height: auto !important; min-height: 0 !important }
+#plot, #plot .image-container, #plot .image-frame { height: auto !important; min-height: 0 !important }
+#plot img { width: 100%; max-width: 560px; height: auto !important; margin: auto; display: block }
 """
 Example = tuple[Image.Image, str]
 
@@ -150,9 +152,7 @@ def build_app(contestants: list[Contestant], examples: list[Example]) -> gr.Bloc
                 gr.Label(label=title, num_top_classes=5, min_width=240, elem_id=f"answer-{place}")
                 for place, title in enumerate(titles)
             ]
-        plot = gr.Image(
-            label="Over the severities", show_label=False, interactive=False, height=400, buttons=[], elem_id="plot"
-        )
+        plot = gr.Image(label="Over the severities", show_label=False, interactive=False, buttons=[], elem_id="plot")
 
         view = [shown, plot, *labels]
         settings, results = [shift, severity], [seen, severity, message, *view]
