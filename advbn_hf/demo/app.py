@@ -6,7 +6,6 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
-from ..data.embedded import FEATURES
 from ..data.pictures import Pictures
 from ..data.sources import class_names, load_images
 from ..errors import InputError
@@ -58,12 +57,10 @@ def load_examples(contestants: list[Contestant], dataset_name: str | None, split
     Raises:
         InputError: the data set cannot be loaded, or a picture not be decoded.
     """
-    if dataset_name is None:
-        if contestants[0].class_names != FEATURES["label"].names:
-            return []
-        dataset_name = "embedded"
-    rows = load_images(dataset_name, split)
+    rows = load_images(dataset_name or "embedded", split)
     names, labels = class_names(rows), rows["label"]
+    if dataset_name is None and contestants[0].class_names != names:
+        return []
     of_class: dict[int, list[int]] = {}
     for index, label in enumerate(labels):
         of_class.setdefault(label, []).append(index)

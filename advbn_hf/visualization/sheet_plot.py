@@ -1,6 +1,7 @@
 """A contact sheet as a picture."""
 
 import os
+import textwrap
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,7 +15,8 @@ from .sheet import Answer, Column
 SIDE = 0.98  # inches from one picture to the next
 LINE = 0.17  # height of a line of a caption, in sides
 ROW = 1 + 2 * LINE + 0.1  # height of a row, in sides: a picture and two lines
-HEAD, LEFT, FOOT = 0.62, 0.95, 0.42  # what stands above, beside and below the pictures, in sides
+HEAD, LEFT = 0.62, 0.95  # what stands above and beside the pictures, in sides
+LETTERS = 15  # of the note, in a side
 
 
 def plot_sheet(
@@ -31,9 +33,12 @@ def plot_sheet(
         labels: the class of each row.
         class_names: names of the classes, in the order of their numbers.
         path: the PNG file to write.
-        note: a line for the foot.
+        note: for the foot; lines that are too long are broken.
     """
-    width, height = LEFT + len(columns), HEAD + ROW * len(labels) + FOOT
+    width = LEFT + len(columns)
+    lines = [line for text in note.splitlines() for line in textwrap.wrap(text, int(LETTERS * width))]
+    note = plain_text("\n".join(lines))
+    height = HEAD + ROW * len(labels) + LINE * len(lines) + 0.08
     figure = Figure(figsize=(SIDE * width, SIDE * height), facecolor="white")
     axes = figure.add_axes((0, 0, 1, 1), xlim=(-LEFT, len(columns)), ylim=(height - HEAD, -HEAD), autoscale_on=False)
     axes.axis("off")
@@ -49,7 +54,7 @@ def plot_sheet(
             _draw_picture(axes, column.images[line], place, top)
             for step, answers in enumerate(column.answers.values()):
                 _draw_answer(axes, answers[line], label, class_names, place, top + 1 + LINE * (step + 0.55))
-    axes.text(-LEFT + 0.08, height - HEAD - 0.08, plain_text(note), ha="left", va="bottom", color=GREY, fontsize=7.5)
+    axes.text(-LEFT + 0.08, height - HEAD - 0.08, note, ha="left", va="bottom", color=GREY, fontsize=7.5)
     write_figure(figure, path, dpi=110, colours=None)
 
 
