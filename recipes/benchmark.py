@@ -3,6 +3,7 @@
 accelerate launch recipes/benchmark.py                      all benchmarks
 accelerate launch recipes/benchmark.py --only evaluation    our evaluation loop over the bare forward pass
 accelerate launch recipes/benchmark.py --only training      a training step of AdvBN over plain fine-tuning, and memory
+accelerate launch recipes/benchmark.py --only profile       what the time of a training step goes into
 accelerate launch recipes/benchmark.py --only loading       how much of a training step waits for its pictures
 accelerate launch recipes/benchmark.py --only processes     two processes over one
 accelerate launch recipes/benchmark.py --only planning      what the published training would cost, estimated
@@ -23,6 +24,7 @@ from accelerate import Accelerator
 from benchmark_data import SIZE, measure_loading, photographs
 from benchmark_planning import plan
 from benchmark_processes import measure_processes
+from benchmark_profile import measure_profile
 from benchmark_training import TrainingBenchmarkArguments, measure_training, to_text
 from tqdm.auto import tqdm
 from transformers import ConvNextImageProcessorPil, ResNetConfig, ResNetForImageClassification
@@ -98,6 +100,13 @@ def training(
     """Steps of AdvBN, as published and ours, over steps of plain fine-tuning of the same tail."""
     records = measure_training(training_args, args.repeats, accelerator.device)
     return to_text(records), {"batch_size": training_args.train_batch_size, "records": records}
+
+
+def profile(
+    args: BenchmarkArguments, training_args: TrainingBenchmarkArguments, accelerator: Accelerator
+) -> tuple[str, Numbers]:
+    """Convolutions, norms and the rest, as shares of a step of every method."""
+    return measure_profile(training_args.models[0], training_args.train_batch_size, accelerator.device)
 
 
 def loading(
@@ -191,6 +200,7 @@ def describe(ratios: list[float]) -> str:
 
 BENCHMARKS: dict[str, Callable[[BenchmarkArguments, TrainingBenchmarkArguments, Accelerator], tuple[str, Numbers]]] = {
     "training": training,
+    "profile": profile,
     "loading": loading,
     "processes": processes,
     "evaluation": evaluation,

@@ -1,11 +1,13 @@
 """The parts of the benchmark about loading, processes and planning, in small; no time is asserted."""
 
 import sys
+from types import SimpleNamespace
 
 import benchmark
 import benchmark_data
 import benchmark_planning
 import benchmark_processes
+import benchmark_profile
 import benchmark_training
 import pytest
 import torch
@@ -50,6 +52,24 @@ def test_plan_multiplies_counted_operations_by_measured_ratios(monkeypatch):
     text, numbers = benchmark_planning.plan({"records": records + others}, "benchmark.json")
     assert text.splitlines()[2:4] == ["| plain | 1.00 | 20.0 |", "| recommended | 2.50 | 50.0 |"]
     assert numbers["hours"] == pytest.approx({"plain": 20, "recommended": 50})
+
+
+def test_shares_of_a_profile_by_kind_of_work():
+    times = {"aten::convolution_backward": 60, "aten::mkldnn_convolution": 10, "aten::native_batch_norm": 20}
+    times |= {"Optimizer.step#SGD.step": 5, "aten::threshold_backward": 1, "aten::copy_": 4}
+    events = [SimpleNamespace(key=name, self_cpu_time_total=time) for name, time in times.items()]
+    shares = benchmark_profile.shares_of(events, on_device=False)
+    assert shares == {
+        "norms": 0.2, "convolutions, products": 0.7, "activations": 0.01, "optimiser": 0.05, "the rest": 0.04
+    }  # fmt: skip
+
+
+def test_profile_of_every_method():
+    text, numbers = benchmark_profile.measure_profile("resnet_small", 2, torch.device("cpu"))
+    assert len(text.splitlines()) == 1 + len(benchmark_training.METHODS)
+    for shares in numbers["shares"].values():
+        assert sum(shares.values()) == pytest.approx(1, abs=1e-3)
+        assert shares["convolutions, products"] > shares["optimiser"] > 0
 
 
 def test_counted_operations_are_those_of_the_passes():
