@@ -75,9 +75,9 @@ def main() -> None:
         return
 
     folder = Path(args.output_dir)
+    opened = open_suite(suite, contestants, accelerator, args.max_samples)
     if accelerator.is_main_process:
         claim(folder)
-    opened = open_suite(suite, contestants, accelerator, args.max_samples)
     settings = RunSettings(folder / "predictions", args.batch_size, args.num_workers, args.skip_bad_images)
     measured = run_suite(opened, contestants, accelerator, settings)
     if accelerator.is_main_process:
