@@ -29,8 +29,11 @@ def load_classifier(name: str | Path, **kwargs: Any) -> PreTrainedModel:
         InputError: if there is no such model, it cannot be read, or it has no classification head.
     """
     try:
-        model, loading = AutoModelForImageClassification.from_pretrained(name, output_loading_info=True, **kwargs)
-    except (OSError, ValueError, RuntimeError, ImportError) as error:
+        # Unless it is told not to, Transformers asks on a terminal whether to run code of the repository.
+        model, loading = AutoModelForImageClassification.from_pretrained(
+            name, output_loading_info=True, trust_remote_code=False, **kwargs
+        )
+    except Exception as error:  # files that are not what their names say fail in a dozen ways
         raise InputError(f"cannot load the image classifier {name}: {_first_line(error)}") from error
     if loading["missing_keys"]:
         missing = min(loading["missing_keys"])
@@ -87,8 +90,8 @@ def load_processor(name: str | Path, **kwargs: Any) -> BaseImageProcessor:
         InputError: if there is none.
     """
     try:
-        return AutoImageProcessor.from_pretrained(name, **kwargs)
-    except (OSError, ValueError, ImportError) as error:
+        return AutoImageProcessor.from_pretrained(name, trust_remote_code=False, **kwargs)
+    except Exception as error:  # likewise
         raise InputError(f"{name} has no usable preprocessor_config.json: {_first_line(error)}") from error
 
 
@@ -121,4 +124,6 @@ def _first_line(error: Exception) -> str:
     if isinstance(error, ImportError) and "timm" in str(error) and not is_timm_available():
         return 'it needs timm, by pip install "advbn_hf[timm]"'
     lines = str(error).strip().splitlines()
+    if lines and isinstance(error, LookupError | TypeError | AttributeError):  # whose text alone says little
+        return f"{type(error).__name__}: {lines[0]}"
     return lines[0] if lines else type(error).__name__

@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import errno
 import inspect
 import json
 import os
@@ -13,10 +14,10 @@ from types import UnionType
 from typing import Any, NoReturn, get_args
 
 import torch
-import yaml
 from tqdm.auto import tqdm
 from transformers import HfArgumentParser
 
+from .documents import read_yaml
 from .errors import InputError
 
 
@@ -24,7 +25,7 @@ class _Parser(HfArgumentParser):
     """Raises `InputError` where argparse would print its usage and exit, and reads `int | str` as text."""
 
     def error(self, message: str) -> NoReturn:
-        raise InputError(message)
+        raise InputError(" ".join(message.split()))
 
     @staticmethod
     def _parse_dataclass_field(parser: Any, field: dataclasses.Field) -> None:
@@ -75,7 +76,9 @@ def parse(
 
 
 def run(main: Callable[[], None]) -> None:
-    """Runs a recipe: input that a person can mend ends it with one line and exit code 2, an absent Hub with 1.
+    """Runs a recipe: input that a person can mend ends it with one line and exit code 2.
+
+    An absent Hub, a full disk and being stopped end it with one line and exit code 1.
 
     Args:
         main: the recipe.
@@ -90,6 +93,14 @@ def run(main: Callable[[], None]) -> None:
     except (InputError, ConnectionError) as error:
         tqdm.write(f"error: {_one_line(error)}", file=sys.stderr)  # on a line of its own, whatever bars are open
         sys.exit(2 if isinstance(error, InputError) else 1)
+    except KeyboardInterrupt as stop:
+        tqdm.write(str(stop) or "stopped by Ctrl-C", file=sys.stderr)
+        sys.exit(1)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        tqdm.write(f"error: {error}; make room, and run again", file=sys.stderr)
+        sys.exit(1)
 
 
 def use_all_cores() -> None:
@@ -117,32 +128,29 @@ def _check_processes() -> None:
 def _options(parser: HfArgumentParser) -> list[str]:
     """Names of all options, `no_x` of switches included, but of those that would take a token."""
     names = [text[2:] for action in parser._actions for text in action.option_strings if "-" not in text[2:]]
-    return [name for name in names if not _is_token(name)]
+    return [name for name in names if name and not _is_token(name)]
 
 
 def _read_yaml(path: Path, options: list[str]) -> list[str]:
     """A YAML file of options as command-line arguments, so that both are read by the same rules."""
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read: {_one_line(error)}") from error
-    except yaml.YAMLError as error:
-        raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    values = read_yaml(path)
     if not isinstance(values, dict):
         raise InputError(f"{path}: must hold a mapping of options to values")
     arguments: list[str] = []
     for key, value in values.items():
-        _check_option(str(key), options, f"{path}: ", "key")
+        _check_option(str(key), [name for name in options if name != "help"], f"{path}: ", "key")
         if value is None:
             continue
-        arguments.append(f"--{key}")
-        if isinstance(value, list):
-            arguments.extend(str(item) for item in value)
-        elif isinstance(value, (dict, bool)):
-            arguments.append(json.dumps(value))
-        else:
-            arguments.append(str(value))
+        texts = [_to_text(item) for item in value] if isinstance(value, list) else [_to_text(value)]
+        if any(text.startswith("--") or text == "-h" for text in texts):
+            raise InputError(f"{path}: {key}: a value cannot be an option, {', '.join(map(repr, texts))}")
+        arguments += [f"--{key}", *texts]
     return arguments
+
+
+def _to_text(value: Any) -> str:
+    """A value of a YAML file as it would stand on the command line."""
+    return json.dumps(value, default=str, skipkeys=True) if isinstance(value, (dict, bool)) else str(value)
 
 
 def _check_options(arguments: list[str], options: list[str]) -> None:
@@ -153,6 +161,7 @@ def _check_options(arguments: list[str], options: list[str]) -> None:
 
 
 def _check_option(name: str, options: list[str], where: str, kind: str) -> None:
+    name = name if name.isprintable() else repr(name)
     if _is_token(name):
         raise InputError(f"{where}{name}: tokens come from the environment (HF_TOKEN) or `hf auth login` alone")
     if name not in options:

@@ -3,7 +3,7 @@
 import dataclasses
 import difflib
 import json
-import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any, Self
 
 from transformers.utils import cached_file
 
+from .documents import read_json
 from .errors import InputError
 from .files import write_whole
 
@@ -61,7 +62,8 @@ class AdvBNConfig:
     freeze_stem: bool = _setting(True, "Keep everything up to the insertion point as it is.")
 
     def __post_init__(self) -> None:
-        if isinstance(self.num_perturbations, str) and self.num_perturbations.isdecimal():  # from a command line
+        groups = self.num_perturbations
+        if isinstance(groups, str) and groups.isdecimal() and len(groups) < 20:  # from a command line
             object.__setattr__(self, "num_perturbations", int(self.num_perturbations))
         for name in ("auxiliary_norms", "freeze_stem", "random_start"):
             _require(self, name, isinstance(getattr(self, name), bool), "true or false")
@@ -132,10 +134,7 @@ class AdvBNConfig:
             path = cached_file(name, CONFIG_FILE, **kwargs)
         except OSError as error:
             raise InputError(f"{name} has no readable {CONFIG_FILE}: {str(error).splitlines()[0]}") from error
-        try:
-            values = json.loads(Path(path).read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise InputError(f"{name}/{CONFIG_FILE} is not valid JSON: {error}") from error
+        values = read_json(path)
         if not isinstance(values, dict):
             raise InputError(f"{name}/{CONFIG_FILE} must hold one JSON object of settings")
         return cls.from_dict(values, source=f"{name}/{CONFIG_FILE}")
@@ -147,7 +146,7 @@ def _require(config: AdvBNConfig, name: str, holds: Any, wanted: str) -> None:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def _is_whole(value: Any) -> bool:

@@ -1,9 +1,11 @@
 """`AdvBNTrainer`: what a `transformers.Trainer` needs to know about two branches."""
 
+import shutil
 from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
@@ -14,17 +16,26 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import EvalPrediction, Trainer, TrainerState, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
-from transformers.trainer_utils import EvalLoopOutput, HubStrategy, TrainOutput, get_last_checkpoint
+from transformers.trainer_utils import (
+    PREFIX_CHECKPOINT_DIR,
+    EvalLoopOutput,
+    HubStrategy,
+    TrainOutput,
+    rotate_checkpoints,
+)
 from transformers.utils import PushInProgress, logging
 
 from .adapters import has_adapters
 from .data.stream import StreamedPictures, load_stream
+from .divergence import LossWatch, check_weights
 from .errors import InputError
 from .files import write_whole
 from .hub import check_access, options_from, upload_checkpoint, upload_in_background
 from .modeling import AdvBNForImageClassification
 from .norms import BRANCHES
+from .recovery import reporting_full_disk, seal, whole_checkpoint
 from .stem_cache import StemFeatures
+from .stopping import StopAfterStep
 from .training_arguments import AdvBNTrainingArguments, check_perturbations
 
 logger = logging.get_logger(__name__)
@@ -86,6 +97,9 @@ class AdvBNTrainer(Trainer):
         self._sums: dict[str, Tensor | float] = defaultdict(float)
         self._counts: dict[str, int] = defaultdict(int)
         self._seeded_step: int | None = None
+        self._losses = LossWatch(args.device)
+        self._stop_after_step = StopAfterStep()
+        self.add_callback(self._stop_after_step)
 
     def create_scheduler(
         self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
@@ -128,12 +142,32 @@ class AdvBNTrainer(Trainer):
             self.data_collator = collator
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> TrainOutput:
-        """As `Trainer.train`; every process ends with the same model."""
+        """As `Trainer.train`; every process ends with the same model.
+
+        Ctrl-C and SIGTERM end it after the step that runs: a checkpoint is saved, then `KeyboardInterrupt` raised.
+
+        Args:
+            resume_from_checkpoint: a checkpoint of this run, or True for the last whole one.
+            args: as for `Trainer.train`.
+            kwargs: likewise.
+
+        Raises:
+            InputError: if the checkpoint is not whole, the loss or the weights are not finite, or the disk is full.
+        """
+        if resume_from_checkpoint:
+            resume_from_checkpoint = whole_checkpoint(resume_from_checkpoint, self.args.output_dir)
         ignore_data_skip = self.args.ignore_data_skip
         if isinstance(self.train_dataset, StreamedPictures):
             self._pass_over_stream(resume_from_checkpoint)
+        self._losses.reset()
         try:
-            output = super().train(resume_from_checkpoint, *args, **kwargs)
+            with self._stop_after_step.listening():
+                output = super().train(resume_from_checkpoint, *args, **kwargs)
+        except UnpicklingError as error:
+            raise InputError(
+                f"resume_from_checkpoint: {resume_from_checkpoint} holds more than numbers, so it is not read; "
+                "remove it and go on from another"
+            ) from error
         finally:
             self.args.ignore_data_skip = ignore_data_skip
         self._share_statistics()
@@ -145,7 +179,15 @@ class AdvBNTrainer(Trainer):
             self._seeded_step = self.state.global_step
             seed = np.random.SeedSequence([self.args.seed, self.state.global_step]).generate_state(1, np.uint64)[0]
             self._unwrapped.generator.manual_seed(int(seed))
-        return super().training_step(model, inputs, num_items_in_batch)
+        try:
+            return super().training_step(model, inputs, num_items_in_batch)
+        except ValueError as error:
+            if isinstance(error, InputError) or len(inputs["labels"]) > 1:
+                raise
+            raise InputError(
+                f"step {self.state.global_step + 1}: its batch is a single picture, too few for a batch norm; "
+                "set dataloader_drop_last, or another per_device_train_batch_size"
+            ) from error
 
     def compute_loss(
         self,
@@ -163,10 +205,15 @@ class AdvBNTrainer(Trainer):
             return (output.loss, kept) if return_outputs else output.loss
         output = model(**inputs, smoothing=smoothing, measure_ascent=self._will_log())
         self._note(output, inputs["labels"])
+        self._losses.note(output.loss, self.state.global_step + 1)
         return (output.loss, output) if return_outputs else output.loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Adds the means since the last log of what the method gives beside its loss."""
+        """Adds the means since the last log of what the method gives beside its loss.
+
+        Raises:
+            InputError: if the loss was not finite since the last log, and no loss scaling leaves such steps out.
+        """
         if "loss" in logs and self._counts:
             for name, total in self._sums.items():
                 mean = self.accelerator.gather(total / self._counts[name]).mean()
@@ -174,6 +221,8 @@ class AdvBNTrainer(Trainer):
             self._sums.clear()
             self._counts.clear()
         super().log(logs, start_time)
+        if "loss" in logs:
+            self._losses.check(self.accelerator)
 
     def evaluation_loop(
         self,
@@ -225,7 +274,12 @@ class AdvBNTrainer(Trainer):
         """Leaves README.md alone: the card is written from measured results by `advbn_hf.card`."""
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """As `Trainer.save_model`, but only `push_to_hub` uploads: one commit, with the card and the results."""
+        """As `Trainer.save_model`, but only `push_to_hub` uploads: one commit, with the card and the results.
+
+        Raises:
+            InputError: if a weight or a running statistic is not finite.
+        """
+        check_weights(self._unwrapped, self.state.global_step)
         super().save_model(output_dir, _internal_call=True)
 
     def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
@@ -252,12 +306,11 @@ class AdvBNTrainer(Trainer):
     def _unwrapped(self) -> AdvBNForImageClassification:
         return self.accelerator.unwrap_model(self.model)
 
-    def _pass_over_stream(self, checkpoint: str | bool | None) -> None:
+    def _pass_over_stream(self, checkpoint: str | None) -> None:
         """Has a stream begin where a checkpoint was written; the Trainer would decode all that came before."""
         steps = 0
         if checkpoint and not self.args.ignore_data_skip:
-            folder = get_last_checkpoint(self.args.output_dir) if checkpoint is True else checkpoint
-            steps = TrainerState.load_from_json(str(Path(folder) / TRAINER_STATE_NAME)).global_step
+            steps = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME)).global_step
         self.train_dataset.pass_over(steps * self.args.gradient_accumulation_steps, self._train_batch_size)
         self.args.ignore_data_skip = True
 
@@ -289,6 +342,31 @@ class AdvBNTrainer(Trainer):
             if value is not None:
                 self._sums[name] = self._sums[name] + value.detach()
                 self._counts[name] += 1
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """As `Trainer._save_checkpoint`, but what is there is whole, and earlier ones go only after that.
+
+        Raises:
+            InputError: if the checkpoint cannot be written, as on a full disk; what was written of it is removed.
+        """
+        output_dir = Path(self._get_output_dir(trial=trial))
+        folder = output_dir / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        if self.args.should_save:
+            shutil.rmtree(folder, ignore_errors=True)  # what a run that died has left there
+        self.accelerator.wait_for_everyone()
+        limit, self.args.save_total_limit = self.args.save_total_limit, None
+        try:
+            with reporting_full_disk(folder):
+                super()._save_checkpoint(model, trial)
+        finally:
+            self.args.save_total_limit = limit
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            with reporting_full_disk(folder):
+                write_whole(folder / ARGUMENTS_FILE, self.args.to_json_string())
+                seal(folder)
+            rotate_checkpoints(str(output_dir), limit, self.state.best_model_checkpoint, use_mtime=True)
+        self.accelerator.wait_for_everyone()
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
         """Writes a Contract checkpoint. `training_args.bin` is left out: it is a pickle that holds the Hub token."""

@@ -15,6 +15,7 @@ from accelerate import Accelerator, PartialState
 from tqdm.auto import tqdm
 
 from advbn_hf import InputError
+from advbn_hf.claims import claim
 from advbn_hf.cli import parse, run, use_all_cores
 from advbn_hf.robustness.check import check_set, check_table
 from advbn_hf.robustness.models import Contestant, load_contestant
@@ -75,6 +76,8 @@ def main() -> None:
 
     folder = Path(args.output_dir)
     opened = open_suite(suite, contestants, accelerator, args.max_samples)
+    if accelerator.is_main_process:
+        claim(folder)
     settings = RunSettings(folder / "predictions", args.batch_size, args.num_workers, args.skip_bad_images)
     measured = run_suite(opened, contestants, accelerator, settings)
     if accelerator.is_main_process:

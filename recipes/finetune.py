@@ -16,7 +16,6 @@ import torch
 from accelerate import PartialState
 from datasets import Dataset, IterableDataset
 from transformers import BaseImageProcessor, PreTrainedModel, Trainer, TrainingArguments, set_seed
-from transformers.trainer_utils import get_last_checkpoint
 
 from advbn_hf import (
     AdvBNConfig,
@@ -30,6 +29,7 @@ from advbn_hf.arguments import DataArguments, ModelArguments, check_arguments, c
 from advbn_hf.backbone import load_classifier, load_classifier_for, load_processor, new_classifier
 from advbn_hf.baseline import PlainForImageClassification
 from advbn_hf.card import installed_versions, render_card, save_card
+from advbn_hf.claims import claim
 from advbn_hf.cli import parse, run, use_all_cores
 from advbn_hf.data.embedded import STYLES
 from advbn_hf.data.pictures import BadPictures, Pictures, collate
@@ -37,12 +37,15 @@ from advbn_hf.data.sources import check_labels, class_names, load_images
 from advbn_hf.data.stream import StreamedPictures
 from advbn_hf.data.transforms import EvaluationTransform, TrainingTransform
 from advbn_hf.eval_results import write_eval_results
+from advbn_hf.files import filling
 from advbn_hf.hub import check_access
+from advbn_hf.recovery import last_whole_checkpoint
 from advbn_hf.robustness.evaluation import measure_accuracy
 from advbn_hf.robustness.plots import plot_gain, plot_samples, plot_training
 from advbn_hf.robustness.report import comparison_table, to_text
 from advbn_hf.robustness.results import Record, write_results
 from advbn_hf.stem_cache import StemFeatures, cached_stem_features
+from advbn_hf.trainer import ARGUMENTS_FILE
 from advbn_hf.training_arguments import check_perturbations
 
 QUICKSTART = Path(__file__).parent / "configs" / "quickstart.yaml"
@@ -88,11 +91,13 @@ def main() -> None:
     AdvBNForImageClassification.from_backbone(copy.deepcopy(base), advbn_config)  # checks the insertion point
 
     output_dir = Path(args.output_dir)
+    if args.process_index == 0:
+        claim(output_dir)
     bad_pictures = BadPictures(output_dir / "bad_pictures.jsonl") if data_args.skip_bad_images else None
     for_evaluation = partial(Pictures, transform=EvaluationTransform(processor), bad_pictures=bad_pictures)
     transform = TrainingTransform(processor) if data_args.augment else EvaluationTransform(processor)
     if data_args.streaming:
-        shares = {"rank": args.process_index, "world_size": args.world_size}
+        shares = {"rank": args.process_index, "world_size": args.world_size, "num_labels": base.config.num_labels}
         train_pictures = StreamedPictures(train_set, transform, bad_pictures, args.seed, **shares)
     else:
         train_pictures = Pictures(train_set, transform, bad_pictures, args.seed)
@@ -201,9 +206,9 @@ def get_base(
 
 
 def last_checkpoint(args: AdvBNTrainingArguments) -> str | None:
-    """The checkpoint to go on from: the one named, or the output folder's last; None to start anew."""
+    """The checkpoint to go on from: the one named, or the output folder's last whole one; None to start anew."""
     if args.resume_from_checkpoint == "last":
-        return get_last_checkpoint(args.output_dir) if Path(args.output_dir).is_dir() else None
+        return last_whole_checkpoint(args.output_dir)
     return args.resume_from_checkpoint
 
 
@@ -234,8 +239,9 @@ def train_base(
             report_to=args.report_to,
         )
         Trainer(model, base_args, train_dataset=pictures, data_collator=collate).train()
-        model.save_pretrained(folder)
-        processor.save_pretrained(folder)
+        with filling(folder) as whole:  # the processor's file comes last, and says that all is there
+            model.save_pretrained(whole)
+            processor.save_pretrained(whole)
     return load_classifier(folder)
 
 
@@ -270,7 +276,7 @@ def train_baseline(
     args.output_dir = str(Path(args.output_dir) / "baseline")
     args.push_to_hub = False
     args.resume_from_checkpoint = "last" if args.resume_from_checkpoint else None
-    if not (Path(args.output_dir) / "advbn_config.json").exists():
+    if not (Path(args.output_dir) / ARGUMENTS_FILE).exists():  # what is written last
         config = dataclasses.replace(config, auxiliary_norms=False)
         trainer = train(PlainForImageClassification.from_backbone(copy.deepcopy(base), config), args)
         trainer.train(resume_from_checkpoint=last_checkpoint(args))

@@ -1,6 +1,7 @@
 """Where tests find recipes and fixtures, and what must be so before one imports Transformers."""
 
 import importlib.util
+import os
 import sys
 from pathlib import Path
 
@@ -10,6 +11,11 @@ import torch
 sys.path.append(str(Path(__file__).parents[1] / "recipes"))
 
 pytest_plugins = ["hub_fixture"]
+
+# Test files run on two processes (pytest-xdist), each with its share of the cores; what they start has it too.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    torch.set_num_threads(1)
 
 # Beside a CPU build of torch, PyPI's torchvision has no compiled operators, and its import stops at the names of two.
 if importlib.util.find_spec("torchvision"):

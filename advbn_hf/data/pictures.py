@@ -19,6 +19,7 @@ from .transforms import to_rgb
 
 Transform = Callable[[PILImage.Image], torch.Tensor]
 _DECODER = Image()
+_LONGEST = 1000  # times the shorter side, which processors bring to some hundred pixels
 
 
 class BadPictures:
@@ -124,7 +125,10 @@ def random_numbers_of(*key: int) -> Iterator[None]:
 
 
 def reader(
-    dataset: Dataset | IterableDataset, transform: Transform, bad_pictures: BadPictures | None
+    dataset: Dataset | IterableDataset,
+    transform: Transform,
+    bad_pictures: BadPictures | None,
+    num_labels: int | None = None,
 ) -> Callable[[dict[str, Any], int], dict[str, Any]]:
     """What makes the model's input of a row and its number.
 
@@ -132,18 +136,29 @@ def reader(
         dataset: The split, for its name.
         transform: As in `Pictures`.
         bad_pictures: As in `Pictures`.
+        num_labels: As in `StreamedPictures`.
     """
     split = None if dataset.split is None else str(dataset.split)
-    return partial(_read, transform=transform, split=split, bad_pictures=bad_pictures)
+    return partial(_read, transform=transform, split=split, bad_pictures=bad_pictures, num_labels=num_labels)
 
 
 def _read(
-    row: dict[str, Any], index: int, transform: Transform, split: str | None, bad_pictures: BadPictures | None
+    row: dict[str, Any],
+    index: int,
+    transform: Transform,
+    split: str | None,
+    bad_pictures: BadPictures | None,
+    num_labels: int | None,
 ) -> dict[str, Any]:
     file = (row["image"] or {}).get("path")
     if row["label"] is None or row["label"] < 0:
         raise InputError(f"{_place(index, file)}: has no label ({row['label']}); give it one or remove it")
     label = int(row["label"])
+    if num_labels is not None and label >= num_labels:
+        raise InputError(
+            f"{_place(index, file)}: has the label {label}, but the model has 0..{num_labels - 1}; mend it, or "
+            "choose another label_column"
+        )
     try:
         image = _decode(row["image"])
     except (ConnectionError, TimeoutError, MemoryError):
@@ -161,7 +176,10 @@ def _read(
 def _decode(value: dict[str, Any] | None) -> PILImage.Image:
     if value is None:
         raise ValueError("there is no picture")
-    return to_rgb(_DECODER.decode_example(value))
+    image = _DECODER.decode_example(value)
+    if max(image.size) > _LONGEST * min(image.size):
+        raise ValueError(f"{image.width} x {image.height} pixels would fill the memory when resized")
+    return to_rgb(image)
 
 
 def _reason(error: Exception) -> str:

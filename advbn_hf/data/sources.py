@@ -7,6 +7,7 @@ from pathlib import Path
 import datasets
 import pyarrow as pa
 import pyarrow.compute as pc
+import yaml
 from datasets import ClassLabel, Dataset, Features, Image, IterableDataset, Value
 from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError, DatasetsError
 from huggingface_hub.errors import HfHubHTTPError
@@ -64,9 +65,9 @@ def load_images(
     if streaming and kind.dtype in _STRINGS:
         raise InputError(f"label_column {label!r}: a stream of strings cannot be numbered; load it without streaming")
 
-    dataset = dataset.select_columns([image, label])
+    # First of all: a stream decodes and encodes pictures anew in any step before it.
+    dataset = dataset.cast_column(image, Image(decode=False)).select_columns([image, label])
     dataset = dataset.rename_columns({old: new for old, new in ((image, "image"), (label, "label")) if old != new})
-    dataset = dataset.cast_column("image", Image(decode=False))
     if next(iter(dataset), None) is None:
         raise InputError(f"split {split!r} of dataset {name!r} is empty; choose another split")
     if not streaming and kind.dtype in _STRINGS:
@@ -184,7 +185,7 @@ def _load(
         raise InputError(f"dataset {name!r}: a saved split is empty; save it again without that split") from error
     except DatasetGenerationError as error:
         raise InputError(f"dataset {name!r}: cannot be read: {_one_line(error.__cause__ or error)}") from error
-    except (DatasetsError, FileNotFoundError, RuntimeError, ValueError) as error:
+    except (DatasetsError, FileNotFoundError, RuntimeError, ValueError, yaml.YAMLError) as error:
         raise InputError(f"dataset {name!r}: {_one_line(error)}") from error
     # As `load_dataset` does, a single set without a split's name is taken for "train".
     splits = {str(saved.split or "train"): saved} if isinstance(saved, Dataset) else saved

@@ -12,6 +12,7 @@ from datasets.distributed import split_dataset_by_node
 from torch.utils.data import DataLoader, get_worker_info
 from transformers import TrainingArguments
 
+from ..errors import InputError
 from .pictures import BadPictures, Transform, random_numbers_of, reader
 
 
@@ -28,6 +29,7 @@ class StreamedPictures(torch.utils.data.IterableDataset):
         seed: Of what is random in the transform.
         rank: Which process this is.
         world_size: Number of processes.
+        num_labels: Of the model; a label beyond raises `InputError`, since a stream cannot be looked through before.
     """
 
     def __init__(
@@ -38,9 +40,10 @@ class StreamedPictures(torch.utils.data.IterableDataset):
         seed: int = 0,
         rank: int = 0,
         world_size: int = 1,
+        num_labels: int | None = None,
     ):
         self.dataset = split_dataset_by_node(dataset, rank=rank, world_size=world_size)
-        self.read = reader(dataset, transform, bad_pictures)
+        self.read = reader(dataset, transform, bad_pictures, num_labels)
         self.seed = (seed, rank)
         self.passed_batches, self.batch_size = 0, 1
 
@@ -64,7 +67,7 @@ class StreamedPictures(torch.utils.data.IterableDataset):
         for epoch in itertools.count():
             dataset.set_epoch(epoch)
             row = None
-            for row, value in enumerate(dataset):
+            for row, value in _numbered(dataset):
                 if to_pass > 0:
                     to_pass -= 1
                     continue
@@ -73,6 +76,17 @@ class StreamedPictures(torch.utils.data.IterableDataset):
                 yield picture
             if row is None:
                 return
+
+
+def _numbered(dataset: IterableDataset) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The rows with their numbers; one that is not what the data set says of its columns is named."""
+    row = -1
+    try:
+        for row, value in enumerate(dataset):
+            yield row, value
+    except ValueError as error:
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise InputError(f"row {row + 1}: {reason}; mend it, or what the data set says of its columns") from error
 
 
 def load_stream(

@@ -51,8 +51,9 @@ def _weights(folder: Path, branch: str) -> list[Path]:
     if (folder / branch / _WHOLE).is_file():
         return [Path(branch, _WHOLE)]
     try:
-        shards = set(json.loads((folder / branch / _INDEX).read_text(encoding="utf-8"))["weight_map"].values())
-    except (OSError, ValueError, KeyError) as error:
+        index = json.loads((folder / branch / _INDEX).read_text(encoding="utf-8"))
+        shards = {str(shard) for shard in index["weight_map"].values()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{folder} has no {branch}{_WHOLE}; save the model there again") from error
     for shard in sorted(shards):
         if not (fnmatchcase(shard, _SHARD) and "/" not in shard and (folder / branch / shard).is_file()):

@@ -3,11 +3,12 @@
 import json
 import math
 import os
+import sys
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
-from pathlib import Path
 from statistics import NormalDist
 
+from ..documents import read_json
 from ..errors import InputError
 from ..files import write_whole
 from ..norms import BRANCHES
@@ -42,8 +43,8 @@ class Record:
 
     def __post_init__(self) -> None:
         for name in ("model", "set", "metric"):
-            _require(_is_name(getattr(self, name)), name, getattr(self, name), "a text that is not empty")
-        _require(self.shift is None or _is_name(self.shift), "shift", self.shift, "a text that is not empty, or null")
+            _require(_is_name(getattr(self, name)), name, getattr(self, name), "a line of text")
+        _require(self.shift is None or _is_name(self.shift), "shift", self.shift, "a line of text, or null")
         _require(self.branch in (None, *BRANCHES), "branch", self.branch, '"clean", "auxiliary" or null')
         _require(_is_finite(self.value), "value", self.value, "a finite number")
         if self.metric == "accuracy":
@@ -99,12 +100,7 @@ def read_results(path: str | os.PathLike) -> list[Record]:
         InputError: the file is missing or not a JSON list of records; names the file, the record (counted from 1) and
             the field.
     """
-    try:
-        rows = json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-    except ValueError as error:  # not UTF-8 or not JSON
-        raise InputError(f"{path}: not valid JSON ({error})") from error
+    rows = read_json(path)
     if not isinstance(rows, list):
         raise InputError(f"{path}: must hold a list of records, not {type(rows).__name__}")
     return [_read_record(row, f"{path}: record {number}") for number, row in enumerate(rows, start=1)]
@@ -132,11 +128,11 @@ def _require(condition: bool, field: str, value: object, wanted: str) -> None:
 
 
 def _is_name(value: object) -> bool:
-    return isinstance(value, str) and bool(value.strip())
+    return isinstance(value, str) and bool(value.strip()) and value.isprintable()
 
 
 def _is_finite(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def _is_positive_int(value: object) -> bool:

@@ -178,7 +178,7 @@ def _path(entry: SetEntry, part: Part, key: list[object], settings: RunSettings)
     """The file of a model's predictions of a part, named after all that they depend on."""
     key = [*key, part, settings.skip_bad_images, *(getattr(entry, name) for name in _KEYED)]
     digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
-    name = re.sub(r"[^\w.-]+", "-", _name(entry, part))
+    name = re.sub(r"[^\w.-]+", "-", _name(entry, part))[:80]
     return settings.folder / f"{name}-{digest}.safetensors"
 
 

@@ -35,8 +35,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import yaml
-
+from ..documents import read_yaml
 from ..errors import InputError
 from ..norms import BRANCHES, Branch
 from .corruptions import SEVERITIES
@@ -186,12 +185,7 @@ def load_suite(path: str | Path, overrides: Mapping[str, Any] | None = None) -> 
     Raises:
         InputError: the file cannot be read or breaks the schema; names the file, the set and the key.
     """
-    try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read: {error}") from error
-    except yaml.YAMLError as error:
-        raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    content = read_yaml(path)
     try:
         return _read_suite(content, dict(overrides or {}))
     except InputError as error:
@@ -243,7 +237,7 @@ def _require(condition: object, field: str, wanted: str, value: object) -> None:
 
 
 def _is_text(value: object) -> bool:
-    return isinstance(value, str) and bool(value.strip())
+    return isinstance(value, str) and bool(value.strip()) and value.isprintable()
 
 
 def _is_count(value: object) -> bool:

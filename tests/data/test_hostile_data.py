@@ -1,0 +1,198 @@
+"""Pictures, labels and cards as strangers make them: read, or named with one line; and sets larger than memory."""
+
+import os
+from io import BytesIO
+
+import numpy as np
+import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from datasets import ClassLabel, Dataset, Features, Image, Value
+from PIL import Image as PILImage
+from transformers.models.convnext.image_processing_pil_convnext import ConvNextImageProcessorPil
+from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
+
+from advbn_hf.data.pictures import BadPictures, Pictures
+from advbn_hf.data.sources import check_labels, class_names, load_images
+from advbn_hf.data.stream import StreamedPictures
+from advbn_hf.data.transforms import EvaluationTransform, TrainingTransform
+from advbn_hf.errors import InputError
+
+PROCESSORS = {
+    "square": ViTImageProcessorPil(size={"height": 32, "width": 32}, do_normalize=False),
+    "shortest edge": ConvNextImageProcessorPil(size={"shortest_edge": 32}, crop_pct=0.875, do_normalize=False),
+}
+TRANSFORMS = pytest.mark.parametrize("transform", [EvaluationTransform, TrainingTransform])
+RED = (255, 0, 0)
+
+
+def encoded(picture, kind="PNG", **options):
+    buffer = BytesIO()
+    picture.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def red(mode="RGB", size=(40, 30)):
+    return PILImage.new("RGB", size, RED).convert(mode)
+
+
+def animated(kind):
+    frames = [PILImage.new("RGB", (40, 30), (0, 0, blue)) for blue in (255, 128)]
+    return encoded(red(), kind, save_all=True, append_images=frames)
+
+
+def garbled_exif():
+    """A JPEG whose EXIF block is no EXIF at all."""
+    return encoded(red(), "JPEG", exif=b"Exif\0\0MM\0*\xff\xff\xff\xff" + bytes(range(256)))
+
+
+def sixteen_bit():
+    pixels = np.full((30, 40), 0xFF00, np.uint16)
+    return encoded(PILImage.fromarray(pixels))
+
+
+READABLE = {
+    "one pixel": (encoded(red(size=(1, 1))), RED),
+    "20,000 wide": (encoded(red(size=(20_000, 40))), RED),
+    "20,000 high": (encoded(red(size=(40, 20_000))), RED),
+    "CMYK": (encoded(red("CMYK"), "JPEG", quality=95), RED),
+    "palette": (encoded(red("P")), RED),
+    "16 bits": (sixteen_bit(), (255, 255, 255)),
+    "animated GIF": (animated("GIF"), RED),
+    "animated PNG": (animated("PNG"), RED),
+    "pages of a TIFF": (animated("TIFF"), RED),
+    "garbled EXIF": (garbled_exif(), RED),
+    "a GIF called .jpg": (encoded(red(), "GIF"), RED),
+}
+
+
+def rows(data, label=0):
+    features = Features({"image": Image(decode=False), "label": ClassLabel(names=["a", "b"])})
+    return Dataset.from_dict({"image": [{"bytes": data, "path": "x.jpg"}], "label": [label]}, features=features)
+
+
+@pytest.mark.parametrize("name", READABLE)
+@pytest.mark.parametrize("processor", PROCESSORS.values(), ids=PROCESSORS)
+@TRANSFORMS
+def test_odd_pictures_are_read(name, processor, transform):
+    data, colour = READABLE[name]
+    values = Pictures(rows(data), transform(processor))[0]["pixel_values"]
+    assert values.shape == (3, 32, 32)
+    expected = torch.tensor(colour)[:, None, None] / 255
+    assert (values - expected).abs().max() < 0.06
+
+
+def bomb():
+    """A PNG of a few kilobytes that holds 400 million pixels."""
+    limit, PILImage.MAX_IMAGE_PIXELS = PILImage.MAX_IMAGE_PIXELS, None
+    try:
+        return encoded(PILImage.new("1", (20_000, 20_000)))
+    finally:
+        PILImage.MAX_IMAGE_PIXELS = limit
+
+
+# A line one pixel high would take gigabytes once its shorter side has been brought to 224.
+@pytest.mark.parametrize(
+    ("make", "reason"), [(bomb, "decompression bomb"), (lambda: encoded(red(size=(20_000, 1))), "20000 x 1 pixels")]
+)
+def test_pictures_that_would_fill_the_memory_are_bad_pictures(tmp_path, make, reason):
+    data = make()
+    assert len(data) < 100_000
+    before = psutil.Process().memory_info().rss
+    transform = EvaluationTransform(PROCESSORS["shortest edge"])
+    with pytest.raises(InputError, match=rf"row 0 \(x.jpg\): cannot be decoded: .*{reason}"):
+        Pictures(rows(data), transform)[0]
+    assert psutil.Process().memory_info().rss - before < 100e6
+    bad = BadPictures(tmp_path / "bad.jsonl")
+    assert Pictures(rows(data), transform, bad)[0]["pixel_values"] is None
+    assert bad.summary() == ["row 0 (x.jpg)"]
+
+
+@pytest.mark.parametrize("label", [2, 2**62])
+@pytest.mark.parametrize("card", ["names", "integers"])
+def test_labels_beyond_the_classes(tmp_path, label, card):
+    """A parquet file's own note of its features may say two classes and hold others."""
+    feature = ClassLabel(names=["a", "b"]) if card == "names" else Value("int64")
+    features = Features({"image": Image(), "label": feature})
+    table = pa.table(
+        {"image": [{"bytes": encoded(red()), "path": None}] * 3, "label": pa.array([0, 1, label], pa.int64())},
+        schema=features.arrow_schema,
+    )
+    pq.write_table(table, tmp_path / "train.parquet")
+    dataset = load_images(str(tmp_path), "train")
+    with pytest.raises(InputError, match=rf"1 rows have {label} \(the first is row 2\)"):
+        check_labels(dataset, 2)
+    stream = load_images(str(tmp_path), "train", streaming=True)
+    check_labels(stream, 2)
+    pictures = StreamedPictures(stream, EvaluationTransform(PROCESSORS["square"]), num_labels=2)
+    with pytest.raises(InputError, match=rf"row 2: .*label {label}.*mend it"):
+        for _ in pictures:
+            pass
+
+
+CARDS = {
+    "too few classes": "features:\n  - {name: image, dtype: image}\n"
+    "  - name: label\n    dtype: {class_label: {names: {'0': a}}}\n",
+    "other columns": "features:\n  - {name: picture, dtype: string}\n  - {name: kind, dtype: int64}\n",
+    "other sizes": "splits:\n  - {name: train, num_examples: 999, num_bytes: 9}\n",
+    "no YAML": "features: [",
+    "objects": "features: !!python/object/apply:os.mkdir [ran]\n",
+}
+
+
+@pytest.mark.parametrize("name", CARDS)
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_card_that_lies(tmp_path, monkeypatch, name, streaming):
+    """Either the set is read as it really is, or one line says that it cannot be."""
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "data"
+    for place, kind in enumerate(("a", "b")):
+        (folder / "train" / kind).mkdir(parents=True)
+        (folder / "train" / kind / "0.png").write_bytes(encoded(PILImage.new("RGB", (8, 8), (place, 0, 0))))
+    info = "".join(f"  {line}\n" for line in CARDS[name].splitlines())
+    (folder / "README.md").write_text(f"---\ndataset_info:\n{info}---\n")
+    try:
+        dataset = load_images(str(folder), "train", streaming=streaming)
+        assert class_names(dataset) == ["a", "b"]
+        assert sorted(row["label"] for row in dataset) == [0, 1]
+    except InputError as error:
+        assert "\n" not in str(error)
+        assert "data" in str(error)
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_files_come_as_they_are(tmp_path, streaming):
+    """A JPEG that is decoded and encoded anew is another picture."""
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+    data = encoded(PILImage.fromarray(pixels), "JPEG", quality=95)
+    features = Features({"photo": Image(), "kind": ClassLabel(names=["a", "b"])})
+    Dataset.from_dict({"photo": [data], "kind": [1]}, features=features).to_parquet(tmp_path / "train.parquet")
+    row = next(iter(load_images(str(tmp_path), "train", streaming=streaming)))
+    assert row == {"image": {"bytes": data, "path": None}, "label": 1}
+
+
+def test_memory_stays_flat_while_streaming(tmp_path):
+    """The file has one picture 200,000 times, which its dictionary keeps small: in memory they would take 2 GB.
+
+    Arrow reads ahead of who reads slowly, up to 1 GB by its own rule; from there on nothing more is taken.
+    """
+    rows_of_one, picture = 20_000, encoded(red(size=(4, 4))) + bytes(10_000)
+    features = Features({"image": Image(), "label": ClassLabel(names=["a", "b"])})
+    part = pa.table(
+        {"image": [{"bytes": picture, "path": None}] * rows_of_one, "label": np.arange(rows_of_one) % 2},
+        schema=features.arrow_schema,
+    )
+    with pq.ParquetWriter(tmp_path / "train.parquet", features.arrow_schema) as writer:
+        for _ in range(10):
+            writer.write_table(part, row_group_size=200)
+    del part
+    stream = load_images(str(tmp_path), "train", streaming=True)
+    process, memory = psutil.Process(os.getpid()), []
+    for count, _ in enumerate(stream, start=1):
+        if count % 10_000 == 0:
+            memory.append(process.memory_info().rss)
+    assert count == 200_000
+    assert max(memory[10:]) - max(memory[:10]) < 50e6

@@ -1,0 +1,113 @@
+"""Ctrl-C and SIGTERM, sent for real: the step ends, a checkpoint is there, and one line says how to go on."""
+
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+
+import finetune
+import pytest
+from builders import models_equal, tiny_resnet
+from processes import run_on_two
+from test_finetune import folders, job  # noqa: F401
+from test_trainer import ROWS, trainer_of
+
+from advbn_hf import AdvBNForImageClassification
+from advbn_hf.cli import run
+from advbn_hf.recovery import damage, last_whole_checkpoint
+
+SIGNALS = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
+
+
+class Rows(list):
+    """Pictures of which one sends a signal to this process when it is read for the n-th time, or any after it."""
+
+    def __init__(self, number, after, times=1):
+        super().__init__(ROWS)
+        self.number, self.after, self.times = number, after, times
+
+    def __getitem__(self, index):
+        if isinstance(index, int):
+            self.after -= 1
+            if self.after <= 0 < self.times:
+                self.times -= 1
+                os.kill(os.getpid(), self.number)
+        return super().__getitem__(index)
+
+
+@SIGNALS
+@pytest.mark.parametrize("times", [1, 5])
+def test_a_signal_saves_the_step_and_going_on_ends_with_the_same_weights(tmp_path, request, number, times):
+    whole = trainer_of(tmp_path / "whole", max_steps=7)
+    whole.train()
+    handler = signal.getsignal(number)
+    data = Rows(number, 20, times)
+    stopped = trainer_of(tmp_path / "stopped", max_steps=7, data=data, eval_strategy="steps", eval_steps=1)
+    with pytest.raises(KeyboardInterrupt) as told:
+        stopped.train()
+    assert signal.getsignal(number) == handler
+    name = "Ctrl-C" if number == signal.SIGINT else "SIGTERM"
+    step = stopped.state.global_step
+    assert 1 <= step <= 4
+    assert f"stopped by {name} after step {step} of 7" in str(told.value)
+    assert "--resume_from_checkpoint last" in str(told.value)
+    assert [path.name for path in (tmp_path / "stopped").glob("checkpoint-*")] == [f"checkpoint-{step}"]
+    resumed = trainer_of(tmp_path / "stopped", model=tiny_resnet(seed=1), max_steps=7)
+    resumed.train(resume_from_checkpoint=True)
+    assert models_equal(whole.model, resumed.model)
+
+
+def test_a_signal_that_is_ignored_stays_ignored(tmp_path):
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        trainer = trainer_of(tmp_path, max_steps=2, data=Rows(signal.SIGINT, 3))
+        trainer.train()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert trainer.state.global_step == 2
+
+
+def test_training_in_another_thread(tmp_path):
+    trainer = trainer_of(tmp_path, max_steps=2)
+    thread = threading.Thread(target=trainer.train)
+    thread.start()
+    thread.join()
+    assert trainer.state.global_step == 2
+
+
+@SIGNALS
+@pytest.mark.parametrize("during", ["baseline", "advbn"])
+def test_recipe_stops_with_one_line_and_goes_on(monkeypatch, folders, tmp_path, capsys, number, during):  # noqa: F811
+    batches = []
+    collate = finetune.collate
+
+    def collate_and_kill(rows):
+        batches.append(len(rows))
+        if len(batches) == (2 if during == "baseline" else 7):  # each trains on four batches
+            os.kill(os.getpid(), number)
+        return collate(rows)
+
+    arguments = job(folders, tmp_path / "run", "--max_steps", "4", "--baseline", "true", "--save_strategy", "no")
+    arguments += ["--max_eval_samples", "2"]
+    monkeypatch.setattr(finetune, "collate", collate_and_kill)
+    monkeypatch.setattr(sys, "argv", ["finetune.py", *arguments])
+    with pytest.raises(SystemExit) as left:
+        run(finetune.main)
+    assert left.value.code == 1
+    error = [line for line in capsys.readouterr().err.splitlines() if "stopped by" in line]
+    assert len(error) == 1
+    assert "--resume_from_checkpoint last" in error[0]
+    monkeypatch.setattr(sys, "argv", ["finetune.py", *arguments, "--resume_from_checkpoint", "last"])
+    run(finetune.main)
+    AdvBNForImageClassification.from_pretrained(tmp_path / "run")
+
+
+def test_all_processes_stop_after_the_same_step(tmp_path, capfd):
+    run_on_two(Path(__file__).with_name("stop_on_processes.py"), tmp_path)
+    told = capfd.readouterr().out
+    for rank in range(2):
+        assert f"rank {rank}: stopped by SIGTERM after step 3 of 50" in told
+    assert last_whole_checkpoint(tmp_path) == str(tmp_path / "checkpoint-3")
+    assert damage(tmp_path / "checkpoint-3") is None
+    assert len(list((tmp_path / "checkpoint-3").glob("rng_state_*.pth"))) == 2
