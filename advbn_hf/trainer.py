@@ -1,7 +1,6 @@
 """`AdvBNTrainer`: what a `transformers.Trainer` needs to know about two branches."""
 
 import shutil
-from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
@@ -35,6 +34,7 @@ from .modeling import AdvBNForImageClassification
 from .norms import BRANCHES
 from .recovery import reporting_full_disk, seal, whole_checkpoint
 from .stem_cache import StemFeatures
+from .step_log import StepLog
 from .stopping import StopAfterStep
 from .training_arguments import AdvBNTrainingArguments, check_perturbations
 
@@ -94,8 +94,7 @@ class AdvBNTrainer(Trainer):
         super().__init__(model, args, compute_metrics=compute_metrics or accuracy, **kwargs)
         if args.compile_tail:
             model.split.compile_tail()
-        self._sums: dict[str, Tensor | float] = defaultdict(float)
-        self._counts: dict[str, int] = defaultdict(int)
+        self._steps = StepLog()
         self._seeded_step: int | None = None
         self._losses = LossWatch(args.device)
         self._stop_after_step = StopAfterStep()
@@ -204,7 +203,7 @@ class AdvBNTrainer(Trainer):
             kept = {"loss": output.loss, "logits": output.logits, "auxiliary_logits": output.auxiliary_logits}
             return (output.loss, kept) if return_outputs else output.loss
         output = model(**inputs, smoothing=smoothing, measure_ascent=self._will_log())
-        self._note(output, inputs["labels"])
+        self._steps.note(output, inputs["labels"])
         self._losses.note(output.loss, self.state.global_step + 1)
         return (output.loss, output) if return_outputs else output.loss
 
@@ -214,12 +213,8 @@ class AdvBNTrainer(Trainer):
         Raises:
             InputError: if the loss was not finite since the last log, and no loss scaling leaves such steps out.
         """
-        if "loss" in logs and self._counts:
-            for name, total in self._sums.items():
-                mean = self.accelerator.gather(total / self._counts[name]).mean()
-                logs[name] = round(mean.item(), 6)
-            self._sums.clear()
-            self._counts.clear()
+        if "loss" in logs:
+            logs |= self._steps.means(self.accelerator)
         super().log(logs, start_time)
         if "loss" in logs:
             self._losses.check(self.accelerator)
@@ -325,24 +320,6 @@ class AdvBNTrainer(Trainer):
         step = self.state.global_step + 1
         return self.state.logging_steps > 0 and step % self.state.logging_steps == 0
 
-    def _note(self, output: Any, labels: Tensor) -> None:
-        """Adds up what the next log shows, on the device."""
-        noted = {
-            "clean_loss": output.clean_loss,
-            "adversarial_loss": output.adversarial_loss,
-            "clean_accuracy": _accuracy_of(output.logits, labels),
-            "auxiliary_accuracy": _accuracy_of(output.auxiliary_logits, labels),
-            "ascent_gain": output.ascent_gain,
-            "loss_before_ascent": output.loss_before_ascent,
-            "loss_after_ascent": output.loss_after_ascent,
-            "mean_spread": output.mean_spread,
-            "deviation_spread": output.deviation_spread,
-        }
-        for name, value in noted.items():
-            if value is not None:
-                self._sums[name] = self._sums[name] + value.detach()
-                self._counts[name] += 1
-
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """As `Trainer._save_checkpoint`, but what is there is whole, and earlier ones go only after that.
 
@@ -398,7 +375,3 @@ class AdvBNTrainer(Trainer):
     def _load_best_model(self) -> None:
         logger.info(f"Loading best model from {self.state.best_model_checkpoint} (score: {self.state.best_metric})")
         self._load_from_checkpoint(self.state.best_model_checkpoint)
-
-
-def _accuracy_of(logits: Tensor | None, labels: Tensor) -> Tensor | None:
-    return None if logits is None else (logits.argmax(dim=-1) == labels).float().mean()

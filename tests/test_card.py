@@ -105,7 +105,9 @@ def test_only_pictures_that_are_there_are_shown():
 
 def test_names_cannot_inject():
     hostile = "{{ 7 * 7 }}{% raw %} <script>x</script> | a\n---\nlicense: mit\n# b [c](d) `e`"
-    records = [Record("advbn", hostile, None, None, "clean", "accuracy", 0.5, 10)]
+    with pytest.raises(InputError, match="a line of text"):
+        Record("advbn", hostile, None, None, "clean", "accuracy", 0.5, 10)
+    records = [Record("advbn", hostile.replace("\n", " "), None, None, "clean", "accuracy", 0.5, 10)]
     rendered = card(
         records,
         model_name=hostile,

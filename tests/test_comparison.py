@@ -63,8 +63,10 @@ def test_a_run_stops_and_goes_on(monkeypatch, folder, capsys):
         return tune(*args)
 
     monkeypatch.setattr(grid_module, "fine_tune", counting)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(SystemExit) as left:
         recipe(monkeypatch, *OPTIONS, "--output_dir", folder)
+    assert left.value.code == 1
+    assert "stopped by Ctrl-C" in capsys.readouterr().err
     rows = sorted((folder / "rows").iterdir())
     assert len(rows) == 3
     before = {path: path.read_text() for path in rows}

