@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from .errors import InputError
+
 
 def write_whole(path: str | Path, content: str | bytes) -> None:
     """Writes a file so that a reader sees the old content or the new, never a part.
@@ -52,3 +54,18 @@ def filling(folder: str | Path) -> Iterator[Path]:
                 source.replace(target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def check_empty(folder: str | Path, field: str) -> None:
+    """Stops where new files would mix with others.
+
+    Args:
+        folder: to write to.
+        field: what the person called it.
+
+    Raises:
+        InputError: it is a file or holds something.
+    """
+    folder = Path(folder)
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise InputError(f"{field}: {folder} is not an empty folder; name a new one")

@@ -28,7 +28,7 @@ from .norms import (
     two_branch_norms,
     using_branch,
 )
-from .outputs import AdvBNOutput, cross_entropy
+from .outputs import AdvBNOutput, cross_entropy, two_branch_output
 from .probe import evaluating, logits_of
 from .split import Recording, Split
 
@@ -246,16 +246,7 @@ class AdvBNForImageClassification(nn.Module):
         adversarial, ascent = self.perturb(recording, labels, smoothing, measure_ascent)
         auxiliary_logits = self.tail_logits(recording, adversarial, "auxiliary")
         logits = self.tail_logits(recording, None, "clean")
-        clean_loss = cross_entropy(logits, labels, smoothing)
-        adversarial_loss = cross_entropy(auxiliary_logits, labels, smoothing)
-        return AdvBNOutput(
-            loss=clean_loss + adversarial_loss,
-            logits=logits,
-            auxiliary_logits=auxiliary_logits,
-            clean_loss=clean_loss,
-            adversarial_loss=adversarial_loss,
-            **(ascent or {}),
-        )
+        return two_branch_output(logits, auxiliary_logits, labels, smoothing, **(ascent or {}))
 
     def perturb(
         self, recording: Recording, labels: Tensor, smoothing: float = 0.0, measure_ascent: bool = False

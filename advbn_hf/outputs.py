@@ -43,3 +43,27 @@ class AdvBNOutput(ModelOutput):
 def cross_entropy(logits: Tensor, labels: Tensor, smoothing: float, reduction: str = "mean") -> Tensor:
     """Cross entropy in float32 of logits (B, K) and labels (B,), with label smoothing in 0..1."""
     return F.cross_entropy(logits.float(), labels, label_smoothing=smoothing, reduction=reduction)
+
+
+def two_branch_output(
+    logits: Tensor, auxiliary_logits: Tensor, labels: Tensor, smoothing: float, **measured: Tensor
+) -> AdvBNOutput:
+    """The joint loss of AdvProp (Xie et al. 2020, equation 3) and AdvBN: the sum of both branches' cross entropies.
+
+    Args:
+        logits: (B, K), of the clean branch.
+        auxiliary_logits: (B, K), of what is adversarial in the auxiliary branch.
+        labels: (B,) int64.
+        smoothing: label smoothing, in 0..1.
+        measured: fields of `AdvBNOutput` that tell of the ascent.
+    """
+    clean_loss = cross_entropy(logits, labels, smoothing)
+    adversarial_loss = cross_entropy(auxiliary_logits, labels, smoothing)
+    return AdvBNOutput(
+        loss=clean_loss + adversarial_loss,
+        logits=logits,
+        auxiliary_logits=auxiliary_logits,
+        clean_loss=clean_loss,
+        adversarial_loss=adversarial_loss,
+        **measured,
+    )

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from advbn_hf import InputError
 from advbn_hf.cli import parse, run
+from advbn_hf.files import check_empty
 
 
 @dataclass
@@ -44,10 +45,10 @@ def main() -> None:
     if importlib.util.find_spec("gradio") is None:
         raise InputError('gradio is not installed: pip install "advbn_hf[demo]"')
     from advbn_hf.demo.app import build_app, launch, load_examples, load_models
-    from advbn_hf.demo.space import check_space, export_space
+    from advbn_hf.demo.space import export_space
 
     if args.export_space is not None:
-        check_space(args.export_space)
+        check_empty(args.export_space, "export_space")
     contestants = load_models(args.model, args.baseline)
     examples = load_examples(contestants, args.dataset_name, args.split, args.num_examples)
     if args.export_space is not None:

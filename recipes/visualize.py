@@ -21,10 +21,11 @@ from advbn_hf.cli import parse, run, use_all_cores
 from advbn_hf.data.pictures import BadPictures, Pictures, collate
 from advbn_hf.data.sources import check_labels, class_names, load_images
 from advbn_hf.data.transforms import EvaluationTransform
+from advbn_hf.files import check_empty
 from advbn_hf.robustness.labels import match_labels
 from advbn_hf.visualization.decoder import Decoder, Quality, measure_quality, train_decoder
 from advbn_hf.visualization.decoder_cache import decoder_file, kept_decoder
-from advbn_hf.visualization.export import check_export, describe, export_restyled
+from advbn_hf.visualization.export import describe, export_restyled
 from advbn_hf.visualization.layout import MapLayout
 from advbn_hf.visualization.pixels import PixelRange
 from advbn_hf.visualization.sheet import contact_sheet
@@ -126,7 +127,7 @@ def check_arguments(args: VisualizationArguments) -> None:
     if Path(args.output_dir).is_file():
         raise InputError(f"output_dir: {args.output_dir} is a file; name a folder")
     if args.export_dataset is not None:
-        check_export(args.export_dataset)
+        check_empty(args.export_dataset, "export_dataset")
 
 
 def load_split(args: VisualizationArguments, split: str) -> Dataset:

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from ..config import AdvBNConfig
 from ..modeling import AdvBNForImageClassification
-from ..outputs import AdvBNOutput, cross_entropy
+from ..outputs import AdvBNOutput, cross_entropy, two_branch_output
 from ..probe import evaluating
 from ..split import Recording
 
@@ -30,15 +30,7 @@ class AdvPropForImageClassification(AdvBNForImageClassification):
         adversarial = self.attacked_pixels(recording.inputs["pixel_values"], labels, smoothing)
         auxiliary_logits = self._auxiliary_logits(adversarial)
         logits = self.tail_logits(recording, None, "clean")
-        clean_loss = cross_entropy(logits, labels, smoothing)
-        adversarial_loss = cross_entropy(auxiliary_logits, labels, smoothing)
-        return AdvBNOutput(
-            loss=clean_loss + adversarial_loss,
-            logits=logits,
-            auxiliary_logits=auxiliary_logits,
-            clean_loss=clean_loss,
-            adversarial_loss=adversarial_loss,
-        )
+        return two_branch_output(logits, auxiliary_logits, labels, smoothing)
 
     def attacked_pixels(self, pixel_values: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
         """Projected sign ascent of the auxiliary branch's loss (Madry et al., ICLR 2018), with norms in eval mode.

@@ -4,6 +4,7 @@ Features are (B, C, H, W), (B, H, W, C) or (B, N, C); `channel_axis` says which.
 Random numbers come from torch's global generator, as in both papers' own code.
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
@@ -84,9 +85,10 @@ class FeatureStyleConfig(AdvBNConfig):
             raise InputError(f"alpha must be above 0, got {self.alpha}")
 
 
-class _RandomStyles(AdvBNForImageClassification):
+class _RandomStyles(AdvBNForImageClassification, ABC):
+    @abstractmethod
     def with_random_styles(self, features: Tensor) -> Tensor:
-        raise NotImplementedError
+        """Features, like those given, in other styles."""
 
     def training_output(
         self, recording: Recording, labels: Tensor, smoothing: float = 0.0, measure_ascent: bool = False

@@ -8,8 +8,7 @@ import yaml
 from packaging.requirements import Requirement
 
 from ..card import is_on_hub
-from ..errors import InputError
-from ..files import filling
+from ..files import check_empty, filling
 from ..robustness.models import Contestant
 from ..robustness.shifts import library_version
 from .app import TITLE, Example, save_examples
@@ -27,17 +26,6 @@ launch(build_app(load_models({model}, {baseline}), saved_examples(HERE / "exampl
 '''
 
 
-def check_space(folder: str | Path) -> None:
-    """Stops where a Space would mix with other files.
-
-    Raises:
-        InputError: the folder is a file or holds something.
-    """
-    folder = Path(folder)
-    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-        raise InputError(f"export_space: {folder} is not an empty folder; name a new one")
-
-
 def export_space(
     folder: str | Path, names: dict[str, str | None], contestants: list[Contestant], examples: list[Example]
 ) -> None:
@@ -52,7 +40,7 @@ def export_space(
     Raises:
         InputError: the folder is not empty.
     """
-    check_space(folder)
+    check_empty(folder, "export_space")
     with filling(folder) as space:
         loaded = dict(zip(("model", "baseline"), reversed(contestants), strict=False))
         code = {role: _source(role, name, loaded.get(role), space) for role, name in names.items()}

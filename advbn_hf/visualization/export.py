@@ -15,8 +15,7 @@ from torch.utils.data import DataLoader, Subset
 from tqdm.auto import tqdm
 
 from ..data.pictures import Pictures, collate
-from ..errors import InputError
-from ..files import filling
+from ..files import check_empty, filling
 from ..modeling import AdvBNForImageClassification
 from ..robustness.grids import escape_markdown
 from .decoder import Decoder, Quality
@@ -24,17 +23,6 @@ from .pixels import to_images
 from .restyle import restyle
 
 ROWS_PER_FILE = 5000  # 224 x 224 pixels each, they take half a gigabyte
-
-
-def check_export(folder: str | Path) -> None:
-    """Stops where an export would mix with other files.
-
-    Raises:
-        InputError: the folder is a file or holds something.
-    """
-    folder = Path(folder)
-    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-        raise InputError(f"export_dataset: {folder} is not an empty folder; name a new one")
 
 
 def export_restyled(
@@ -70,7 +58,7 @@ def export_restyled(
     Raises:
         InputError: the folder is not empty, or a picture cannot be decoded.
     """
-    check_export(folder)
+    check_empty(folder, "export_dataset")
     features = Features({"image": datasets.Image(), "label": pictures.dataset.features["label"]})
     starts, written = range(0, len(pictures), ROWS_PER_FILE), 0
     with filling(folder) as temporary, tqdm(total=len(pictures), desc="restyling", unit="picture") as bar:
