@@ -160,7 +160,7 @@ class Split:
         """
         outputs = recording.outputs
         if features is not None:
-            outputs = [*outputs[:-1], [_with_first_tensor(outputs[-1][-1], features)]]
+            outputs = [*outputs[:-1], [with_first_tensor(outputs[-1][-1], features)]]
         if self._overwrites:  # the tail writes into what it is given: give it a copy
             outputs = map_tensors(outputs, Tensor.clone)
 
@@ -236,14 +236,14 @@ def _answering(
                 module.forward = forward
 
 
-def _with_first_tensor(output: Any, features: Tensor) -> Any:
+def with_first_tensor(output: Any, features: Tensor) -> Any:
     """A module's output with another feature map."""
     if isinstance(output, Tensor):
         return features
     if isinstance(output, ModelOutput):
         name = next(iter(output))
-        return replace(output, **{name: _with_first_tensor(output[name], features)})
-    return type(output)([_with_first_tensor(output[0], features), *output[1:]])
+        return replace(output, **{name: with_first_tensor(output[name], features)})
+    return type(output)([with_first_tensor(output[0], features), *output[1:]])
 
 
 def map_tensors(value: Any, function: Callable[[Tensor], Tensor]) -> Any:

@@ -16,6 +16,7 @@ from advbn_hf.comparison.augmix import OPERATIONS, augmix
 from advbn_hf.comparison.consistency import jensen_shannon
 from advbn_hf.comparison.feature_styles import mix_styles, scatter_styles
 from advbn_hf.comparison.methods import METHODS, method_called
+from advbn_hf.comparison.variations import TwoDepthsForImageClassification, mix_channels
 
 BACKBONES = {"resnet": tiny_resnet, "convnext": tiny_convnext, "vit": tiny_vit}
 
@@ -204,3 +205,50 @@ def test_mistakes_in_settings(text, message):
         method_called(text)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("channel_axis", [1, -1])
+def test_channels_are_mixed_around_their_means(channel_axis):
+    torch.manual_seed(0)
+    features, matrices = torch.randn(2, 3, 4, 5) + 1, torch.randn(2, 3, 3)
+    laid_out = features if channel_axis == 1 else features.movedim(1, -1)
+    mixed = mix_channels(laid_out, matrices, channel_axis)
+    mixed = mixed if channel_axis == 1 else mixed.movedim(-1, 1)
+    for picture in range(2):
+        flat = features[picture].reshape(3, -1).numpy()
+        own = flat.mean(axis=1, keepdims=True)
+        expected = own + matrices[picture].numpy() @ (flat - own)
+        np.testing.assert_allclose(mixed[picture].reshape(3, -1).numpy(), expected, rtol=1e-4, atol=1e-4)
+    assert mix_channels(laid_out, torch.eye(3).expand(2, 3, 3), channel_axis).allclose(laid_out, atol=1e-6)
+
+
+def test_two_depths_without_room_for_styles_are_two_plain_passes():
+    """With epsilon next to 0 both perturbations leave the features as they are: the loss of each branch is plain."""
+    pixel_values, labels = batch()
+    config = AdvBNConfig(epsilon=1e-9, step_size=1e-9)
+    model = TwoDepthsForImageClassification.from_backbone(tiny_resnet(), config).train()
+    assert model.deeper.insert_after == "resnet.encoder.stages.1"
+    output = model(pixel_values=pixel_values, labels=labels)
+    torch.testing.assert_close(output.adversarial_loss, output.clean_loss, rtol=1e-4, atol=1e-4)
+    model.advbn_config = AdvBNConfig()
+    deeper = {name: w for name, w in model.named_parameters() if ".stages.1." in name and ".clean." not in name}
+    output = model(pixel_values=pixel_values, labels=labels)
+    assert (output.adversarial_loss - output.clean_loss).abs() > 1e-3
+    output.adversarial_loss.backward()
+    assert deeper and all(weight.grad is not None for weight in deeper.values())  # also those between both places
+
+
+def test_random_depth_is_one_of_both(monkeypatch):
+    pixel_values, labels = batch()
+    model = METHODS["advbn_random_depth"].wrap(tiny_resnet()).train()
+    places = []
+    original = AdvBNForImageClassification.perturb
+    monkeypatch.setattr(
+        AdvBNForImageClassification,
+        "perturb",
+        lambda self, *given: places.append(self.split.insert_after) or original(self, *given),
+    )
+    for _ in range(12):
+        model(pixel_values=pixel_values, labels=labels)
+    assert len(places) == 12
+    assert set(places) == {"resnet.encoder.stages.0", "resnet.encoder.stages.1"}

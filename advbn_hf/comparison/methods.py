@@ -22,7 +22,13 @@ from .consistency import (
     ConsistentViewsForImageClassification,
 )
 from .feature_styles import DSUForImageClassification, FeatureStyleConfig, MixStyleForImageClassification
-from .variations import MixedStartForImageClassification, RandomStepForImageClassification
+from .variations import (
+    CorrelatedForImageClassification,
+    MixedStartForImageClassification,
+    RandomDepthForImageClassification,
+    RandomStepForImageClassification,
+    TwoDepthsForImageClassification,
+)
 
 Views = Literal["picture", "augmix", "picture and two augmix"]
 
@@ -91,6 +97,9 @@ METHODS: dict[str, Method] = {
     "advbn_consistent": Method("beyond", ConsistentBranchesForImageClassification, ConsistencyConfig()),
     "advbn_random_step": Method("beyond", RandomStepForImageClassification, _OURS),
     "advbn_mixed_start": Method("beyond", MixedStartForImageClassification, _OURS),
+    "advbn_correlated": Method("beyond", CorrelatedForImageClassification, _OURS),
+    "advbn_two_depths": Method("beyond", TwoDepthsForImageClassification, _OURS),
+    "advbn_random_depth": Method("beyond", RandomDepthForImageClassification, _OURS),
     "advbn_averaged": Method("beyond", _ADVBN, _OURS, averaging=0.99),
 }
 

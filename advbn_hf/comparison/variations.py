@@ -1,12 +1,18 @@
-"""Variations on AdvBN that go beyond the paper: a random step size, and an ascent that starts from mixed styles."""
+"""Variations on AdvBN that go beyond the paper: random steps, mixed and correlated styles, perturbing more deeply."""
 
 import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
+from ..config import AdvBNConfig
 from ..modeling import AdvBNForImageClassification
-from ..split import Recording
+from ..norms import using_branch
+from ..outputs import AdvBNOutput, two_branch_output
+from ..split import Recording, Split, with_first_tensor
 from .feature_styles import mix_styles
 
 
@@ -39,3 +45,94 @@ class MixedStartForImageClassification(AdvBNForImageClassification):
         mixed = mix_styles(features, partners, weight, self.split.channel_axis)
         mixed = mixed.clamp(min=0) if self.split.rectified else mixed
         return super().perturb(dataclasses.replace(recording, features=mixed), labels, smoothing, measure_ascent)
+
+
+class CorrelatedForImageClassification(AdvBNForImageClassification):
+    """AdvBN that perturbs features whose channels are mixed: style as their correlation (Gatys et al., CVPR 2016).
+
+    Each picture's deviations from its means go through I + R; entries of R have variance 1 / (4 C).
+    """
+
+    def perturb(
+        self, recording: Recording, labels: Tensor, smoothing: float = 0.0, measure_ascent: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
+        """As `AdvBNForImageClassification.perturb`."""
+        features, axis = recording.features, self.split.channel_axis
+        channels = features.shape[axis]
+        drawn = torch.randn(len(features), channels, channels, generator=self.generator) / (2 * channels**0.5)
+        mixed = mix_channels(features, torch.eye(channels) + drawn, axis)
+        mixed = mixed.clamp(min=0) if self.split.rectified else mixed
+        return super().perturb(dataclasses.replace(recording, features=mixed), labels, smoothing, measure_ascent)
+
+
+def mix_channels(features: Tensor, matrices: Tensor, channel_axis: int) -> Tensor:
+    """mu + M (f - mu) for each picture, mu its means over positions.
+
+    Args:
+        features: (B, C, H, W), (B, H, W, C) or (B, N, C).
+        matrices: M, (B, C, C).
+        channel_axis: the features' axis of C.
+    """
+    last = features.movedim(channel_axis, -1)
+    flat = last.flatten(1, -2)
+    means = flat.mean(dim=1, keepdim=True)
+    mixed = means + (flat - means) @ matrices.to(flat).mT
+    return mixed.view(last.shape).movedim(-1, channel_axis)
+
+
+class _Deeper(AdvBNForImageClassification):
+    """Knows a second place to perturb: the module after the one of `insert_after` in the same list."""
+
+    def __init__(self, backbone: PreTrainedModel, config: AdvBNConfig) -> None:
+        super().__init__(backbone, config)
+        blocks, _, index = self.split.insert_after.rpartition(".")
+        self.deeper = Split(self.backbone, f"{blocks}.{int(index) + 1}")
+
+    def deeper_logits(self, recording: Recording, features: Tensor, labels: Tensor, smoothing: float) -> Tensor:
+        """Auxiliary logits (B, K) for features of the first place, with those of the second perturbed."""
+        first = self.backbone.get_submodule(self.split.insert_after)
+        replaced = first.register_forward_hook(lambda _, __, output: with_first_tensor(output, features))
+        try:
+            with using_branch(self.backbone, "auxiliary"):
+                deep = self.deeper.stem(**recording.inputs)
+        finally:
+            replaced.remove()
+        with self._cut_deeper():
+            perturbed, _ = self.perturb(deep, labels, smoothing)
+            return self.tail_logits(deep, perturbed, "auxiliary")
+
+    @contextmanager
+    def _cut_deeper(self) -> Iterator[None]:
+        first = self.split
+        self.split = self.deeper
+        try:
+            yield
+        finally:
+            self.split = first
+
+
+class TwoDepthsForImageClassification(_Deeper):
+    """AdvBN that perturbs twice: after the first stage and, what comes of that, after the second."""
+
+    def training_output(
+        self, recording: Recording, labels: Tensor, smoothing: float = 0.0, measure_ascent: bool = False
+    ) -> AdvBNOutput:
+        """CE(tail_clean(f)) + CE(tail_auxiliary(f_adv)) with both perturbations in the latter."""
+        adversarial, _ = self.perturb(recording, labels, smoothing)
+        auxiliary_logits = self.deeper_logits(recording, adversarial, labels, smoothing)
+        logits = self.tail_logits(recording, None, "clean")
+        return two_branch_output(logits, auxiliary_logits, labels, smoothing)
+
+
+class RandomDepthForImageClassification(_Deeper):
+    """AdvBN that perturbs after the first stage in one half of the batches and after the second in the other."""
+
+    def training_output(
+        self, recording: Recording, labels: Tensor, smoothing: float = 0.0, measure_ascent: bool = False
+    ) -> AdvBNOutput:
+        """CE(tail_clean(f)) + CE(tail_auxiliary(f_adv)) with one perturbation in the latter."""
+        if torch.rand((), generator=self.generator) < 0.5:
+            return super().training_output(recording, labels, smoothing, measure_ascent)
+        auxiliary_logits = self.deeper_logits(recording, recording.features, labels, smoothing)
+        logits = self.tail_logits(recording, None, "clean")
+        return two_branch_output(logits, auxiliary_logits, labels, smoothing)
