@@ -5,9 +5,22 @@ from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 
-from ..robustness.plots import BLUE, GREY, INK, ORANGE, PALE, VERMILLION, new_figure, plain_text, write_figure
+from ..robustness.plots import (
+    BLUE,
+    GREY,
+    INK,
+    LANE_COLOURS,
+    LANE_MARKERS,
+    ORANGE,
+    PALE,
+    VERMILLION,
+    new_figure,
+    plain_text,
+    write_figure,
+)
 from .datasets import SHIFTS
 from .methods import method_called
+from .sensitivity import Point
 from .summary import MEAN, Entry
 
 # Family of methods -> colour, marker and name, told apart without colour too.
@@ -94,6 +107,49 @@ def plot_cost(entries: Sequence[Entry], title: str, reference: str, path: str | 
     axes.set_ylabel("accuracy in %, mean of shifts; lines: deviation over seeds", color=GREY)
     _plain(axes)
     axes.yaxis.grid(True, color=PALE, linewidth=0.8)
+    write_figure(figure, path)
+
+
+def plot_sensitivity(points: Sequence[Point], title: str, path: str | os.PathLike) -> None:
+    """Draws, in a panel for each setting, what a method gains with each value; the value in force is in bold.
+
+    Args:
+        points: of one or several data sets, which have a line each: filled under shifts, hollow on clean pictures.
+        title: above the plot.
+        path: the PNG file to write.
+    """
+    settings = list(dict.fromkeys(point.setting for point in points))
+    datasets = list(dict.fromkeys(point.shifts.dataset for point in points))
+    columns = min(len(settings), 4)
+    rows = -(-len(settings) // columns)
+    figure = new_figure(1.1 + 2.6 * rows)
+    panels = figure.subplots(rows, columns, sharey=True, squeeze=False).flat
+    for axes in panels[len(settings) :]:
+        axes.set_visible(False)
+    for axes, setting in zip(panels, settings, strict=False):
+        here = [point for point in points if point.setting == setting]
+        in_force = {point.value: point.in_force for point in here}
+        axes.axhline(0, color=INK, linewidth=1)
+        for dataset, colour, marker in zip(datasets, LANE_COLOURS, LANE_MARKERS, strict=False):
+            of_dataset = [point for point in here if point.shifts.dataset == dataset]
+            places = [list(in_force).index(point.value) for point in of_dataset]
+            for name, face, style in (("shifts", colour, "-"), ("clean", "white", ":")):
+                entries = [getattr(point, name) for point in of_dataset]
+                axes.errorbar(places, [entry.gain for entry in entries], [entry.deviation or 0 for entry in entries],
+                              color=colour, marker=marker, markerfacecolor=face, linestyle=style, markersize=5,
+                              linewidth=1.2, elinewidth=0.8, label=f"{dataset}, {name}")  # fmt: skip
+        axes.set_title(setting, fontsize=10, color=INK)
+        axes.set_xticks(range(len(in_force)), [str(value).split(".", 1)[-1][-12:] if isinstance(value, str) else
+                        f"{value:g}" for value in in_force])  # fmt: skip
+        for label, bold in zip(axes.get_xticklabels(), in_force.values(), strict=True):
+            label.set_fontweight("bold" if bold else "normal")
+        _plain(axes)
+        axes.yaxis.grid(True, color=PALE, linewidth=0.8)
+        axes.tick_params(axis="x", labelsize=8)
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False, fontsize=9)
+    figure.suptitle(plain_text(title), x=0.01, ha="left", fontsize=12, weight="bold", color=INK)
+    figure.supylabel("gain in points; bars: deviation over seeds", fontsize=9, color=GREY)
     write_figure(figure, path)
 
 
