@@ -17,7 +17,8 @@ from advbn_hf.comparison.fine_tuning import TuningSettings, fine_tune
 from advbn_hf.comparison.grid import Grid, Row, Settings
 from advbn_hf.comparison.methods import METHODS
 from advbn_hf.comparison.models import MODELS, BaseSettings
-from advbn_hf.comparison.plots import frontier
+from advbn_hf.comparison.plots import apart, frontier
+from advbn_hf.comparison.questions import answers
 from advbn_hf.comparison.store import Store
 from advbn_hf.comparison.summary import paired_gain, summarize
 from advbn_hf.data.rendering import STYLES
@@ -212,3 +213,35 @@ def test_unknown_key_of_the_file(monkeypatch, tmp_path, capsys):
         recipe(monkeypatch, tmp_path / "mine.yaml")
     assert left.value.code == 2
     assert "unknown key metods; did you mean methods?" in capsys.readouterr().err
+
+
+def test_questions_are_answered_by_paired_differences():
+    def row(method, seed, clean, auxiliary=None):
+        accuracy = {"clean": dict.fromkeys(STYLES, clean)} | (
+            {"auxiliary": dict.fromkeys(STYLES, auxiliary)} if auxiliary else {}
+        )
+        return Row(method, "digits", "resnet", seed, "steps", {"accuracy": accuracy})
+
+    rows = [
+        row("advbn", 0, 0.7, 0.8),
+        row("advbn", 1, 0.6, 0.8),
+        row("random_image", 0, 0.5, 0.5),
+        row("random_image", 2, 0.1, 0.1),
+    ]
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in answers(rows).splitlines()]
+    assert lines[0] == ["question", "on", "digits"]
+    assert lines[2] == ["Does one adversarial step beat random styles?", "shifts", "+20.0"]  # of the one common seed
+    assert lines[3] == [
+        "Does the auxiliary branch beat the clean one?",
+        "shifts",
+        "+15.0 [-48.5, +78.5]",
+    ]  # 12.706 * 5
+    assert len(lines) == 5  # nothing about methods that were not compared
+
+
+def test_names_in_the_cost_plot_do_not_overlap():
+    heights = apart([1, 2.2, 2.3, 2.25, 8], [10, 50, 50.1, 50.2, 60])
+    assert heights[:2] == [10, 50]
+    assert heights[4] == 60
+    assert heights[2] - heights[1] >= 1.5 - 1e-9
+    assert heights[3] - heights[2] >= 1.5 - 1e-9

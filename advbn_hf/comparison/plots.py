@@ -89,13 +89,14 @@ def plot_cost(entries: Sequence[Entry], title: str, reference: str, path: str | 
         zorder=2,
         label="frontier",
     )
+    heights = apart(costs, [entry.mean for entry in shown])
     for place, (entry, cost) in enumerate(zip(shown, costs, strict=True)):
         colour, marker, _ = FAMILIES[method_called(entry.method).family]
         axes.errorbar(cost, entry.mean, entry.deviation or 0, color=colour, marker=marker, markersize=6, linewidth=1,
                       markeredgecolor="white", zorder=3)  # fmt: skip
         weight = "bold" if place in on_frontier else "normal"
-        axes.annotate(plain_text(entry.method), (cost, entry.mean), xytext=(6, 3), textcoords="offset points",
-                      fontsize=8, color=INK, weight=weight)  # fmt: skip
+        axes.annotate(plain_text(entry.method), (1.03 * cost, heights[place]), fontsize=8, va="center", color=INK,
+                      weight=weight)  # fmt: skip
     for colour, marker, label in FAMILIES.values():
         axes.plot([], [], marker, color=colour, label=label)
     axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=5, frameon=False, fontsize=9, handletextpad=0.3)
@@ -151,6 +152,17 @@ def plot_sensitivity(points: Sequence[Point], title: str, path: str | os.PathLik
     figure.suptitle(plain_text(title), x=0.01, ha="left", fontsize=12, weight="bold", color=INK)
     figure.supylabel("gain in points; bars: deviation over seeds", fontsize=9, color=GREY)
     write_figure(figure, path)
+
+
+def apart(costs: Sequence[float], values: Sequence[float]) -> list[float]:
+    """Heights at which the names of points do not overlap: each at its value or, beside others, some way above."""
+    gap = 0.03 * (max(values) - min(values))
+    heights = list(values)
+    for place in sorted(range(len(values)), key=lambda place: values[place]):
+        beside = [heights[other] for other in range(len(values)) if values[other] < values[place]
+                  and 2 / 3 < costs[other] / costs[place] < 3 / 2]  # fmt: skip
+        heights[place] = max([values[place], *(height + gap for height in beside)])
+    return heights
 
 
 def frontier(costs: Sequence[float], values: Sequence[float]) -> list[int]:

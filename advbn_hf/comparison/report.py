@@ -12,6 +12,7 @@ from ..robustness.grids import align_markdown
 from .datasets import SHIFTS
 from .grid import Row
 from .plots import plot_cost, plot_gains
+from .questions import answers, difference
 from .summary import MEAN, Entry, summarize
 
 BUDGETS = {"steps": "equal steps", "time": "equal time"}
@@ -56,10 +57,14 @@ def write_report(rows: Sequence[Row], settings: dict[str, Any], reference: str, 
         if group[2] == "steps":  # at equal time there is one cost
             files.append(folder / f"cost-{'-'.join(group)}.png")
             plot_cost(members, title, reference, files[-1])
+    about = lambda row: (row.model, row.budget)  # noqa: E731
+    for (model, budget), members in groupby(sorted(rows, key=about), key=about):
+        sections.append(f"## Questions: {model}, {BUDGETS[budget]}\n\n{answers(list(members))}\n")
     head = (
         f"Accuracy in % on the {settings['split']} split, mean and deviation over seeds. Shifts are the mean of "
         f"{', '.join(SHIFTS)}. Gains are paired differences to {reference} in points, with 95 % intervals over seeds "
-        f"(paired t). Cost is that of a step relative to {reference}'s. Without another word: the clean branch.\n"
+        "(paired t), and so are the answers to the questions. Cost is that of a step relative to "
+        f"{reference}'s. Without another word: the clean branch.\n"
     )
     write_whole(files[1], "\n".join([head, *sections]))
     return files
@@ -82,15 +87,11 @@ def to_markdown(entries: Sequence[Entry], reference: str) -> str:
         further = [_value(found[place]) if place in found else "" for place in _FURTHER.values()]
         cost = [str(shifts.steps), f"{shifts.step_ms:.0f}", f"{shifts.cost:.2f}"]
         accuracies = [_value(found["clean", "clean"]), _value(shifts)]
-        lines.append([method, str(shifts.seeds), *accuracies, _gain(shifts), *further, *cost])
+        lines.append(
+            [method, str(shifts.seeds), *accuracies, difference(shifts.gain, shifts.interval), *further, *cost]
+        )
     return align_markdown(lines)
 
 
 def _value(entry: Entry) -> str:
     return f"{entry.mean:.1f}" + ("" if entry.deviation is None else f" ± {entry.deviation:.1f}")
-
-
-def _gain(entry: Entry) -> str:
-    if entry.gain is None:
-        return ""
-    return f"{entry.gain:+.1f}" + ("" if entry.interval is None else " [{:+.1f}, {:+.1f}]".format(*entry.interval))

@@ -86,8 +86,8 @@ def summarize(rows: Iterable[Row], reference: str) -> list[Entry]:
         first = next(iter(seeds.values())).result
         for branch, accuracies in first["accuracy"].items():
             for name in (*accuracies, MEAN):
-                values = _values(seeds, branch, name)
-                gain, interval = paired_gain(values, _values(others, "clean", name))
+                values = values_by_seed(seeds, branch, name)
+                gain, interval = paired_gain(values, values_by_seed(others, "clean", name))
                 entries.append(
                     Entry(
                         dataset=dataset,
@@ -109,8 +109,8 @@ def summarize(rows: Iterable[Row], reference: str) -> list[Entry]:
     return entries
 
 
-def _values(seeds: Mapping[int, Row], branch: str, name: str) -> dict[int, float]:
-    """Seed -> accuracy in %."""
+def values_by_seed(seeds: Mapping[int, Row], branch: str, name: str) -> dict[int, float]:
+    """Seed -> accuracy in % of a branch on a set, or on "shifts", the mean of `SHIFTS`."""
     values = {}
     for seed, row in seeds.items():
         accuracies = row.result["accuracy"][branch]
