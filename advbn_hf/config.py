@@ -50,8 +50,8 @@ class AdvBNConfig:
     """
 
     insert_after: str = _setting("auto", 'Module path after which features are perturbed, or "auto".')
-    epsilon: float = _setting(1.1, "The multipliers stay in [1 - epsilon, 1 + epsilon].")
-    step_size: float = _setting(0.5, "Length of one sign step of the multipliers.")
+    epsilon: float = _setting(2.0, "The multipliers stay in [1 - epsilon, 1 + epsilon].")
+    step_size: float = _setting(1.0, "Length of one sign step of the multipliers.")
     num_steps: int = _setting(1, "Number of sign steps.")
     random_start: bool = _setting(True, "Start the multipliers uniformly at random in their box instead of at 1.")
     num_perturbations: int | str = _setting(
@@ -92,7 +92,7 @@ class AdvBNConfig:
     @classmethod
     def paper(cls) -> Self:
         """The published setting (Shu et al. 2021): six steps of 0.2 from 1, one perturbation on each of four GPUs."""
-        return cls(step_size=0.2, num_steps=6, random_start=False, num_perturbations=4)
+        return cls(epsilon=1.1, step_size=0.2, num_steps=6, random_start=False, num_perturbations=4)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], source: str = "AdvBNConfig") -> Self:

@@ -33,7 +33,7 @@ class SensitivityArguments:
     """What to vary, and around what."""
 
     vary: list[str] = field(
-        default_factory=lambda: ["epsilon=0.5 1.1 1.4"],
+        default_factory=lambda: ["epsilon=1.1 1.5 2.0"],
         metadata={"help": "Settings of the method, learning_rate, batch_size or steps: SETTING=VALUE VALUE ..."},
     )
     method: str = field(default="advbn", metadata={"help": f"Any of {', '.join(METHODS)}."})

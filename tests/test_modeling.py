@@ -227,7 +227,7 @@ def test_draws_are_the_ones_of_the_generator():
     recording = model.split.stem(pixel_values=pictures)
     model.generator.manual_seed(7)
     perturbed, _ = model.perturb(recording, labels)
-    start = initial_multipliers(8, 8, 1.1, torch.Generator().manual_seed(7))
+    start = initial_multipliers(8, 8, AdvBNConfig().epsilon, torch.Generator().manual_seed(7))
     mean = recording.features.mean((2, 3), keepdim=True)
     expected = (recording.features - mean) * start[1][..., None, None] + mean * start[0][..., None, None]
     torch.testing.assert_close(perturbed, expected.relu(), rtol=1e-4, atol=1e-5)
