@@ -52,7 +52,7 @@ class VisualizationArguments:
     output_dir: str = field(default="outputs/visualization", metadata={"help": "Folder of the contact sheet."})
     num_pictures: int = field(default=6, metadata={"help": "Rows of the contact sheet."})
     epsilons: list[float] = field(
-        default_factory=lambda: [0.25, 0.5, 0.8, 1.1], metadata={"help": "How far multipliers may go from 1."}
+        default_factory=lambda: [0.5, 1.0, 1.5, 2.0], metadata={"help": "How far multipliers may go from 1."}
     )
     export_dataset: str | None = field(
         default=None, metadata={"help": "Empty or new folder for the split in the worst style, as a data set."}
