@@ -167,7 +167,7 @@ class Payload:
 
 def test_a_pickle_with_code_is_refused_and_not_run(tmp_path):
     torch.save({"state_dict": small_resnet(), "arch": Payload(tmp_path / "ran")}, tmp_path / "evil.pth")
-    with pytest.raises(InputError, match=r"evil\.pth: cannot be read as plain tensors") as caught:
+    with pytest.raises(InputError, match=r"evil\.pth: cannot be read as plain tensors \(.*a pickle that") as caught:
         load_checkpoint(tmp_path / "evil.pth")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "ran").exists()

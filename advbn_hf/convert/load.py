@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
 from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
+from ..backbone import PICKLED
 from ..config import AdvBNConfig
 from ..data.imagenet import imagenet_classes
 from ..errors import InputError
@@ -78,6 +80,8 @@ def _read_state_dict(path: Path) -> Any:
         if path.suffix == ".safetensors":
             return load_file(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
+    except UnpicklingError as error:
+        raise InputError(f"cannot be read as plain tensors ({PICKLED}); {EXPECTED}") from error
     except Exception as error:  # a file that is not what its name says fails in a dozen ways
         reason = str(error).strip().partition("\n")[0]
         raise InputError(f"cannot be read as plain tensors ({reason}); {EXPECTED}") from error

@@ -73,7 +73,11 @@ def load_images(
     # First of all: a stream decodes and encodes pictures anew in any step before it.
     dataset = dataset.cast_column(image, Image(decode=False)).select_columns([image, label])
     dataset = dataset.rename_columns({old: new for old, new in ((image, "image"), (label, "label")) if old != new})
-    if next(iter(dataset), None) is None:
+    try:
+        first = next(iter(dataset), None)
+    except (DatasetsError, TypeError, ValueError, LookupError) as error:  # a stream is not read before
+        raise InputError(f"dataset {name!r}: cannot be read: {_one_line(error)}") from error
+    if first is None:
         raise InputError(f"split {split!r} of dataset {name!r} is empty; choose another split")
     if not streaming and kind.dtype in _STRINGS:
         parts = _load(name, None, config, revision, streaming=False).values()

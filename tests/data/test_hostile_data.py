@@ -1,6 +1,7 @@
 """Pictures, labels and cards as strangers make them: read, or named with one line; and sets larger than memory."""
 
 import os
+import zipfile
 from io import BytesIO
 
 import numpy as np
@@ -181,6 +182,20 @@ def test_a_card_that_lies(tmp_path, monkeypatch, name, streaming):
         assert "\n" not in str(error)
         assert str(folder) in str(error)
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("name", ["0/0.png", "../../../../climbed.png", "/tmp/climbed.png"])
+def test_archives_that_are_not_as_they_should_be(tmp_path, name, streaming):
+    """Folders that datasets takes for other classes, and names that climb out."""
+    (tmp_path / "data").mkdir()
+    with zipfile.ZipFile(tmp_path / "data" / "train.zip", "w") as file:
+        for place in dict.fromkeys(("a/0.png", "b/0.png", name)):
+            file.writestr(place, encoded(red()))
+    with pytest.raises(InputError) as refused:
+        load_images(str(tmp_path / "data"), "train", streaming=streaming)
+    assert "\n" not in str(refused.value)
+    assert not [path for folder in (tmp_path, *tmp_path.parents) for path in folder.glob("climbed*")]
 
 
 @pytest.mark.parametrize("streaming", [False, True])
