@@ -134,6 +134,7 @@ BAD_STATE_DICTS = {
     ),
     "scalar_weight": (lambda s: s | {"head.fc.weight": torch.tensor(1.0)}, r"'head\.fc\.weight' has shape \(\)"),
     "no_tensor": (lambda s: s | {"head.fc.bias": 3}, "'head.fc.bias' holds a int"),
+    "complex": (lambda s: s | {"head.fc.bias": s["head.fc.bias"] * 1j}, "'head.fc.bias' holds complex numbers"),
     "some_prefixed": (
         lambda s: without("head.fc.bias")(s) | {"module.head.fc.bias": s["head.fc.bias"]},
         r"'head\.fc\.bias' is missing",

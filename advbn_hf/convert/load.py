@@ -96,6 +96,8 @@ def _without_data_parallel(state_dict: Any) -> dict[str, torch.Tensor]:
             raise InputError(f"key {key!r} holds a {type(value).__name__} and not a tensor; {EXPECTED}")
         if value.layout != torch.strided or value.device.type != "cpu":
             raise InputError(f"key {key!r} holds a sparse tensor, or one without values; {EXPECTED}")
+        if value.is_complex():
+            raise InputError(f"key {key!r} holds complex numbers; {EXPECTED}")
         if value.is_floating_point() and not value.isfinite().all():
             raise InputError(f"key {key!r} holds nan or infinite values; convert a checkpoint of a sound training")
     wrapped = all(str(key).startswith("module.") for key in state_dict)
