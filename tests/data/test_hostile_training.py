@@ -92,6 +92,7 @@ def test_bad_pictures_are_all_named_and_left_out(recipe, tmp_path, name):
     data = write(tmp_path / "data", GOOD | BAD)
     code, said = recipe(name, data, "--skip_bad_images", "true", *(["--max_steps", 8] if name == "finetune" else []))
     assert code == 0, said
+    print(f"{len(GOOD)} kinds of odd pictures, {len(BAD)} of damaged ones")
     left_out = [line for line in said.splitlines() if line.startswith("left out")]
     for file in BAD:
         assert len([line for line in left_out if f"validation/a/{file}" in line]) == 1
