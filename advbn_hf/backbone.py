@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 from transformers import (
@@ -15,6 +16,8 @@ from transformers import (
 from transformers.utils import is_timm_available
 
 from .errors import InputError
+
+PICKLED = "its weights are damaged, or a pickle that holds more than numbers and is never read; ask for safetensors"
 
 
 def load_classifier(name: str | Path, **kwargs: Any) -> PreTrainedModel:
@@ -121,6 +124,8 @@ def _labels(names: list[str]) -> dict[str, dict]:
 
 
 def _first_line(error: Exception) -> str:
+    if isinstance(error, UnpicklingError):  # torch would advise to read it all the same
+        return PICKLED
     if isinstance(error, ImportError) and "timm" in str(error) and not is_timm_available():
         return 'it needs timm, by pip install "advbn_hf[timm]"'
     lines = str(error).strip().splitlines()

@@ -36,17 +36,22 @@ class LossWatch:
         seen = torch.where(loss.detach().isfinite(), torch.inf, step)
         self._first = torch.minimum(self._first, seen)
 
-    def check(self, accelerator: Accelerator) -> None:
+    def check(self, accelerator: Accelerator, model: nn.Module) -> None:
         """Stops if a loss was not finite on any process; with loss scaling, which leaves such steps out, says so.
 
+        Args:
+            accelerator: of the run.
+            model: what is trained. Its running statistics take in also what is left out, and may be spoilt for good.
+
         Raises:
-            InputError: names the step.
+            InputError: names the step, and what is spoilt.
         """
         step = accelerator.gather(self._first).min().item()
         if step == torch.inf:
             return
         if accelerator.scaler is None:
             raise InputError(f"the loss is nan or infinite since step {step:.0f}; {_MEND}")
+        check_weights(model, int(step))
         logger.warning(f"the loss overflowed at step {step:.0f}; such steps are left out")
         self.reset()
 

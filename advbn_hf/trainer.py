@@ -119,7 +119,7 @@ class AdvBNTrainer(Trainer):
         """As `Trainer.get_optimizer_cls_and_kwargs`, but SGD too takes one pass over the weights."""
         optimizer_class, options = Trainer.get_optimizer_cls_and_kwargs(args, model)
         if optimizer_class is torch.optim.SGD:
-            options["fused"] = True
+            options["fused"] = not args.fp16  # where loss scaling leaves its first step out, momentum is never filled
         return optimizer_class, options
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
@@ -211,13 +211,14 @@ class AdvBNTrainer(Trainer):
         """Adds the means since the last log of what the method gives beside its loss.
 
         Raises:
-            InputError: if the loss was not finite since the last log, and no loss scaling leaves such steps out.
+            InputError: if the loss was not finite since the last log, unless loss scaling has left such steps out and
+                they have spoilt nothing.
         """
         if "loss" in logs:
             logs |= self._steps.means(self.accelerator)
         super().log(logs, start_time)
         if "loss" in logs:
-            self._losses.check(self.accelerator)
+            self._losses.check(self.accelerator, self._unwrapped)
 
     def evaluation_loop(
         self,

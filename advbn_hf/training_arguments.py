@@ -15,6 +15,7 @@ class AdvBNTrainingArguments(TrainingArguments):
 
     Args:
         logging_nan_inf_filter: as in `TrainingArguments`, but off: looking at the loss, the host waits for the device.
+            With `fp16`, whose loss scaling waits too and leaves steps that overflow out, it is on.
         lr_decay_epochs: multiply the learning rate by 0.1 every so many epochs, instead of `lr_scheduler_type`.
         decay_norms_and_biases: let `weight_decay` act on norms and biases too, as the published recipe does; the
             Trainer leaves most of them out.
@@ -45,6 +46,8 @@ class AdvBNTrainingArguments(TrainingArguments):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.fp16:
+            self.logging_nan_inf_filter = True  # else the loss is logged as nan ever after
         if self.ddp_find_unused_parameters is None:
             self.ddp_find_unused_parameters = False  # every step uses both branches
         if self.lr_decay_epochs is not None and self.lr_decay_epochs <= 0:

@@ -118,6 +118,21 @@ def test_a_space_holds_all_that_it_needs(monkeypatch, folder, tmp_path):
 
 
 @pytest.mark.parametrize(
+    "caption",
+    ["../../up", "/etc", "..", ".", "", "a\\b", "a\0b", "a" * 5000, "\u732b" * 200, "<b>{{ 7 * 7 }}</b>"],
+    ids=ascii,
+)
+def test_class_names_stay_in_the_folder_of_examples(tmp_path, caption):
+    pytest.importorskip("gradio", reason="the demo needs gradio: pip install advbn_hf[demo]")
+    from advbn_hf.demo.app import save_examples, saved_examples
+
+    save_examples([(Image.new("RGB", (2, 2)), caption)] * 2, tmp_path / "examples")
+    assert [path.name for path in tmp_path.iterdir()] == ["examples"]
+    assert {path.parent.parent for path in tmp_path.rglob("*.png")} == {tmp_path / "examples"}
+    assert len(saved_examples(tmp_path / "examples")) == 2
+
+
+@pytest.mark.parametrize(
     ("options", "message"),
     [
         ([], "model: give the Hub id or folder"),

@@ -1,5 +1,7 @@
 """`.eval_results` where the data set is a benchmark on the Hub, and nowhere else."""
 
+import logging
+
 import pytest
 import yaml
 from huggingface_hub import constants, parse_eval_result_entries
@@ -28,6 +30,7 @@ def benchmark(hub, monkeypatch):
     api.create_repo("me/digits", repo_type="dataset")
     api.upload_file(path_or_fileobj=EVAL.encode(), path_in_repo="eval.yaml", repo_id="me/digits", repo_type="dataset")
     api.create_repo("me/plain", repo_type="dataset")
+    return api
 
 
 def test_results_of_a_benchmark_are_read_back_by_the_client(benchmark, tmp_path):
@@ -48,4 +51,32 @@ def test_results_of_a_benchmark_are_read_back_by_the_client(benchmark, tmp_path)
 )
 def test_nothing_is_written_of_what_is_no_benchmark(benchmark, tmp_path, dataset, settings):
     assert write_eval_results(tmp_path, RECORDS, dataset, **settings) is None
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "tasks: [{id: !!python/object/apply:os.mkdir [ran]}]",
+        "tasks: [",
+        "[" * 100_000,
+        "tasks: 3",
+        "tasks: {a: b}",
+        "tasks: [digits]",
+        "tasks: [{config: default, split: test}]",
+        "- a",
+        "",
+        "\x00\xff",
+    ],
+    ids=lambda content: content[:20],
+)
+def test_an_eval_file_of_strangers_does_not_end_a_run(benchmark, tmp_path, monkeypatch, caplog, content):
+    monkeypatch.chdir(tmp_path)
+    file = {"path_in_repo": "eval.yaml", "repo_id": "me/digits", "repo_type": "dataset"}
+    benchmark.upload_file(path_or_fileobj=content.encode("latin-1"), **file)
+    with caplog.at_level(logging.WARNING, logger="advbn_hf"):
+        assert write_eval_results(tmp_path, RECORDS, "me/digits", split="test") is None
+    (said,) = [record.getMessage() for record in caplog.records if record.name.startswith("advbn_hf")]
+    assert said.startswith("me/digits: no tasks can be read from its eval.yaml")
+    assert "\n" not in said
     assert list(tmp_path.iterdir()) == []

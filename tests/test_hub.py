@@ -157,6 +157,24 @@ def test_an_index_cannot_smuggle_other_files(checkpoint):
         files_to_upload(checkpoint)
 
 
+@pytest.mark.parametrize("name", ["README.md", "results.json", "model.safetensors", "auxiliary", ".eval_results"])
+def test_what_lies_elsewhere_is_not_sent(client, checkpoint, tmp_path, name):
+    """A folder of somebody else's may hold a link to any file of this machine."""
+    (checkpoint / name).rename(tmp_path / "elsewhere")
+    (checkpoint / name).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(InputError, match=rf"{name}.* is a link to .*elsewhere.*; put the file itself there") as error:
+        upload_checkpoint(checkpoint, "me/digits")
+    assert "\n" not in str(error.value)
+    assert client.requests == []
+
+
+def test_an_answer_that_tells_the_token_is_not_repeated(client, checkpoint):
+    told = {"X-Error-Message": f"{SECRET} may not do that"}
+    client.faults.add(Fault("POST", "/commit/", status=400, headers=told))
+    with pytest.raises(InputError, match=r"refuses the request \(\*\*\* may not do that\)"):
+        upload_checkpoint(checkpoint, "me/digits")
+
+
 GATED = {"X-Error-Code": "GatedRepo"}
 COMMIT, LFS, PREUPLOAD = ("POST", "/commit/"), ("PUT", "/lfs-storage/"), ("POST", "/preupload/")
 INFO, TREE, CREATE = ("GET", "/api/models/me/digits$"), ("GET", "/tree/"), ("POST", "/repos/create")

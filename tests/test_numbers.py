@@ -1,13 +1,14 @@
 """Numbers that go wrong: training goes on where it can, else stops and names the step; no NaN gets to the disk."""
 
 import dataclasses
-import functools
+import math
 
 import pytest
 import torch
 from builders import rows, tiny_convnext, tiny_resnet
 from safetensors.torch import load_file
 from test_trainer import trainer_of
+from transformers import TrainerCallback
 
 from advbn_hf import AdvBNConfig, InputError
 from advbn_hf.recovery import last_whole_checkpoint
@@ -64,25 +65,72 @@ def test_a_learning_rate_too_high_stops_naming_the_step(tmp_path):
     assert all_finite(tmp_path) if list(tmp_path.rglob("*.safetensors")) else True
 
 
-def test_a_loss_scaler_that_leaves_steps_out_goes_on_and_says_so(tmp_path, monkeypatch):
-    """Half precision overflows on GPUs alone; here a scaler stands for one that has left the step out."""
+class Watch(TrainerCallback):
+    """Which steps changed the weights."""
+
+    def __init__(self):
+        self.before, self.learned = None, []
+
+    def on_step_end(self, args, state, control, model, **kwargs):
+        after = [weight.detach().clone() for weight in model.parameters()]
+        if self.before is not None and not all(map(torch.equal, self.before, after)):
+            self.learned.append(state.global_step)
+        self.before = after
+
+    on_train_begin = on_step_end
+
+
+def half_precision(*arguments, scale, **settings):
+    """A run in float16 with torch's loss scaler, both real: Accelerate takes them on GPUs alone, unless given them."""
+    trainer = trainer_of(*arguments, fp16=True, train_sampling_strategy="sequential", callbacks=[Watch()], **settings)
+    trainer.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=scale)
+    trainer.accelerator.native_amp = True
+    return trainer
+
+
+def losses_of(trainer):
+    return {log["step"]: log["loss"] for log in trainer.state.log_history if "loss" in log}
+
+
+@EVERY_MODEL
+def test_gradients_beyond_half_precision_cost_steps_and_no_more(tmp_path, model):
+    trainer = half_precision(tmp_path, model=model(), data=rows(32), max_steps=24, scale=2.0**26)
+    trainer.train()
+    learned = trainer.pop_callback(Watch).learned
+    norms = {log["step"]: log["grad_norm"] for log in trainer.state.log_history if "loss" in log}
+    assert learned == [step for step, norm in norms.items() if math.isfinite(norm)]
+    assert 8 < len(learned) < learned[-1]
+    assert learned[0] > 2
+    assert trainer.accelerator.scaler.get_scale() == 2.0 ** (26 - 24 + len(learned))
+    assert all(math.isfinite(loss) for loss in losses_of(trainer).values())
+    trainer.save_model()
+    assert all_finite(tmp_path)
+
+
+@pytest.mark.parametrize("logging_steps", [1, 3])
+def test_a_loss_beyond_half_precision_is_left_out_and_named(tmp_path, monkeypatch, logging_steps):
     said = []
     monkeypatch.setattr("advbn_hf.divergence.logger.warning", said.append)
-    trainer = trainer_of(tmp_path, max_steps=4)
-    trainer.accelerator.scaler = torch.amp.GradScaler("cpu", enabled=False)
-    forward = trainer.model.forward
-    steps = []
-
-    @functools.wraps(forward)
-    def overflow(*args, **kwargs):
-        steps.append(trainer.state.global_step)
-        output = forward(*args, **kwargs)
-        return output if len(steps) != 3 else dataclasses.replace(output, loss=output.loss + torch.inf)
-
-    trainer.model.forward = overflow
+    settings = {"data": spoilt(1e6), "max_steps": 6, "scale": 1.0, "logging_steps": logging_steps}
+    trainer = half_precision(tmp_path, model=tiny_convnext(), **settings)
     trainer.train()
-    assert trainer.state.global_step == 4
+    assert trainer.pop_callback(Watch).learned == [1, 2, 4, 5, 6]
     assert said == ["the loss overflowed at step 3; such steps are left out"]
+    assert all(math.isfinite(loss) for loss in losses_of(trainer).values())
+    trainer.save_model()
+    assert all_finite(tmp_path)
+
+
+def test_running_statistics_that_take_in_an_overflow_stop_the_run(tmp_path):
+    """A batch norm keeps what it saw though the step is left out, and is spoilt for good."""
+    settings = {"max_steps": 50, "save_strategy": "steps", "save_steps": 2}
+    trainer = half_precision(tmp_path, model=tiny_resnet(), data=spoilt(1e6), scale=1.0, **settings)
+    with pytest.raises(InputError, match=r"running_mean is nan or infinite after step 3.*go on by") as stopped:
+        trainer.train()
+    assert "\n" not in str(stopped.value)
+    assert trainer.state.global_step == 3
+    assert last_whole_checkpoint(tmp_path) == str(tmp_path / "checkpoint-2")
+    assert all_finite(tmp_path)
 
 
 @EVERY_SETTING
@@ -127,8 +175,8 @@ def test_batches_of_one_picture(tmp_path, model, size, config):
     assert all_finite(tmp_path)
 
 
-def test_half_precision_goes_on_beyond_its_range(tmp_path):
-    """bfloat16 has the range of float32: pictures that would overflow float16 train."""
+def test_bfloat16_has_the_range_of_float32(tmp_path):
+    """Pictures that would overflow float16 train."""
     data = [row | {"pixel_values": row["pixel_values"] * 1e6} for row in rows(16)]
     trainer = trainer_of(tmp_path, data=data, bf16=True, max_steps=3)
     trainer.train()

@@ -127,12 +127,36 @@ class Payload:
         return os.mkdir, (str(self.path),)
 
 
-@pytest.mark.parametrize("file", ["optimizer.pt", "scheduler.pt", "rng_state.pth"])
+@pytest.mark.parametrize("file", ["optimizer.pt", "scheduler.pt", "rng_state.pth", "scaler.pt"])
 def test_code_in_a_checkpoint_does_not_run(run, file):
     torch.save(Payload(run / "ran"), run / "checkpoint-4" / file)
     seal(run / "checkpoint-4")
     trainer = trainer_of(run, **SAVING)
+    trainer.accelerator.scaler = torch.amp.GradScaler("cpu")  # whose state is in scaler.pt
     with pytest.raises(InputError, match=r"checkpoint-4 holds more than numbers") as stopped:
+        trainer.train(resume_from_checkpoint=str(run / "checkpoint-4"))
+    assert "\n" not in str(stopped.value)
+    assert not (run / "ran").exists()
+
+
+def test_pickles_that_are_not_asked_for_stay_unread(run, finished):
+    for file in ("training_args.bin", "auxiliary/pytorch_model.bin", "pytorch_model.bin"):
+        torch.save(Payload(run / "ran"), run / "checkpoint-4" / file)
+    seal(run / "checkpoint-4")
+    trainer = trainer_of(run, model=tiny_resnet(seed=1), **SAVING)
+    trainer.train(resume_from_checkpoint=str(run / "checkpoint-4"))
+    assert models_equal(trainer.model, finished.model)
+    assert not (run / "ran").exists()
+
+
+@pytest.mark.parametrize("branch", [".", "auxiliary"])
+def test_a_pickle_in_place_of_weights_is_not_gone_on_from(run, branch):
+    folder = run / "checkpoint-4" / branch
+    (folder / "model.safetensors").unlink()
+    torch.save({"classifier.1.bias": Payload(run / "ran")}, folder / "pytorch_model.bin")
+    seal(run / "checkpoint-4")
+    trainer = trainer_of(run, **SAVING)
+    with pytest.raises(InputError, match=r"checkpoint-4") as stopped:
         trainer.train(resume_from_checkpoint=str(run / "checkpoint-4"))
     assert "\n" not in str(stopped.value)
     assert not (run / "ran").exists()

@@ -82,6 +82,7 @@ def tensor(shape=(4, 4), start=0, stop=64, dtype="F32"):
 
 LIES = {
     "longer than the file": header({"a": tensor()}, length=10**6),
+    "of 100 GB": header({"a": tensor()}, length=10**11),
     "of 2^63 bytes": header({"a": tensor()}, length=2**63),
     "of no bytes": header({"a": tensor()}, length=0),
     "offsets beyond the end": header({"a": tensor((4, 8), 0, 128)}),
@@ -91,6 +92,8 @@ LIES = {
     "a shape that overflows": header({"a": tensor((2**63, 2))}),
     "a negative shape": header({"a": tensor((-4, 4))}),
     "an unknown type": header({"a": tensor(dtype="PICKLE")}),
+    "a type larger than its bytes": header({"a": tensor(dtype="F64")}),
+    "a type smaller than its bytes": header({"a": tensor(dtype="U8")}),
     "nested too deeply": struct.pack("<Q", 200_000) + b"[" * 200_000,
     "a gap": header({"a": tensor((2, 4), 32, 64)}),
 }

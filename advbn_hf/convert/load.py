@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
 from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
+from ..backbone import PICKLED
 from ..config import AdvBNConfig
 from ..data.imagenet import imagenet_classes
 from ..errors import InputError
@@ -78,6 +80,8 @@ def _read_state_dict(path: Path) -> Any:
         if path.suffix == ".safetensors":
             return load_file(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
+    except UnpicklingError as error:
+        raise InputError(f"cannot be read as plain tensors ({PICKLED}); {EXPECTED}") from error
     except Exception as error:  # a file that is not what its name says fails in a dozen ways
         reason = str(error).strip().partition("\n")[0]
         raise InputError(f"cannot be read as plain tensors ({reason}); {EXPECTED}") from error
@@ -92,6 +96,8 @@ def _without_data_parallel(state_dict: Any) -> dict[str, torch.Tensor]:
             raise InputError(f"key {key!r} holds a {type(value).__name__} and not a tensor; {EXPECTED}")
         if value.layout != torch.strided or value.device.type != "cpu":
             raise InputError(f"key {key!r} holds a sparse tensor, or one without values; {EXPECTED}")
+        if value.is_complex():
+            raise InputError(f"key {key!r} holds complex numbers; {EXPECTED}")
         if value.is_floating_point() and not value.isfinite().all():
             raise InputError(f"key {key!r} holds nan or infinite values; convert a checkpoint of a sound training")
     wrapped = all(str(key).startswith("module.") for key in state_dict)

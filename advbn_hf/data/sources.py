@@ -9,7 +9,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import yaml
 from datasets import ClassLabel, Dataset, Features, Image, IterableDataset, Value
-from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError, DatasetsError
+from datasets.exceptions import (
+    DatasetGenerationError,
+    DatasetNotFoundError,
+    DatasetsError,
+    SplitsVerificationError,
+)
 from huggingface_hub.errors import HfHubHTTPError
 from transformers.utils import logging
 
@@ -68,7 +73,11 @@ def load_images(
     # First of all: a stream decodes and encodes pictures anew in any step before it.
     dataset = dataset.cast_column(image, Image(decode=False)).select_columns([image, label])
     dataset = dataset.rename_columns({old: new for old, new in ((image, "image"), (label, "label")) if old != new})
-    if next(iter(dataset), None) is None:
+    try:
+        first = next(iter(dataset), None)
+    except (DatasetsError, TypeError, ValueError, LookupError) as error:  # a stream is not read before
+        raise InputError(f"dataset {name!r}: cannot be read: {_one_line(error)}") from error
+    if first is None:
         raise InputError(f"split {split!r} of dataset {name!r} is empty; choose another split")
     if not streaming and kind.dtype in _STRINGS:
         parts = _load(name, None, config, revision, streaming=False).values()
@@ -156,7 +165,8 @@ def check_labels(dataset: Dataset | IterableDataset, num_labels: int) -> None:
             raise InputError(f"labels: the data set has {len(names)} classes, but {mend}")
         return
     labels = dataset.select_columns("label").with_format("arrow")[:]["label"]
-    wrong = pc.fill_null(pc.or_(pc.less(labels, 0), pc.greater_equal(labels, num_labels)), True)
+    numbers = pc.cast(labels, pa.float64(), safe=False)  # which holds unsigned ones too
+    wrong = pc.fill_null(pc.or_(pc.less(numbers, 0), pc.greater_equal(numbers, num_labels)), True)
     if pc.any(wrong).as_py():
         values = ["missing" if value is None else str(value) for value in labels.filter(wrong).unique().to_pylist()]
         shown = ", ".join(values[:5]) + (", ..." if len(values) > 5 else "")
@@ -185,6 +195,10 @@ def _load(
         raise InputError(f"dataset {name!r}: a saved split is empty; save it again without that split") from error
     except DatasetGenerationError as error:
         raise InputError(f"dataset {name!r}: cannot be read: {_one_line(error.__cause__ or error)}") from error
+    except (SplitsVerificationError, TypeError, AttributeError, KeyError) as error:  # their text alone says little
+        reason = f"{type(error).__name__}: {_one_line(error)}"
+        mend = "mend dataset_info and configs in its README.md, or take them out"
+        raise InputError(f"dataset {name!r}: its card does not fit its files ({reason}); {mend}") from error
     except (DatasetsError, FileNotFoundError, RuntimeError, ValueError, yaml.YAMLError) as error:
         raise InputError(f"dataset {name!r}: {_one_line(error)}") from error
     # As `load_dataset` does, a single set without a split's name is taken for "train".

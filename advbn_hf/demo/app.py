@@ -1,5 +1,6 @@
 """The demo's page: choose a picture and a shift, see the shifted picture and what each model answers."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,7 @@ def save_examples(examples: list[Example], folder: Path) -> None:
     """Writes pictures and captions as files: a folder for each caption."""
     folder.mkdir()
     for index, (picture, caption) in enumerate(examples):
-        place = folder / (caption.replace("/", "-").strip(".") or "-")
+        place = folder / (re.sub(r"[\\/\0]", "-", caption).strip(".")[:60] or "-")  # a name has at most 255 bytes
         place.mkdir(exist_ok=True)
         picture.save(place / f"{index:02d}.png")
 

@@ -33,7 +33,7 @@ def files_to_upload(folder: str | Path) -> list[Path]:
         Paths relative to the folder, in order.
 
     Raises:
-        InputError: if the folder is no checkpoint with both branches.
+        InputError: if the folder is no checkpoint with both branches, or one of its files is a link to another place.
     """
     folder = Path(folder)
     patterns = [*_BESIDE, *(f"{branch}{name}" for branch in BRANCHES for name in _OF_A_BRANCH)]
@@ -43,7 +43,11 @@ def files_to_upload(folder: str | Path) -> list[Path]:
             raise InputError(
                 f"{folder} has no {needed}; give a folder that recipes/finetune.py or save_pretrained wrote"
             )
-    return sorted(found.union(*(_weights(folder, branch) for branch in BRANCHES)))
+    found = found.union(*(_weights(folder, branch) for branch in BRANCHES))
+    for path in sorted(found):
+        if not (folder / path).resolve().is_relative_to(folder.resolve()):
+            raise InputError(f"{folder / path} is a link to {(folder / path).resolve()}; put the file itself there")
+    return sorted(found)
 
 
 def _weights(folder: Path, branch: str) -> list[Path]:

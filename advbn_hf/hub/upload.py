@@ -29,6 +29,8 @@ from .errors import AGAIN, LOG_IN, explained
 
 logger = logging.get_logger(__name__)
 
+_TRIES = 3  # to remove what was made for an upload that failed: the Hub may fail that too
+
 
 def planned_changes(
     folder: str | Path, repo_id: str, *, revision: str | None = None, token: str | None = None
@@ -212,12 +214,14 @@ def _branch(api: HfApi, repo_id: str, revision: str | None, private: bool | None
                 api.create_branch(repo_id, branch=revision)
         yield info.sha
     except BaseException:
-        # A commit may have arrived though its answer did not: only what is still empty goes.
-        with suppress(Exception):
-            if new_repo and _is_empty(api, repo_id):
-                api.delete_repo(repo_id)
-            elif new_branch and api.model_info(repo_id, revision=revision).sha == info.sha:
-                api.delete_branch(repo_id, branch=revision)
+        for _ in range(_TRIES):
+            # A commit may have arrived though its answer did not: only what is still empty goes.
+            with suppress(Exception):
+                if new_repo and _is_empty(api, repo_id):
+                    api.delete_repo(repo_id)
+                elif new_branch and api.model_info(repo_id, revision=revision).sha == info.sha:
+                    api.delete_branch(repo_id, branch=revision)
+                break
         raise
 
 

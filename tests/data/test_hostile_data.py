@@ -1,6 +1,7 @@
 """Pictures, labels and cards as strangers make them: read, or named with one line; and sets larger than memory."""
 
 import os
+import zipfile
 from io import BytesIO
 
 import numpy as np
@@ -132,14 +133,33 @@ def test_labels_beyond_the_classes(tmp_path, label, card):
             pass
 
 
+LABEL = "features:\n  - {{name: image, dtype: image}}\n  - {{name: label, dtype: {{class_label: {}}}}}\n"
 CARDS = {
-    "too few classes": "features:\n  - {name: image, dtype: image}\n"
-    "  - name: label\n    dtype: {class_label: {names: {'0': a}}}\n",
+    "too few classes": LABEL.format("{names: {'0': a}}"),
+    "too many classes": LABEL.format("{names: {'0': a, '1': b, '2': c}}"),
+    "classes in another order": LABEL.format("{names: {'0': b, '1': a}}"),
+    "a class twice": LABEL.format("{names: {'0': a, '1': a}}"),
+    "a gap in the classes": LABEL.format("{names: {'0': a, '7': b}}"),
+    "classes without numbers": LABEL.format("{names: {x: a, y: b}}"),
+    "a number for names": LABEL.format("{names: 3}"),
+    "a number for classes": LABEL.format("3"),
+    "a number for features": "features: 3",
+    "features without names": "features: [{dtype: image}]",
+    "an unknown type": "features:\n  - {name: image, dtype: image}\n  - {name: label, dtype: huh}\n",
     "other columns": "features:\n  - {name: picture, dtype: string}\n  - {name: kind, dtype: int64}\n",
     "other sizes": "splits:\n  - {name: train, num_examples: 999, num_bytes: 9}\n",
+    "other splits": "splits:\n  - {name: test, num_examples: 2, num_bytes: 9}\n",
+    "a number for splits": "splits: 3",
+    "numbers for splits": "splits: [3]",
+    "splits without names": "splits: [{num_examples: 3}]",
     "no YAML": "features: [",
     "objects": "features: !!python/object/apply:os.mkdir [ran]\n",
 }
+
+
+def red_of(value):
+    file = BytesIO(value["bytes"]) if value["bytes"] else value["path"]
+    return PILImage.open(file).getpixel((0, 0))[0]
 
 
 @pytest.mark.parametrize("name", CARDS)
@@ -155,12 +175,27 @@ def test_a_card_that_lies(tmp_path, monkeypatch, name, streaming):
     (folder / "README.md").write_text(f"---\ndataset_info:\n{info}---\n")
     try:
         dataset = load_images(str(folder), "train", streaming=streaming)
-        assert class_names(dataset) == ["a", "b"]
-        assert sorted(row["label"] for row in dataset) == [0, 1]
+        names = class_names(dataset)
+        reds = {names[row["label"]]: red_of(row["image"]) for row in dataset}
+        assert reds == {"a": 0, "b": 1}
     except InputError as error:
         assert "\n" not in str(error)
-        assert "data" in str(error)
+        assert str(folder) in str(error)
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("name", ["0/0.png", "../../../../climbed.png", "/tmp/climbed.png"])
+def test_archives_that_are_not_as_they_should_be(tmp_path, name, streaming):
+    """Folders that datasets takes for other classes, and names that climb out."""
+    (tmp_path / "data").mkdir()
+    with zipfile.ZipFile(tmp_path / "data" / "train.zip", "w") as file:
+        for place in dict.fromkeys(("a/0.png", "b/0.png", name)):
+            file.writestr(place, encoded(red()))
+    with pytest.raises(InputError) as refused:
+        load_images(str(tmp_path / "data"), "train", streaming=streaming)
+    assert "\n" not in str(refused.value)
+    assert not [path for folder in (tmp_path, *tmp_path.parents) for path in folder.glob("climbed*")]
 
 
 @pytest.mark.parametrize("streaming", [False, True])

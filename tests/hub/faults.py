@@ -54,6 +54,10 @@ class Faults:
         """
         self._queue.extend(faults)
 
+    def clear(self) -> None:
+        """Let nothing go wrong any more."""
+        self._queue.clear()
+
     def take(self, method: str, path: str) -> Fault | None:
         """The fault for this request, counted as used, or None."""
         with self._lock:
