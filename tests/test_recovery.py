@@ -92,6 +92,13 @@ def test_going_on_from_the_last_whole_one_ends_with_the_same_weights(run, finish
         trainer.train(resume_from_checkpoint=True)
 
 
+def test_going_on_with_a_run_that_has_ended_trains_no_further(run, finished):
+    """As after a death behind the last step; its last epoch, of which two steps are left out, is not gone on with."""
+    trainer = trainer_of(run, model=tiny_resnet(seed=1), **SAVING)
+    assert trainer.train(resume_from_checkpoint=True).global_step == 6
+    assert models_equal(trainer.model, finished.model)
+
+
 @pytest.mark.parametrize("moment", ["seal", "rotate_checkpoints"])
 @pytest.mark.parametrize("limit", [1, 2])
 def test_there_is_a_whole_checkpoint_at_every_moment_of_saving(tmp_path, monkeypatch, moment, limit):
