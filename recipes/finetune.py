@@ -51,6 +51,8 @@ from advbn_hf.training_arguments import check_perturbations
 QUICKSTART = Path(__file__).parent / "configs" / "quickstart.yaml"
 # Inversion is left out of the mean: it is a shift of another kind than style, light and quality.
 MEAN_OVER = ("filters", "corruptions", "stylized", "sketch")
+# What to do after a run was stopped, whether or not it has trained.
+GO_ON = "add --resume_from_checkpoint last to the same command"
 # What the card tells of the training.
 REPORTED_ARGUMENTS = (
     "learning_rate",
@@ -325,4 +327,4 @@ def report(
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, GO_ON)
