@@ -25,6 +25,7 @@ from transformers.trainer_utils import (
 from transformers.utils import PushInProgress, logging
 
 from .adapters import has_adapters
+from .data.pictures import EachEpochAnew
 from .data.stream import StreamedPictures, load_stream
 from .divergence import LossWatch, check_weights
 from .errors import InputError
@@ -100,6 +101,7 @@ class AdvBNTrainer(Trainer):
         self._losses = LossWatch(args.device)
         self._stop_after_step = StopAfterStep()
         self.add_callback(self._stop_after_step)
+        self.add_callback(EachEpochAnew())
 
     def create_scheduler(
         self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None

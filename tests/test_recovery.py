@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 import torch
-from builders import models_equal, tiny_resnet
+from builders import EpochRows, models_equal, tiny_resnet
 from test_trainer import trainer_of
 from transformers import TrainerCallback
 
@@ -97,6 +97,13 @@ def test_going_on_with_a_run_that_has_ended_trains_no_further(run, finished):
     trainer = trainer_of(run, model=tiny_resnet(seed=1), **SAVING)
     assert trainer.train(resume_from_checkpoint=True).global_step == 6
     assert models_equal(trainer.model, finished.model)
+
+
+def test_going_on_within_an_epoch_reads_pictures_of_that_epoch(run):
+    """Two batches of eight are left of the second epoch, and two more follow; Accelerate loads one ahead."""
+    data = EpochRows(32)
+    trainer_of(run, data=data, **SAVING | {"max_steps": 10}).train(resume_from_checkpoint=True)
+    assert [epoch for epoch in data.read_in if epoch is not None] == [1] * 16 + [2] * 24
 
 
 @pytest.mark.parametrize("moment", ["seal", "rotate_checkpoints"])
