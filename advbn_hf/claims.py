@@ -5,12 +5,15 @@ import os
 from pathlib import Path
 
 from .errors import InputError
+from .files import remove_unfinished
 
 _descriptors: dict[Path, int] = {}  # of the folders of this process; the lock lasts as long as they are open
 
 
 def claim(folder: str | Path) -> None:
     """Makes a folder this process's own until it ends; to claim it twice is as good as once.
+
+    What a run that died was still writing there is removed.
 
     Args:
         folder: where a run writes; it is made if need be.
@@ -30,4 +33,6 @@ def claim(folder: str | Path) -> None:
         raise InputError(f"output_dir: another run is writing to {folder}; wait for it, or name another") from error
     except OSError:  # some network file systems have no locks
         pass
+    else:
+        remove_unfinished(folder)
     _descriptors[folder] = descriptor

@@ -19,6 +19,7 @@ from transformers import HfArgumentParser
 
 from .documents import read_yaml
 from .errors import InputError
+from .stopping import interrupted_by_sigterm
 
 
 class _Parser(HfArgumentParser):
@@ -75,26 +76,29 @@ def parse(
     return tuple(parsed)
 
 
-def run(main: Callable[[], None]) -> None:
+def run(main: Callable[[], None], again: str = "run the same command again") -> None:
     """Runs a recipe: input that a person can mend ends it with one line and exit code 2.
 
     An absent Hub, a full disk and being stopped end it with one line and exit code 1.
 
     Args:
         main: the recipe.
+        again: how to go on with one that was stopped.
     """
     # Python puts a script's folder first on the path, where recipes/evaluate.py hides the library of that name.
     if main.__module__ == "__main__":
         folder = Path(inspect.getfile(main)).resolve().parent
         sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != folder]
+    stopped = f"stopped by {{}}; to go on, {again}"
     try:
         _check_processes()
-        main()
+        with interrupted_by_sigterm(stopped.format("SIGTERM")):
+            main()
     except (InputError, ConnectionError) as error:
         tqdm.write(f"error: {_one_line(error)}", file=sys.stderr)  # on a line of its own, whatever bars are open
         sys.exit(2 if isinstance(error, InputError) else 1)
     except KeyboardInterrupt as stop:
-        tqdm.write(str(stop) or "stopped by Ctrl-C", file=sys.stderr)
+        tqdm.write(str(stop) or stopped.format("Ctrl-C"), file=sys.stderr)
         sys.exit(1)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):

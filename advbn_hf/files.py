@@ -9,6 +9,8 @@ from pathlib import Path
 
 from .errors import InputError
 
+_UNFINISHED = ".partial-"  # begins the name of what is still being written
+
 
 def write_whole(path: str | Path, content: str | bytes) -> None:
     """Writes a file so that a reader sees the old content or the new, never a part.
@@ -27,7 +29,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     """Gives a temporary path beside `path` to write to, which takes its place when the block ends without an error."""
     path = Path(path)
     # The suffix stays last, since writers such as matplotlib read the format from it.
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    temporary = path.with_name(f"{_UNFINISHED}{os.getpid()}-{path.name}")
     try:
         yield temporary
         temporary.replace(path)
@@ -43,7 +45,7 @@ def filling(folder: str | Path) -> Iterator[Path]:
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=".partial-", dir=folder))
+    temporary = Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=folder))
     try:
         yield temporary
         for source in sorted(temporary.rglob("*")):
@@ -54,6 +56,15 @@ def filling(folder: str | Path) -> Iterator[Path]:
                 source.replace(target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def remove_unfinished(folder: str | Path) -> None:
+    """Removes what processes that died were still writing in a folder and those in it; no other may write there."""
+    for path in [*Path(folder).glob(f"{_UNFINISHED}*"), *Path(folder).glob(f"*/{_UNFINISHED}*")]:
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def check_empty(folder: str | Path, field: str) -> None:

@@ -4,6 +4,7 @@ Stored is only what the tail reads. The other tensors of a recording are replaye
 """
 
 import math
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -262,6 +263,9 @@ def _readable(rows: list[dict[str, Any]]) -> tuple[Tensor | None, Tensor]:
 
 def _mapped(path: Path, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     """A tensor in a file, which is made of zeros if need be."""
+    if hasattr(os, "posix_fallocate"):  # takes the room now: a write to a mapped file that finds none is a crash
+        with path.open("ab") as file:
+            os.posix_fallocate(file.fileno(), 0, math.prod(shape) * dtype.itemsize)
     return torch.from_file(str(path), shared=True, size=math.prod(shape), dtype=dtype).view(shape)
 
 

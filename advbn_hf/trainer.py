@@ -25,6 +25,7 @@ from transformers.trainer_utils import (
 from transformers.utils import PushInProgress, logging
 
 from .adapters import has_adapters
+from .data.pictures import EachEpochAnew
 from .data.stream import StreamedPictures, load_stream
 from .divergence import LossWatch, check_weights
 from .errors import InputError
@@ -96,9 +97,11 @@ class AdvBNTrainer(Trainer):
             model.split.compile_tail()
         self._steps = StepLog()
         self._seeded_step: int | None = None
+        self._resumed_step = 0
         self._losses = LossWatch(args.device)
         self._stop_after_step = StopAfterStep()
         self.add_callback(self._stop_after_step)
+        self.add_callback(EachEpochAnew())
 
     def create_scheduler(
         self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
@@ -153,11 +156,14 @@ class AdvBNTrainer(Trainer):
         Raises:
             InputError: if the checkpoint is not whole, the loss or the weights are not finite, or the disk is full.
         """
+        self._resumed_step = 0
         if resume_from_checkpoint:
             resume_from_checkpoint = whole_checkpoint(resume_from_checkpoint, self.args.output_dir)
+            state = TrainerState.load_from_json(str(Path(resume_from_checkpoint) / TRAINER_STATE_NAME))
+            self._resumed_step = state.global_step
         ignore_data_skip = self.args.ignore_data_skip
         if isinstance(self.train_dataset, StreamedPictures):
-            self._pass_over_stream(resume_from_checkpoint)
+            self._pass_over_stream()
         self._losses.reset()
         try:
             with self._stop_after_step.listening():
@@ -171,6 +177,11 @@ class AdvBNTrainer(Trainer):
             self.args.ignore_data_skip = ignore_data_skip
         self._share_statistics()
         return output
+
+    def set_initial_training_values(self, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
+        """As in `Trainer`, but a run that has made all its steps has no epochs left: it would begin one more."""
+        epochs, *others, max_steps = super().set_initial_training_values(*args, **kwargs)
+        return (0 if self._resumed_step >= max_steps else epochs, *others, max_steps)
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
         """One forward and backward pass; random starts depend on the seed and the step alone, so resuming is exact."""
@@ -302,11 +313,9 @@ class AdvBNTrainer(Trainer):
     def _unwrapped(self) -> AdvBNForImageClassification:
         return self.accelerator.unwrap_model(self.model)
 
-    def _pass_over_stream(self, checkpoint: str | None) -> None:
-        """Has a stream begin where a checkpoint was written; the Trainer would decode all that came before."""
-        steps = 0
-        if checkpoint and not self.args.ignore_data_skip:
-            steps = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME)).global_step
+    def _pass_over_stream(self) -> None:
+        """Has a stream begin where the checkpoint was written; the Trainer would decode all that came before."""
+        steps = 0 if self.args.ignore_data_skip else self._resumed_step
         self.train_dataset.pass_over(steps * self.args.gradient_accumulation_steps, self._train_batch_size)
         self.args.ignore_data_skip = True
 

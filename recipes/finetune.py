@@ -32,7 +32,7 @@ from advbn_hf.card import installed_versions, render_card, save_card
 from advbn_hf.claims import claim
 from advbn_hf.cli import parse, run, use_all_cores
 from advbn_hf.data.embedded import STYLES
-from advbn_hf.data.pictures import BadPictures, Pictures, collate
+from advbn_hf.data.pictures import BadPictures, EachEpochAnew, Pictures, collate
 from advbn_hf.data.sources import check_labels, class_names, load_images
 from advbn_hf.data.stream import StreamedPictures
 from advbn_hf.data.transforms import EvaluationTransform, TrainingTransform
@@ -51,6 +51,8 @@ from advbn_hf.training_arguments import check_perturbations
 QUICKSTART = Path(__file__).parent / "configs" / "quickstart.yaml"
 # Inversion is left out of the mean: it is a shift of another kind than style, light and quality.
 MEAN_OVER = ("filters", "corruptions", "stylized", "sketch")
+# What to do after a run was stopped, whether or not it has trained.
+GO_ON = "add --resume_from_checkpoint last to the same command"
 # What the card tells of the training.
 REPORTED_ARGUMENTS = (
     "learning_rate",
@@ -238,7 +240,8 @@ def train_base(
             save_strategy="no",
             report_to=args.report_to,
         )
-        Trainer(model, base_args, train_dataset=pictures, data_collator=collate).train()
+        callbacks = [EachEpochAnew()]
+        Trainer(model, base_args, train_dataset=pictures, data_collator=collate, callbacks=callbacks).train()
         with filling(folder) as whole:  # the processor's file comes last, and says that all is there
             model.save_pretrained(whole)
             processor.save_pretrained(whole)
@@ -325,4 +328,4 @@ def report(
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, GO_ON)

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 import torch
-from builders import rows, tiny_resnet
+from builders import EpochRows, rows, tiny_resnet
 from datasets import Dataset, Features, Value
 from datasets import Image as ImageFeature
 from PIL import Image
@@ -32,10 +32,16 @@ def train(output_dir: str, resume_from: str | None = None) -> dict:
         disable_tqdm=True,
     )
     model = AdvBNForImageClassification.from_backbone(tiny_resnet())
-    trainer = AdvBNTrainer(model, args, train_dataset=rows(21), eval_dataset=rows(8))
+    data = EpochRows(21)
+    trainer = AdvBNTrainer(model, args, train_dataset=data, eval_dataset=rows(8))
     trainer.train(resume_from_checkpoint=resume_from)
     evaluations = [log for log in trainer.state.log_history if "eval_loss" in log]
-    return {"weights": trainer.model.state_dict(), "eval_loss": evaluations[-1]["eval_loss"], "world": args.world_size}
+    return {
+        "weights": trainer.model.state_dict(),
+        "eval_loss": evaluations[-1]["eval_loss"],
+        "world": args.world_size,
+        "read_in": data.read_in,
+    }
 
 
 def train_on_stream(output_dir: str) -> dict:

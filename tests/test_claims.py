@@ -13,12 +13,15 @@ from pathlib import Path
 
 import finetune
 import pytest
+import torch
+from lives import Life
 from test_finetune import folders, job  # noqa: F401
 
-from advbn_hf import InputError
+from advbn_hf import AdvBNForImageClassification, InputError
 from advbn_hf.claims import claim
 from advbn_hf.cli import run
-from advbn_hf.files import write_whole
+from advbn_hf.files import filling, replacing, write_whole
+from advbn_hf.recovery import last_whole_checkpoint
 
 FORK = multiprocessing.get_context("fork")
 
@@ -62,6 +65,46 @@ def test_recipe_does_not_write_beside_another_run(monkeypatch, folders, tmp_path
     assert left.value.code == 2
     assert "error: output_dir: another run is writing to" in capsys.readouterr().err
     assert list((tmp_path / "run").iterdir()) == []
+
+
+def test_of_two_runs_at_once_one_runs(folders, tmp_path, capfd):  # noqa: F811
+    arguments = job(folders, tmp_path / "run", "--save_steps", "1", "--resume_from_checkpoint", "last")
+    lives = [Life(arguments), Life(arguments)]
+    assert sorted(life.end() for life in lives) == [0, 2]
+    assert capfd.readouterr().err.count("error: output_dir: another run is writing to") == 1
+    AdvBNForImageClassification.from_pretrained(tmp_path / "run")
+    assert last_whole_checkpoint(tmp_path / "run") == str(tmp_path / "run" / "checkpoint-2")
+
+
+def test_a_reader_of_checkpoints_sees_whole_ones_alone(folders, tmp_path):  # noqa: F811
+    folder = tmp_path / "run"
+    life = Life(job(folders, folder, "--max_steps", "5", "--save_steps", "1", "--disable_tqdm", "true"))
+    seen = {}
+    while life.process.is_alive():
+        last = last_whole_checkpoint(folder)
+        if last is not None and last not in seen:
+            model = AdvBNForImageClassification.from_pretrained(last)
+            seen[last] = {name: value.clone() for name, value in model.state_dict().items()}
+    assert life.end() == 0
+    assert len(seen) > 1
+    for checkpoint, weights in seen.items():
+        found = AdvBNForImageClassification.from_pretrained(checkpoint).state_dict()
+        assert all(torch.equal(found[name], value) for name, value in weights.items())
+
+
+def test_what_a_dead_run_was_still_writing_is_removed(tmp_path):
+    def die_writing():
+        with filling(tmp_path) as whole, replacing(tmp_path / "results.png") as picture:
+            (whole / "model.safetensors").write_bytes(b"0")
+            picture.write_bytes(b"0")
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    process = FORK.Process(target=die_writing)
+    process.start()
+    process.join()
+    assert len(list(tmp_path.iterdir())) == 2
+    claim(tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_reader_never_sees_a_part(tmp_path):

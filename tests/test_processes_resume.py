@@ -33,6 +33,16 @@ def test_going_on_from_a_checkpoint_is_as_if_it_had_never_stopped(folder):
         torch.testing.assert_close(kept["resumed"]["weights"], kept["whole"]["weights"], rtol=0, atol=0)
 
 
+def test_pictures_of_each_epoch_are_drawn_anew(folder):
+    """Both runs end in the second epoch; each process is told of it."""
+    for rank in range(2):
+        kept = torch.load(folder / f"rank{rank}.pt")
+        for run in ("whole", "resumed"):
+            told = [epoch for epoch in kept[run]["read_in"] if epoch is not None]
+            assert told == sorted(told)
+            assert set(told) == {0, 1}
+
+
 def test_evaluation_on_two_processes_is_that_of_the_saved_model(folder):
     model = AdvBNForImageClassification.from_pretrained(folder / "whole" / "checkpoint-5").eval()
     pictures = rows(8)

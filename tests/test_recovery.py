@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 import torch
-from builders import models_equal, tiny_resnet
+from builders import EpochRows, models_equal, tiny_resnet
 from test_trainer import trainer_of
 from transformers import TrainerCallback
 
@@ -90,6 +90,20 @@ def test_going_on_from_the_last_whole_one_ends_with_the_same_weights(run, finish
         shutil.rmtree(run / f"checkpoint-{step}" / "auxiliary")
     with pytest.raises(InputError, match="has no whole checkpoint; start anew"):
         trainer.train(resume_from_checkpoint=True)
+
+
+def test_going_on_with_a_run_that_has_ended_trains_no_further(run, finished):
+    """As after a death behind the last step; its last epoch, of which two steps are left out, is not gone on with."""
+    trainer = trainer_of(run, model=tiny_resnet(seed=1), **SAVING)
+    assert trainer.train(resume_from_checkpoint=True).global_step == 6
+    assert models_equal(trainer.model, finished.model)
+
+
+def test_going_on_within_an_epoch_reads_pictures_of_that_epoch(run):
+    """Two batches of eight are left of the second epoch, and two more follow; Accelerate loads one ahead."""
+    data = EpochRows(32)
+    trainer_of(run, data=data, **SAVING | {"max_steps": 10}).train(resume_from_checkpoint=True)
+    assert [epoch for epoch in data.read_in if epoch is not None] == [1] * 16 + [2] * 24
 
 
 @pytest.mark.parametrize("moment", ["seal", "rotate_checkpoints"])

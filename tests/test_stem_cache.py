@@ -153,6 +153,19 @@ def test_what_cannot_be_cached_is_said_in_one_line(settings, dataset, batch_size
     assert not folder.exists()
 
 
+def test_room_is_taken_before_the_first_picture(tmp_path):
+    """A disk that fills up later would end the process without a word."""
+    folder, taken = tmp_path / "features", []
+
+    class Rows(list):
+        def __getitem__(self, index):
+            taken.append([path.stat().st_blocks * 512 >= path.stat().st_size for path in folder.glob("*.bin")])
+            return super().__getitem__(index)
+
+    with cached_stem_features(wrapped(tiny_resnet), Rows(rows(16)), folder, batch_size=8):
+        assert taken[1:] == [[True, True]] * 16
+
+
 def test_no_room_on_the_disk(tmp_path, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 10}))
     with (

@@ -1,16 +1,20 @@
 """Ctrl-C and SIGTERM, sent for real: the step ends, a checkpoint is there, and one line says how to go on."""
 
+import importlib
+import json
+import multiprocessing
 import os
 import signal
 import sys
 import threading
+import time
 from pathlib import Path
 
 import finetune
 import pytest
 from builders import models_equal, tiny_resnet
 from processes import run_on_two
-from test_finetune import folders, job  # noqa: F401
+from test_finetune import FAST, folders, job  # noqa: F401
 from test_trainer import ROWS, trainer_of
 
 from advbn_hf import AdvBNForImageClassification
@@ -109,6 +113,64 @@ def test_recipe_stops_with_one_line_and_goes_on(monkeypatch, folders, tmp_path, 
     monkeypatch.setattr(sys, "argv", ["finetune.py", *arguments, "--resume_from_checkpoint", "last"])
     run(finetune.main)
     AdvBNForImageClassification.from_pretrained(tmp_path / "run")
+
+
+SMALL = {"model_type": "resnet", "hidden_sizes": [8, 16], "depths": [1, 1], "layer_type": "basic", "image_size": 32}
+PLACES = {
+    "base training": ("finetune.collate", signal.SIGTERM),
+    "storing features": ("advbn_hf.stem_cache._readable", signal.SIGTERM),
+    "evaluation": ("advbn_hf.robustness.evaluation._collate", signal.SIGINT),
+    "report": ("finetune.plot_gain", signal.SIGTERM),
+}
+
+
+@pytest.mark.parametrize(("target", "number"), PLACES.values(), ids=PLACES)
+def test_recipe_stops_outside_of_the_training(monkeypatch, folders, tmp_path, capsys, target, number):  # noqa: F811
+    """At once: nothing half-written is left, and going on ends with what an uninterrupted run writes."""
+    options = ["--backbone_config", json.dumps(SMALL), "--dataset_name", str(folders / "data"), *FAST]
+    options += ["--cache_stem_features", "true", "--augment", "false", "--base_epochs", "1", "--save_strategy", "no"]
+    go_on = ["--resume_from_checkpoint", "last"]
+
+    def fine_tune(folder, *more):
+        monkeypatch.setattr(sys, "argv", ["finetune.py", "--output_dir", str(tmp_path / folder), *options, *more])
+        run(finetune.main, finetune.GO_ON)
+
+    with monkeypatch.context() as patched:
+        module, name = target.rsplit(".", 1)
+        function = getattr(importlib.import_module(module), name)
+        patched.setattr(target, lambda *args: os.kill(os.getpid(), number) or function(*args))
+        with pytest.raises(SystemExit) as left:
+            fine_tune("stopped")
+    assert left.value.code == 1
+    told = [line for line in capsys.readouterr().err.splitlines() if "stopped by" in line]
+    assert len(told) == 1
+    assert told[0].endswith("; to go on, add --resume_from_checkpoint last to the same command")
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    assert not list(tmp_path.rglob(".*")) and not (tmp_path / "stopped" / "stem_features").exists()
+    fine_tune("stopped", *go_on)
+    fine_tune("whole")
+    for file in ("model.safetensors", "auxiliary/model.safetensors", "results.json"):
+        assert (tmp_path / "stopped" / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()
+
+
+def test_a_forked_process_ends_by_sigterm_without_a_word(capfd):
+    fork = multiprocessing.get_context("fork")
+    begun = fork.Event()
+
+    def wait():
+        begun.set()
+        time.sleep(60)
+
+    def main():
+        process = fork.Process(target=wait)
+        process.start()
+        assert begun.wait(60)
+        process.terminate()
+        process.join()
+        assert process.exitcode == -signal.SIGTERM
+
+    run(main)
+    assert capfd.readouterr().err == ""
 
 
 def test_all_processes_stop_after_the_same_step(tmp_path, capfd):

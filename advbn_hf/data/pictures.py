@@ -13,6 +13,7 @@ import torch
 from datasets import Dataset, Image, IterableDataset
 from PIL import Image as PILImage
 from PIL import UnidentifiedImageError
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from ..errors import InputError
 from .transforms import to_rgb
@@ -71,7 +72,7 @@ class Pictures(torch.utils.data.Dataset):
         self.epoch = torch.tensor(0).share_memory_()  # data workers that outlive an epoch see the next one
 
     def set_epoch(self, epoch: int) -> None:
-        """Draws anew from now on; Accelerate's data loaders call it."""
+        """Draws anew from now on; `EachEpochAnew` has a Trainer call it."""
         self.epoch.fill_(epoch)
 
     def __len__(self) -> int:
@@ -80,6 +81,22 @@ class Pictures(torch.utils.data.Dataset):
     def __getitem__(self, index: int) -> dict[str, Any]:
         with random_numbers_of(self.seed, int(self.epoch), index):
             return self.read(self.dataset[index], index)
+
+
+class EachEpochAnew(TrainerCallback):
+    """Tells the training set the epoch, by its `set_epoch` if it has one.
+
+    Accelerate's data loaders do so in some cases only: not on several processes, nor in the epoch that a run which is
+    gone on with begins in.
+    """
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Before the first picture of the epoch is read."""
+        dataset = kwargs["train_dataloader"].dataset
+        if hasattr(dataset, "set_epoch"):
+            dataset.set_epoch(int(state.epoch or 0))
 
 
 def collate(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:

@@ -48,6 +48,8 @@ def cached_pictures(
     folder = root / key
     with WeakFileLock(root / f"{key}.lock"):
         if not folder.exists():
+            for unfinished in root.glob(f".{key}-*"):  # of a process that died
+                shutil.rmtree(unfinished, ignore_errors=True)
             temporary = Path(tempfile.mkdtemp(prefix=f".{key}-", dir=root))
             try:
                 source.map(

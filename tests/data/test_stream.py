@@ -110,3 +110,6 @@ def test_a_streamed_run_goes_on_where_it_was(dataset, tmp_path, settings):
     assert resumed.state.global_step == 7
     assert not resumed.args.ignore_data_skip
     assert models_equal(whole.model, resumed.model)
+    ended = train("ended", 1, resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-7"))
+    assert ended.state.global_step == 7
+    assert models_equal(whole.model, ended.model)

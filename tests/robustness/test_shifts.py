@@ -2,7 +2,10 @@
 
 import hashlib
 import multiprocessing
+import os
+import signal
 import sys
+import time
 from io import BytesIO
 from pathlib import Path
 
@@ -289,6 +292,30 @@ def test_another_version_of_the_library_generates_again(monkeypatch, cache):
 def generate(results: multiprocessing.Queue) -> None:
     found = contents(shift_images(photos(), "gaussian_noise", 1))
     results.put(hashlib.sha256(b"".join(found)).hexdigest())
+
+
+def test_a_process_that_dies_while_it_fills_the_cache_holds_up_nobody(cache, monkeypatch):
+    fork = multiprocessing.get_context("fork")
+    results, begun = fork.Queue(), fork.Event()
+
+    def hang(*args, **kwargs):
+        begun.set()
+        time.sleep(100)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shifts, "shift_picture", hang)
+        first = fork.Process(target=generate, args=(results,))
+        first.start()
+    assert begun.wait(60)
+    second = fork.Process(target=generate, args=(results,))
+    second.start()
+    second.join(timeout=1)
+    assert second.is_alive() and results.empty()  # it waits
+    os.kill(first.pid, signal.SIGKILL)
+    found = results.get(timeout=60)
+    second.join(timeout=60)
+    assert found == hashlib.sha256(b"".join(contents(shift_images(photos(), "gaussian_noise", 1)))).hexdigest()
+    assert len([path for path in cache.iterdir() if path.suffix != ".lock"]) == 1
 
 
 def test_processes_that_ask_at_once_share_one_cache(cache):
