@@ -5,12 +5,17 @@ import subprocess
 from pathlib import Path
 
 
+def environment(script: Path) -> dict[str, str]:
+    """Of a script that lies among the tests, for one process of several on CPUs."""
+    path = os.pathsep.join([str(script.parents[1]), str(script.parent)])
+    return {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
+
+
 def run_on_two(script: Path, *arguments: str | Path) -> None:
     """Runs a script that lies among the tests on two processes; raises if one of them fails."""
-    path = os.pathsep.join([str(script.parents[1]), str(script.parent)])
     subprocess.run(
         ["torchrun", "--standalone", "--nproc_per_node", "2", script, *arguments],
-        env={**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": path},
+        env=environment(script),
         check=True,
         timeout=300,
     )
