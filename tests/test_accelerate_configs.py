@@ -45,7 +45,8 @@ def test_two_processes_on_a_cpu(tmp_path):
         text=True,
         timeout=120,
     )
-    assert done.stdout.split() == ["world", "2"] * 2, done.stderr
+    # Some versions of torch let Gloo write lines of its own.
+    assert [line for line in done.stdout.splitlines() if "world" in line] == ["world 2"] * 2, done.stderr
 
 
 def test_the_job_script_starts_each_machine_with_its_rank(tmp_path):

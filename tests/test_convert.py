@@ -221,7 +221,8 @@ def test_recipe_writes_a_contract_checkpoint(convert, published, tmp_path, capsy
     by_hand = (np.asarray(picture) / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
     for folder in (output, output / "auxiliary"):
         processed = AutoImageProcessor.from_pretrained(folder)(Image.fromarray(pixels), return_tensors="np")
-        np.testing.assert_allclose(processed["pixel_values"][0], by_hand.transpose(2, 0, 1), atol=1e-5)
+        # torchvision, which processors use where it is installed, rounds some values to the next of the 256.
+        np.testing.assert_allclose(processed["pixel_values"][0], by_hand.transpose(2, 0, 1), atol=1 / 255 / 0.22)
 
 
 def test_recipe_refuses_bad_input_with_one_line(convert, published, tmp_path, capsys):

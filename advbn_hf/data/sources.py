@@ -211,7 +211,7 @@ def _load(
 
 
 def _stream(dataset: Dataset, streaming: bool) -> Dataset | IterableDataset:
-    if not streaming:
+    if not streaming or not len(dataset):  # no rows cannot be cut into shards
         return dataset
     return dataset.to_iterable_dataset(num_shards=max(1, min(_STREAM_SHARDS, len(dataset))))
 

@@ -141,10 +141,10 @@ def test_no_column_fits(tmp_path):
 @pytest.mark.parametrize("streaming", [False, True])
 def test_empty_split(tmp_path, streaming):
     empty = table(Value("int64"), [])
-    empty.save_to_disk(tmp_path / "saved")
+    empty.save_to_disk(tmp_path / "saved", num_shards=1)  # which datasets before 5.1 cannot find out
     (tmp_path / "parquet").mkdir()
     empty.to_parquet(tmp_path / "parquet" / "train.parquet")
-    for kind, message in (("saved", "saved split is empty"), ("parquet", "is empty" if streaming else "no data")):
+    for kind, message in (("saved", "is empty"), ("parquet", "is empty" if streaming else "no data")):
         with pytest.raises(InputError, match=message):
             load_images(str(tmp_path / kind), "train", streaming=streaming)
 
