@@ -240,7 +240,9 @@ def _draw_sample(axes: Axes, dataset: datasets.Dataset, index: int, left: float,
     except Exception:  # damaged files raise more than a dozen types in PIL; the evaluation has named them by now
         caption = "unreadable"
     else:
-        image = ImageOps.pad(image, (72, 72), Image.Resampling.BICUBIC, color="white")
+        # By itself, `pad` of Pillow 12 makes very wide pictures 0 pixels high.
+        size = [max(1, round(72 * side / max(image.size))) for side in image.size]
+        image = ImageOps.pad(image.resize(size, Image.Resampling.BICUBIC), (72, 72), color="white")
         axes.imshow(image, extent=(left, left + 0.95, top + 0.95, top), aspect="auto", interpolation="antialiased")
     axes.text(left + 0.475, top + 0.98, plain_text(caption), ha="center", va="top", color=INK, fontsize=7.5)
 
