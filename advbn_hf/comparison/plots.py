@@ -95,8 +95,17 @@ def plot_cost(entries: Sequence[Entry], title: str, reference: str, path: str | 
         axes.errorbar(cost, entry.mean, entry.deviation or 0, color=colour, marker=marker, markersize=6, linewidth=1,
                       markeredgecolor="white", zorder=3)  # fmt: skip
         weight = "bold" if place in on_frontier else "normal"
-        axes.annotate(plain_text(entry.method), (1.03 * cost, heights[place]), fontsize=8, va="center", color=INK,
-                      weight=weight)  # fmt: skip
+        axes.annotate(
+            plain_text(entry.method),
+            (cost, entry.mean),
+            xytext=(1.06 * cost, heights[place]),
+            fontsize=8,
+            va="center",
+            color=INK,
+            weight=weight,
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.1},
+            arrowprops={"arrowstyle": "-", "color": GREY, "linewidth": 0.5, "shrinkA": 0, "shrinkB": 3},
+        )
     for colour, marker, label in FAMILIES.values():
         axes.plot([], [], marker, color=colour, label=label)
     axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=5, frameon=False, fontsize=9, handletextpad=0.3)
@@ -156,7 +165,7 @@ def plot_sensitivity(points: Sequence[Point], title: str, path: str | os.PathLik
 
 def apart(costs: Sequence[float], values: Sequence[float]) -> list[float]:
     """Heights at which the names of points do not overlap: each at its value or, beside others, some way above."""
-    gap = 0.03 * (max(values) - min(values))
+    gap = 0.036 * (max(values) - min(values))
     heights = list(values)
     for place in sorted(range(len(values)), key=lambda place: values[place]):
         beside = [heights[other] for other in range(len(values)) if values[other] < values[place]
