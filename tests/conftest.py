@@ -5,6 +5,7 @@ import os
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 
 # Last, since recipes/evaluate.py has the name of a library.
@@ -26,3 +27,9 @@ if importlib.util.find_spec("torchvision"):
         for name in ("nms", "qnms"):
             operators.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
         import torchvision  # noqa: F401
+
+
+@pytest.fixture(autouse=True)
+def same_path(monkeypatch):
+    """Where modules are found stays as it is: a recipe that is run as a script takes its own folder away."""
+    monkeypatch.setattr(sys, "path", list(sys.path))

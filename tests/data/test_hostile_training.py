@@ -55,7 +55,6 @@ def recipe(monkeypatch, capsys, model, tmp_path):
             arguments = ["--model", model, "--sets", "clean", *options]
         arguments += ["--dataset_name", data, "--output_dir", tmp_path / name]
         monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, arguments)])
-        monkeypatch.setattr(sys, "path", list(sys.path))  # a script takes its own folder away
         try:
             run(finetune.main) if name == "finetune" else runpy.run_path(str(EVALUATE), run_name="__main__")
         except SystemExit as left:
