@@ -91,8 +91,9 @@ def perturb(
     shape[0], shape[channel_axis] = len(features), -1
     perturbed = features * deviation[groups].view(shape) + shift[groups].view(shape)
     perturbed = perturbed.to(features.dtype)
-    # Not relu, whose gradient at 0 is 0: where both multipliers are 1, rectified features would pull at nothing.
-    return perturbed.clamp(min=0) if rectify else perturbed
+    # Not relu, nor clamp since torch 2.15, whose gradient at 0 is 0: where both multipliers are 1, rectified features
+    # would pull at nothing.
+    return perturbed.masked_fill(perturbed < 0, 0) if rectify else perturbed
 
 
 def initial_multipliers(
