@@ -93,7 +93,7 @@ def perturb(
     perturbed = perturbed.to(features.dtype)
     # Not relu, nor clamp since torch 2.15, whose gradient at 0 is 0: where both multipliers are 1, rectified features
     # would pull at nothing.
-    return perturbed.masked_fill(perturbed < 0, 0) if rectify else perturbed
+    return torch.where(perturbed < 0, 0, perturbed) if rectify else perturbed
 
 
 def initial_multipliers(

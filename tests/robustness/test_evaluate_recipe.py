@@ -46,8 +46,9 @@ def job(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def own_state(monkeypatch, tmp_path):
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    AcceleratorState._reset_state(reset_partial_state=True)  # no other precision can be asked for within a process
     yield
-    AcceleratorState._reset_state(reset_partial_state=True)  # or no later test could ask for another precision
+    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 @pytest.fixture
