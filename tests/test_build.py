@@ -5,7 +5,6 @@ import re
 import shutil
 import subprocess
 import sys
-import tarfile
 import tomllib
 import zipfile
 from contextlib import chdir
@@ -73,8 +72,7 @@ def sdist(checkout, tmp_path_factory):
     folder = tmp_path_factory.mktemp("sdist")
     with chdir(checkout):
         name = build.build_sdist(str(folder))
-    with tarfile.open(folder / name) as archive:
-        archive.extractall(folder, filter="data")
+    shutil.unpack_archive(folder / name, folder)
     return folder / name.removesuffix(".tar.gz")
 
 
