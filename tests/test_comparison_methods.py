@@ -10,13 +10,16 @@ from builders import models_equal, pictures_and_labels, tiny_convnext, tiny_resn
 from PIL import Image
 
 from advbn_hf import AdvBNConfig, AdvBNForImageClassification, InputError
+from advbn_hf.attack import starting_multipliers
 from advbn_hf.comparison import augmix as augmix_module
+from advbn_hf.comparison import variations
 from advbn_hf.comparison.advprop import PUBLISHED, AdvPropForImageClassification
 from advbn_hf.comparison.augmix import OPERATIONS, augmix
 from advbn_hf.comparison.consistency import jensen_shannon
 from advbn_hf.comparison.feature_styles import mix_styles, scatter_styles
 from advbn_hf.comparison.methods import METHODS, method_called
 from advbn_hf.comparison.variations import TwoDepthsForImageClassification, mix_channels
+from advbn_hf.perturbation import ascend
 
 BACKBONES = {"resnet": tiny_resnet, "convnext": tiny_convnext, "vit": tiny_vit}
 
@@ -178,6 +181,31 @@ def test_random_step_leaves_the_settings_as_they_are():
     drawn = {model(pixel_values=pixel_values, labels=labels).adversarial_loss.item() for _ in range(3)}
     assert len(drawn) == 3
     assert model.advbn_config == before
+
+
+def test_momentum_moves_the_start_to_where_earlier_ascents_ended(monkeypatch):
+    pixel_values, labels = batch()
+    ours = METHODS["advbn"].wrap(tiny_resnet()).train()
+    theirs = METHODS["advbn_momentum"].wrap(tiny_resnet()).train()
+    started, ended = [], []
+
+    def recording_ascend(loss_of, multipliers, **settings):
+        started.append(multipliers)
+        ended.append(ascend(loss_of, multipliers, **settings))
+        return ended[-1]
+
+    monkeypatch.setattr(variations, "ascend", recording_ascend)
+    for model in (ours, theirs):
+        model.generator.manual_seed(0)
+    first = [model(pixel_values=pixel_values, labels=labels).adversarial_loss for model in (ours, theirs)]
+    torch.testing.assert_close(*first)  # nothing came before
+    drift = 0.1 * (ended[0].mean(dim=1, keepdim=True) - 1)
+    torch.testing.assert_close(theirs.drift, drift)
+    assert drift.abs().max() > 0.01
+    drawn = starting_multipliers(len(labels), started[0].shape[2], ours.advbn_config, ours.generator)
+    theirs(pixel_values=pixel_values, labels=labels)
+    torch.testing.assert_close(started[1], (drawn + drift).clamp(-1, 3))
+    torch.testing.assert_close(theirs.drift, 0.9 * drift + 0.1 * (ended[1].mean(dim=1, keepdim=True) - 1))
 
 
 def test_settings_of_a_method():

@@ -25,6 +25,7 @@ from .feature_styles import DSUForImageClassification, FeatureStyleConfig, MixSt
 from .variations import (
     CorrelatedForImageClassification,
     MixedStartForImageClassification,
+    MomentumForImageClassification,
     RandomDepthForImageClassification,
     RandomStepForImageClassification,
     TwoDepthsForImageClassification,
@@ -96,6 +97,7 @@ METHODS: dict[str, Method] = {
     "augmix_advbn": Method("advbn", _ADVBN, _OURS, views="augmix"),
     "advbn_consistent": Method("beyond", ConsistentBranchesForImageClassification, ConsistencyConfig()),
     "advbn_random_step": Method("beyond", RandomStepForImageClassification, _OURS),
+    "advbn_momentum": Method("beyond", MomentumForImageClassification, _OURS),
     "advbn_mixed_start": Method("beyond", MixedStartForImageClassification, _OURS),
     "advbn_correlated": Method("beyond", CorrelatedForImageClassification, _OURS),
     "advbn_two_depths": Method("beyond", TwoDepthsForImageClassification, _OURS),

@@ -1,4 +1,4 @@
-"""Variations on AdvBN that go beyond the paper: random steps, mixed and correlated styles, perturbing more deeply."""
+"""Variations on AdvBN that go beyond the paper: random steps, momentum, mixed and correlated styles, more depth."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -8,10 +8,13 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from ..attack import starting_multipliers
 from ..config import AdvBNConfig
 from ..modeling import AdvBNForImageClassification
 from ..norms import using_branch
-from ..outputs import AdvBNOutput, two_branch_output
+from ..outputs import AdvBNOutput, cross_entropy, two_branch_output
+from ..perturbation import ascend, group_means, perturb
+from ..probe import evaluating
 from ..split import Recording, Split, with_first_tensor
 from .feature_styles import mix_styles
 
@@ -30,6 +33,39 @@ class RandomStepForImageClassification(AdvBNForImageClassification):
             return super().perturb(recording, labels, smoothing, measure_ascent)
         finally:
             self.advbn_config = config
+
+
+class MomentumForImageClassification(AdvBNForImageClassification):
+    """AdvBN, a perturbation a picture, whose starts are moved to where the ascents of earlier batches ended."""
+
+    MOMENTUM = 0.9
+
+    def __init__(self, backbone: PreTrainedModel, config: AdvBNConfig) -> None:
+        super().__init__(backbone, config)
+        self.drift: Tensor | float = 0.0  # (2, 1, C), running mean of the multipliers found, less 1
+
+    def perturb(
+        self, recording: Recording, labels: Tensor, smoothing: float = 0.0, measure_ascent: bool = False
+    ) -> tuple[Tensor, None]:
+        """As `AdvBNForImageClassification.perturb`; what the ascent did is not told."""
+        config, features = self.advbn_config, recording.features
+        groups = torch.arange(len(features), device=features.device)
+        applied = (groups, self.split.rectified, self.split.channel_axis)
+        means = group_means(features, groups, len(features), self.split.channel_axis)
+
+        def loss_at(multipliers: Tensor) -> Tensor:
+            perturbed = perturb(features.detach(), means.detach(), multipliers, *applied)
+            return cross_entropy(self.tail_logits(recording, perturbed, "auxiliary"), labels, smoothing, "sum")
+
+        start = starting_multipliers(len(features), means.shape[1], config, self.generator).to(features.device)
+        start = torch.clamp(start + self.drift, 1 - config.epsilon, 1 + config.epsilon)
+        with evaluating(self.backbone):
+            found = ascend(
+                loss_at, start, epsilon=config.epsilon, step_size=config.step_size, num_steps=config.num_steps
+            )
+        average = found.mean(dim=1, keepdim=True) - 1
+        self.drift = self.MOMENTUM * self.drift + (1 - self.MOMENTUM) * average
+        return perturb(features, means, found, *applied), None
 
 
 class MixedStartForImageClassification(AdvBNForImageClassification):
