@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 KINDS = {
     "norms": ("norm",),
     "convolutions, products": ("conv", "mm", "linear", "attention", "matmul"),
-    "activations": ("relu", "gelu", "clamp", "threshold", "softmax"),
+    "activations": ("relu", "gelu", "clamp", "where", "threshold", "softmax"),
     "optimiser": ("sgd",),
 }
 REST = "the rest"  # sums, copies, pooling, losses, Python

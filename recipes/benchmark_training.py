@@ -84,7 +84,7 @@ class StraightforwardForImageClassification(AdvBNForImageClassification):
         mean = features.mean(axes, keepdim=True)
         perturbed = (features - mean) * deviation_multiplier + mean * mean_multiplier
         perturbed = perturbed.to(features.dtype)
-        return perturbed.clamp(min=0) if self.split.rectified else perturbed
+        return torch.where(perturbed < 0, 0, perturbed) if self.split.rectified else perturbed
 
 
 # One perturbation a batch, so that both versions of the published setting find the same multipliers.
