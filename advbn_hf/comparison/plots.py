@@ -149,8 +149,7 @@ def plot_sensitivity(points: Sequence[Point], title: str, path: str | os.PathLik
                               color=colour, marker=marker, markerfacecolor=face, linestyle=style, markersize=5,
                               linewidth=1.2, elinewidth=0.8, label=f"{dataset}, {name}")  # fmt: skip
         axes.set_title(setting, fontsize=10, color=INK)
-        axes.set_xticks(range(len(in_force)), [str(value).split(".", 1)[-1][-12:] if isinstance(value, str) else
-                        f"{value:g}" for value in in_force])  # fmt: skip
+        axes.set_xticks(range(len(in_force)), [_short(value) for value in in_force])
         for label, bold in zip(axes.get_xticklabels(), in_force.values(), strict=True):
             label.set_fontweight("bold" if bold else "normal")
         _plain(axes)
@@ -190,6 +189,14 @@ def _draw_gain(axes: Axes, entry: Entry, y: float, filled: bool) -> None:
     axes.plot(
         entry.gain, y, marker, color=colour, markersize=5, markerfacecolor=colour if filled else "white", zorder=4
     )
+
+
+def _short(value: str | float) -> str:
+    """A setting's value where there is little room: "resnet.encoder.stages.1" is "stages, 1" on two lines."""
+    if not isinstance(value, str):
+        return f"{value:g}"
+    *path, last = value.split(".")
+    return (f"{path[-1]}_{last}" if path and last.isdigit() else last).replace("_", "\n")
 
 
 def _plain(axes: Axes) -> None:
