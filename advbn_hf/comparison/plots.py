@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 
+import yaml
 from matplotlib.axes import Axes
 
 from ..robustness.plots import (
@@ -56,10 +57,10 @@ def plot_gains(entries: Sequence[Entry], title: str, reference: str, path: str |
         axes.margins(x=0.12)
         _plain(axes)
         axes.tick_params(axis="x", labelsize=7.5)
-        axes.set_yticklabels([plain_text(method) for method in methods], fontsize=9, color=INK)
+        axes.set_yticklabels([_name(method) for method in methods], fontsize=9, color=INK)
     figure.suptitle(f"{title}: gain over {reference}", x=0.01, ha="left", fontsize=12, weight="bold", color=INK)
     figure.supxlabel(
-        "points of accuracy; filled: clean branch, hollow: auxiliary branch; lines: 95 % intervals over seeds",
+        "points of accuracy; filled: clean branch, hollow: auxiliary; lines: 95 % intervals, from three seeds on",
         fontsize=9,
         color=GREY,
     )
@@ -96,7 +97,7 @@ def plot_cost(entries: Sequence[Entry], title: str, reference: str, path: str | 
                       markeredgecolor="white", zorder=3)  # fmt: skip
         weight = "bold" if place in on_frontier else "normal"
         axes.annotate(
-            plain_text(entry.method),
+            _name(entry.method),
             (cost, entry.mean),
             xytext=(1.06 * cost, heights[place]),
             fontsize=8,
@@ -184,11 +185,18 @@ def frontier(costs: Sequence[float], values: Sequence[float]) -> list[int]:
 
 def _draw_gain(axes: Axes, entry: Entry, y: float, filled: bool) -> None:
     colour, marker, _ = FAMILIES[method_called(entry.method).family]
-    if entry.interval:
+    if entry.interval and entry.seeds > 2:  # that of two seeds is wider than everything else
         axes.plot(entry.interval, [y, y], color=colour, linewidth=1.2, zorder=3)
     axes.plot(
         entry.gain, y, marker, color=colour, markersize=5, markerfacecolor=colour if filled else "white", zorder=4
     )
+
+
+def _name(method: str) -> str:
+    """A method's name, with the values of the settings that are its own: "advbn (embedder, 16)"."""
+    name, _, settings = method.partition(":")
+    values = [_short(yaml.safe_load(part.partition("=")[2])) for part in settings.split(",") if part]
+    return plain_text(f"{name} ({', '.join(values)})".replace("\n", " ") if values else name)
 
 
 def _short(value: str | float) -> str:
