@@ -17,7 +17,7 @@ from advbn_hf.comparison.fine_tuning import TuningSettings, fine_tune
 from advbn_hf.comparison.grid import Grid, Row, Settings
 from advbn_hf.comparison.methods import METHODS
 from advbn_hf.comparison.models import MODELS, BaseSettings
-from advbn_hf.comparison.plots import apart, frontier
+from advbn_hf.comparison.plots import apart, frontier, method_label
 from advbn_hf.comparison.questions import answers
 from advbn_hf.comparison.store import Store
 from advbn_hf.comparison.summary import paired_gain, summarize
@@ -237,6 +237,12 @@ def test_questions_are_answered_by_paired_differences():
         "+15.0 [-48.5, +78.5]",
     ]  # 12.706 * 5
     assert len(lines) == 5  # nothing about methods that were not compared
+
+
+def test_names_of_methods_with_settings_of_their_own_are_short():
+    assert method_label("advbn") == "advbn"
+    text = "advbn:insert_after=resnet.encoder.stages.1,num_perturbations=16,epsilon=0.5"
+    assert method_label(text) == "advbn (stages 1, 16, 0.5)"
 
 
 def test_names_in_the_cost_plot_do_not_overlap():

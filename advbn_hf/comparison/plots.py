@@ -57,7 +57,7 @@ def plot_gains(entries: Sequence[Entry], title: str, reference: str, path: str |
         axes.margins(x=0.12)
         _plain(axes)
         axes.tick_params(axis="x", labelsize=7.5)
-        axes.set_yticklabels([_name(method) for method in methods], fontsize=9, color=INK)
+        axes.set_yticklabels([method_label(method) for method in methods], fontsize=9, color=INK)
     figure.suptitle(f"{title}: gain over {reference}", x=0.01, ha="left", fontsize=12, weight="bold", color=INK)
     figure.supxlabel(
         "points of accuracy; filled: clean branch, hollow: auxiliary; lines: 95 % intervals, from three seeds on",
@@ -97,7 +97,7 @@ def plot_cost(entries: Sequence[Entry], title: str, reference: str, path: str | 
                       markeredgecolor="white", zorder=3)  # fmt: skip
         weight = "bold" if place in on_frontier else "normal"
         axes.annotate(
-            _name(entry.method),
+            method_label(entry.method),
             (cost, entry.mean),
             xytext=(1.06 * cost, heights[place]),
             fontsize=8,
@@ -192,7 +192,7 @@ def _draw_gain(axes: Axes, entry: Entry, y: float, filled: bool) -> None:
     )
 
 
-def _name(method: str) -> str:
+def method_label(method: str) -> str:
     """A method's name, with the values of the settings that are its own: "advbn (embedder, 16)"."""
     name, _, settings = method.partition(":")
     values = [_short(yaml.safe_load(part.partition("=")[2])) for part in settings.split(",") if part]
