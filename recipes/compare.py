@@ -54,13 +54,13 @@ class CompareArguments:
 
 def main() -> None:
     """Measures costs, makes the rows that are not there, and reports."""
-    args, made = parse((CompareArguments, RowArguments), default_file=CONFIG)
+    args, row_args = parse((CompareArguments, RowArguments), default_file=CONFIG)
     use_all_cores()
     logging.disable_progress_bar()  # of every model that is read and written
-    settings = made.settings(reference=args.reference, time_reference=args.time_reference)
-    folder = Path(made.output_dir)
+    settings = row_args.settings(reference=args.reference, time_reference=args.time_reference)
+    folder = Path(row_args.output_dir)
     grid = Grid(folder, settings)
-    rows = rows_of(args.methods, made.datasets, args.models, made.seeds, args.budgets)
+    rows = rows_of(args.methods, row_args.datasets, args.models, row_args.seeds, args.budgets)
     for model in args.models:
         first = next(row for row in rows if row.model == model)
         grid.measure_costs([*args.methods, args.time_reference], first)

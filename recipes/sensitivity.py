@@ -47,16 +47,16 @@ class SensitivityArguments:
 
 def main() -> None:
     """Makes the rows that are not there, and reports."""
-    args, made = parse((SensitivityArguments, RowArguments), default_file=CONFIG)
+    args, row_args = parse((SensitivityArguments, RowArguments), default_file=CONFIG)
     use_all_cores()
     logging.disable_progress_bar()  # of every model that is read and written
-    settings, folder = made.settings(), Path(made.output_dir)
+    settings, folder = row_args.settings(), Path(row_args.output_dir)
     planned = list(trials([Variation.read(text) for text in args.vary], args.method, settings))
     points = []
-    with tqdm([(trial, dataset) for trial in planned for dataset in made.datasets], unit="point") as bar:
+    with tqdm([(trial, dataset) for trial in planned for dataset in row_args.datasets], unit="point") as bar:
         for trial, dataset in bar:
             bar.set_description(f"{dataset} {trial.setting}={trial.value}")
-            points.append(make_point(trial, Grid(folder, trial.settings), dataset, args.model, made.seeds))
+            points.append(make_point(trial, Grid(folder, trial.settings), dataset, args.model, row_args.seeds))
     table = to_markdown(points)
     content = {"settings": dataclasses.asdict(settings), "points": [dataclasses.asdict(point) for point in points]}
     write_whole(folder / "sensitivity.json", json.dumps(content, indent=1) + "\n")

@@ -208,6 +208,13 @@ def test_momentum_moves_the_start_to_where_earlier_ascents_ended(monkeypatch):
     torch.testing.assert_close(theirs.drift, 0.9 * drift + 0.1 * (ended[1].mean(dim=1, keepdim=True) - 1))
 
 
+def test_momentum_refuses_settings_that_it_would_leave_out():
+    with pytest.raises(InputError, match="advbn_momentum: num_perturbations must be per_sample, got 4"):
+        method_called("advbn_momentum:num_perturbations=4").wrap(tiny_resnet())
+    with pytest.raises(InputError, match="attack_fraction"):
+        method_called("advbn_momentum:attack_fraction=0.5")
+
+
 def test_settings_of_a_method():
     assert method_called("advbn:epsilon=0.5,num_perturbations=4").config == AdvBNConfig(
         epsilon=0.5, num_perturbations=4

@@ -150,7 +150,7 @@ def plot_sensitivity(points: Sequence[Point], title: str, path: str | os.PathLik
                               color=colour, marker=marker, markerfacecolor=face, linestyle=style, markersize=5,
                               linewidth=1.2, elinewidth=0.8, label=f"{dataset}, {name}")  # fmt: skip
         axes.set_title(setting, fontsize=10, color=INK)
-        axes.set_xticks(range(len(in_force)), [_short(value) for value in in_force])
+        axes.set_xticks(range(len(in_force)), [_short(value).replace(" ", "\n") for value in in_force])
         for label, bold in zip(axes.get_xticklabels(), in_force.values(), strict=True):
             label.set_fontweight("bold" if bold else "normal")
         _plain(axes)
@@ -196,15 +196,15 @@ def method_label(method: str) -> str:
     """A method's name, with the values of the settings that are its own: "advbn (embedder, 16)"."""
     name, _, settings = method.partition(":")
     values = [_short(yaml.safe_load(part.partition("=")[2])) for part in settings.split(",") if part]
-    return plain_text(f"{name} ({', '.join(values)})".replace("\n", " ") if values else name)
+    return plain_text(f"{name} ({', '.join(values)})" if values else name)
 
 
 def _short(value: str | float) -> str:
-    """A setting's value where there is little room: "resnet.encoder.stages.1" is "stages, 1" on two lines."""
+    """A setting's value where there is little room: "resnet.encoder.stages.1" is "stages 1"."""
     if not isinstance(value, str):
         return f"{value:g}"
     *path, last = value.split(".")
-    return (f"{path[-1]}_{last}" if path and last.isdigit() else last).replace("_", "\n")
+    return (f"{path[-1]} {last}" if path and last.isdigit() else last).replace("_", " ")
 
 
 def _plain(axes: Axes) -> None:

@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 
 from ..attack import starting_multipliers
 from ..config import AdvBNConfig
+from ..errors import InputError
 from ..modeling import AdvBNForImageClassification
 from ..norms import using_branch
 from ..outputs import AdvBNOutput, cross_entropy, two_branch_output
@@ -36,11 +37,17 @@ class RandomStepForImageClassification(AdvBNForImageClassification):
 
 
 class MomentumForImageClassification(AdvBNForImageClassification):
-    """AdvBN, a perturbation a picture, whose starts are moved to where the ascents of earlier batches ended."""
+    """AdvBN whose starts are moved to where the ascents of earlier batches ended; each picture has a perturbation.
+
+    Raises:
+        InputError: if the settings ask for fewer perturbations.
+    """
 
     MOMENTUM = 0.9
 
     def __init__(self, backbone: PreTrainedModel, config: AdvBNConfig) -> None:
+        if config.num_perturbations != "per_sample":
+            raise InputError(f"advbn_momentum: num_perturbations must be per_sample, got {config.num_perturbations}")
         super().__init__(backbone, config)
         self.drift: Tensor | float = 0.0  # (2, 1, C), running mean of the multipliers found, less 1
 
