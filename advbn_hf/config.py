@@ -32,8 +32,9 @@ class AdvBNConfig:
     config cannot be changed in place: `dataclasses.replace(config, epsilon=0.5)` gives a new one.
 
     Args:
-        insert_after: module path (as in `model.named_modules()`) after which the features are perturbed, or "auto":
-            the end of the first stage of a hierarchical network, the first quarter of the blocks of an isotropic one.
+        insert_after: module path (as in `model.named_modules()`) after which the features are perturbed, or
+            "embeddings": what comes before the first stage or block; or "auto", the published place: the end of the
+            first stage of a hierarchical network, the first quarter of the blocks of an isotropic one.
         epsilon: the multipliers stay in [1 - epsilon, 1 + epsilon]; above 0.
         step_size: length of one sign step of the multipliers; above 0.
         num_steps: number of sign steps; 0 or more.
@@ -49,7 +50,7 @@ class AdvBNConfig:
         InputError: if a value is out of its range.
     """
 
-    insert_after: str = _setting("auto", 'Module path after which features are perturbed, or "auto".')
+    insert_after: str = _setting("embeddings", 'Module path after which features are perturbed, "embeddings" or "auto".')
     epsilon: float = _setting(2.0, "The multipliers stay in [1 - epsilon, 1 + epsilon].")
     step_size: float = _setting(1.0, "Length of one sign step of the multipliers.")
     num_steps: int = _setting(1, "Number of sign steps.")
@@ -68,7 +69,10 @@ class AdvBNConfig:
         for name in ("auxiliary_norms", "freeze_stem", "random_start"):
             _require(self, name, isinstance(getattr(self, name), bool), "true or false")
         _require(
-            self, "insert_after", isinstance(self.insert_after, str) and self.insert_after, 'a module path or "auto"'
+            self,
+            "insert_after",
+            isinstance(self.insert_after, str) and self.insert_after,
+            'a module path, "embeddings" or "auto"',
         )
         for name in ("epsilon", "step_size"):
             _require(self, name, _is_number(getattr(self, name)) and getattr(self, name) > 0, "a number above 0")
@@ -92,7 +96,9 @@ class AdvBNConfig:
     @classmethod
     def paper(cls) -> Self:
         """The published setting (Shu et al. 2021): six steps of 0.2 from 1, one perturbation on each of four GPUs."""
-        return cls(epsilon=1.1, step_size=0.2, num_steps=6, random_start=False, num_perturbations=4)
+        return cls(
+            insert_after="auto", epsilon=1.1, step_size=0.2, num_steps=6, random_start=False, num_perturbations=4
+        )
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], source: str = "AdvBNConfig") -> Self:

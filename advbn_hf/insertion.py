@@ -1,11 +1,16 @@
-"""Where to perturb: the modules after which one could, the one that "auto" takes, and the axis of its channels.
+"""Where to perturb: the modules after which one could, those that have a name, and the axis of the channels.
 
-What "auto" takes: blocks, or stages of blocks, are modules that are called one after another and stand beside each
-other, as the entries of a list of modules (lists in a list are read as one) or as children of one class in any other
-module; single layers do not count where there are blocks. Of these sequences it takes the one of the most parameters.
-If the resolution of the feature maps changes along the sequence, the network is hierarchical, and the features are
-perturbed after the last entry of the first resolution, the end of the first stage. If it never changes, the network is
-isotropic, and they are perturbed after the first quarter of the entries.
+The names go by the network's sequence of blocks, or of stages of blocks: modules that are called one after another and
+stand beside each other, as the entries of a list of modules (lists in a list are read as one) or as children of one
+class in any other module; single layers do not count where there are blocks. Of several it is the one of the most
+parameters.
+
+"embeddings" is what ends last before the sequence begins. Where nothing does, since the first stage holds the
+embeddings itself, it is the same as "auto".
+
+"auto" is where the method was published. If the resolution of the feature maps changes along the sequence, the network
+is hierarchical, and the features are perturbed after the last entry of the first resolution, the end of the first
+stage. If it never changes, the network is isotropic, and they are perturbed after the first quarter of the entries.
 """
 
 import math
@@ -20,6 +25,9 @@ from .norms import is_norm
 from .probe import ModuleCall, probe, probe_inputs
 
 
+NAMED_PLACES = ("embeddings", "auto")
+
+
 @dataclass(frozen=True)
 class InsertionPoint:
     """A module after which features could be perturbed.
@@ -28,13 +36,13 @@ class InsertionPoint:
         path: the module's path in the model, for `AdvBNConfig.insert_after`.
         shape: shape of its feature map for one picture: (C, H, W), (H, W, C) or (N, C).
         share: share of the forward pass's floating point operations that are done when the module ends, in 0..1.
-        auto: whether it is the one that "auto" takes.
+        names: those of "embeddings" and "auto" that stand for it.
     """
 
     path: str
     shape: tuple[int, ...]
     share: float
-    auto: bool = False
+    names: tuple[str, ...] = ()
 
 
 def insertion_points(model: PreTrainedModel) -> list[InsertionPoint]:
@@ -50,17 +58,28 @@ def insertion_points(model: PreTrainedModel) -> list[InsertionPoint]:
         InputError: if the model does not run on pictures alone or gives no logits.
     """
     calls, _ = probe(model, probe_inputs(model), count_flops=True)
-    total, auto = max(calls[-1].flops, 1), _auto(model, calls)
+    total, named = max(calls[-1].flops, 1), _named(model, calls)
     return [
-        InsertionPoint(call.path, call.shape[1:], call.flops / total, call.path == auto) for call in _usable(calls)
+        InsertionPoint(
+            call.path,
+            call.shape[1:],
+            call.flops / total,
+            tuple(name for name, path in named.items() if path == call.path),
+        )
+        for call in _usable(calls)
     ]
 
 
 def to_text(points: list[InsertionPoint]) -> str:
-    """A table of insertion points, one a line, with the share of the forward pass in percent and a mark at "auto"."""
+    """A table of insertion points, one a line, with the share of the forward pass in percent and the names."""
     rows = [("module", "output", "share", "")]
     rows += [
-        (point.path, " x ".join(map(str, point.shape)), f"{point.share:.1%}", "  <- auto" if point.auto else "")
+        (
+            point.path,
+            " x ".join(map(str, point.shape)),
+            f"{point.share:.1%}",
+            f"  <- {', '.join(point.names)}" if point.names else "",
+        )
         for point in points
     ]
     widths = [max(len(row[column]) for row in rows) for column in range(2)]
@@ -73,20 +92,20 @@ def find_insertion(model: nn.Module, calls: list[ModuleCall], insert_after: str)
     Args:
         model: the classifier.
         calls: what `probe` saw of it.
-        insert_after: a module path, or "auto" for the rule at the top of this file.
+        insert_after: a module path, or one of the names at the top of this file.
 
     Raises:
         InputError: if the module does not exist, gives out no feature map, or runs more than once in a forward pass.
     """
-    path = _auto(model, calls) if insert_after == "auto" else insert_after
+    path = _named(model, calls)[insert_after] if insert_after in NAMED_PLACES else insert_after
     if path is None:
         raise InputError(
-            'insert_after: "auto" finds no sequence of stages or blocks in this model; name a module path'
+            f'insert_after: "{insert_after}" finds no sequence of stages or blocks in this model; name a module path'
         )
     found = [call for call in calls if call.path == path and path]
     if not found:
         known = ", ".join(_outline([call.path for call in _usable(calls)]))
-        raise InputError(f'insert_after: no module {path!r} runs in this model; choose "auto" or one of {known}')
+        raise InputError(f'insert_after: no module {path!r} runs in this model; choose "embeddings", "auto" or one of {known}')
     if len(found) > 1:
         raise InputError(
             f"insert_after: {path} runs {len(found)} times in one forward pass; choose a module that runs once"
@@ -123,8 +142,25 @@ def _usable(calls: list[ModuleCall]) -> list[ModuleCall]:
     return [call for call in calls if call.path and call.shape is not None and times[call.path] == 1]
 
 
-def _auto(model: nn.Module, calls: list[ModuleCall]) -> str | None:
-    """The rule at the top of this file; None where it finds no sequence."""
+def _named(model: nn.Module, calls: list[ModuleCall]) -> dict[str, str | None]:
+    """Path of each of the `NAMED_PLACES`; None where there is no sequence."""
+    sequence = _longest_sequence(model, calls)
+    if not sequence:
+        return dict.fromkeys(NAMED_PLACES)
+    first = _resolution(sequence[0])
+    if all(_resolution(entry) == first for entry in sequence):
+        auto = sequence[math.ceil(len(sequence) / 4) - 1].path
+    else:
+        auto = [entry for entry in sequence if _resolution(entry) == first][-1].path
+    until, inside = calls[: calls.index(sequence[0])], f"{sequence[0].path}."
+    before = [
+        call.path for call in _usable(calls) if call in until and call.varies and not call.path.startswith(inside)
+    ]
+    return {"embeddings": before[-1] if before else auto, "auto": auto}
+
+
+def _longest_sequence(model: nn.Module, calls: list[ModuleCall]) -> list[ModuleCall]:
+    """The sequence of blocks or stages of the most parameters, in the order of the calls; empty where there is none."""
     first_calls = {call.path: call for call in reversed(calls)}
     order = {path: place for place, path in enumerate(dict.fromkeys(call.path for call in calls))}
     best: list[ModuleCall] = []
@@ -137,12 +173,7 @@ def _auto(model: nn.Module, calls: list[ModuleCall]) -> str | None:
             size = (any(_is_block(module) for module in modules), weights)
             if len(entries) > 1 and size > best_size:
                 best, best_size = entries, size
-    if not best:
-        return None
-    first = _resolution(best[0])
-    if all(_resolution(entry) == first for entry in best):
-        return best[math.ceil(len(best) / 4) - 1].path
-    return [entry for entry in best if _resolution(entry) == first][-1].path
+    return best
 
 
 def _sequences(path: str, module: nn.Module, called: dict[str, ModuleCall]) -> list[list[str]]:

@@ -19,6 +19,7 @@ from .config import AUXILIARY_FOLDER, AdvBNConfig
 from .errors import InputError
 from .files import filling
 from .hub import upload_checkpoint
+from .insertion import NAMED_PLACES
 from .norms import (
     BRANCHES,
     Branch,
@@ -132,7 +133,7 @@ class AdvBNForImageClassification(nn.Module):
 
     @advbn_config.setter
     def advbn_config(self, config: AdvBNConfig) -> None:
-        if config.insert_after == "auto":
+        if config.insert_after in NAMED_PLACES:
             config = dataclasses.replace(config, insert_after=self._config.insert_after)
         for name in _STRUCTURE:
             if getattr(config, name) != getattr(self._config, name):

@@ -25,11 +25,13 @@ class ModuleCall:
         path: the module's path in the model; "" is the model itself.
         shape: shape of its feature map, (B, C, H, W), (B, H, W, C) or (B, N, C); None where its output is none.
         flops: floating point operations of the forward pass up to the end of the call; 0 where they are not counted.
+        varies: whether its feature map differs from picture to picture; what is learned, as latents are, does not.
     """
 
     path: str
     shape: tuple[int, ...] | None
     flops: int
+    varies: bool
 
 
 def first_tensor(output: Any) -> Tensor | None:
@@ -87,8 +89,12 @@ def probe(
 
     def watch(path: str, output: Any) -> None:
         features = first_tensor(output)
-        shape = None if features is None or not _is_feature_map(features, batch_size) else tuple(features.shape)
-        calls.append(ModuleCall(path, shape, counter.get_total_flops() if count_flops else 0))
+        flops = counter.get_total_flops() if count_flops else 0
+        if features is None or not _is_feature_map(features, batch_size):
+            calls.append(ModuleCall(path, None, flops, varies=False))
+        else:
+            varies = not torch.equal(features[0], features[-1])
+            calls.append(ModuleCall(path, tuple(features.shape), flops, varies))
 
     with ExitStack() as stack:
         stack.enter_context(evaluating(model))

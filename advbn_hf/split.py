@@ -2,7 +2,8 @@
 
 The stem is all that a forward pass has computed when the insertion module ends: the outermost modules that had ended
 by then. To run the tail, the model is called again while those modules answer from the record, so that only what
-follows the insertion point is computed. Nothing here knows an architecture; `insertion` says where "auto" cuts.
+follows the insertion point is computed. Nothing here knows an architecture; `insertion` says where "embeddings" and
+"auto" cut.
 """
 
 from collections.abc import Callable, Iterator
@@ -67,14 +68,14 @@ class Split:
 
     Args:
         model: the classifier; it is run on noise to see what its modules do.
-        insert_after: path of the insertion module, or "auto" (see `advbn_hf.insertion`).
+        insert_after: path of the insertion module, "embeddings" or "auto" (see `advbn_hf.insertion`).
 
     Raises:
         InputError: if the model does not run on pictures alone or gives no logits, or if the module does not exist,
             gives out no feature map, runs more than once in a forward pass, or is no place to cut.
     """
 
-    def __init__(self, model: PreTrainedModel, insert_after: str = "auto") -> None:
+    def __init__(self, model: PreTrainedModel, insert_after: str) -> None:
         inputs = probe_inputs(model)
         calls, logits = probe(model, inputs)
         call = find_insertion(model, calls, insert_after)

@@ -1,4 +1,4 @@
-"""Where "auto" cuts, which axis holds the channels, and the table of insertion points."""
+"""Where "embeddings" and "auto" cut, which axis holds the channels, and the table of insertion points."""
 
 import pytest
 import torch
@@ -144,38 +144,52 @@ class ChannelsFirstTokens(TinyClassifier):
 
 
 @pytest.mark.parametrize(
-    ("make", "expected"),
+    ("make", "embeddings", "auto"),
     [
-        (tiny_resnet, "resnet.encoder.stages.0"),
-        (tiny_convnext, "convnext.encoder.stages.0"),
-        (tiny_vit, "vit.layers.0"),
-        (lambda: Isotropic(4), "blocks.0"),
-        (lambda: Isotropic(5), "blocks.1"),
-        (lambda: Isotropic(12), "blocks.2"),
-        (StagesByName, "layer1"),
-        (BlocksAndLayersInOneList, "features.4"),
-        (ListsInAList, "stages.0.1"),
-        (LargeHead, "first"),
-        (lambda: tiny_model("MobileNetV1ForImageClassification"), "mobilenet_v1.layer.1"),
-        (lambda: tiny_model("PvtForImageClassification"), "pvt.encoder.block.0.1"),
-        (lambda: tiny_model("MobileViTForImageClassification"), "mobilevit.encoder.layer.0"),
-        (lambda: tiny_model("SwinForImageClassification"), "swin.encoder.layers.0"),
+        (tiny_resnet, "resnet.embedder", "resnet.encoder.stages.0"),
+        (tiny_convnext, "convnext.embeddings", "convnext.encoder.stages.0"),
+        (tiny_vit, "vit.embeddings", "vit.layers.0"),
+        (lambda: Isotropic(4), "conv", "blocks.0"),
+        (lambda: Isotropic(5), "conv", "blocks.1"),
+        (lambda: Isotropic(12), "conv", "blocks.2"),
+        (StagesByName, "pool", "layer1"),
+        (BlocksAndLayersInOneList, "features.2", "features.4"),
+        (ListsInAList, "pools.0", "stages.0.1"),
+        (LargeHead, "conv", "first"),
+        (lambda: tiny_model("MobileNetV2ForImageClassification"), "mobilenet_v2.conv_stem", "mobilenet_v2.layer.1"),
+        (lambda: tiny_model("PvtForImageClassification"), "pvt.encoder.patch_embeddings.0", "pvt.encoder.block.0.1"),
+        (lambda: tiny_model("MobileViTForImageClassification"), "mobilevit.conv_stem", "mobilevit.encoder.layer.0"),
+        (lambda: tiny_model("SwinForImageClassification"), "swin.embeddings", "swin.encoder.layers.0"),
+        # The first stage holds the embeddings, or the stem is of the blocks' own class.
+        (lambda: tiny_model("PvtV2ForImageClassification"), "pvt_v2.encoder.layers.0", "pvt_v2.encoder.layers.0"),
+        (lambda: tiny_model("MobileNetV1ForImageClassification"), "mobilenet_v1.layer.1", "mobilenet_v1.layer.1"),
+        # What is learned, as Perceiver's latents are, is no picture's feature map.
+        (
+            lambda: tiny_model("PerceiverForImageClassificationLearned"),
+            "perceiver.input_preprocessor",
+            "perceiver.encoder.self_attends.0",
+        ),
     ],
 )
-def test_auto_insertion(make, expected):
-    assert Split(make()).insert_after == expected
+def test_named_places(make, embeddings, auto):
+    assert [Split(make(), name).insert_after for name in ("embeddings", "auto")] == [embeddings, auto]
+
+
+def test_embeddings_come_before_blocks_that_run_several_times():
+    assert Split(Recurrent(), "embeddings").insert_after == "conv"
 
 
 @pytest.mark.parametrize(
-    ("make", "message"),
+    ("make", "name", "message"),
     [
-        (Recurrent, "insert_after: blocks.0 runs 3 times"),
-        (OneLayer, '"auto" finds no sequence of stages or blocks'),
+        (Recurrent, "auto", "insert_after: blocks.0 runs 3 times"),
+        (OneLayer, "auto", '"auto" finds no sequence of stages or blocks'),
+        (OneLayer, "embeddings", '"embeddings" finds no sequence of stages or blocks'),
     ],
 )
-def test_where_auto_cannot_cut_is_said_in_one_line(make, message):
+def test_where_a_named_place_cannot_be_found_is_said_in_one_line(make, name, message):
     with pytest.raises(InputError, match=message) as raised:
-        Split(make())
+        Split(make(), name)
     assert "\n" not in str(raised.value)
 
 
@@ -203,8 +217,12 @@ def test_insertion_points_tell_shape_and_share_of_the_cost(make):
     assert shares == sorted(shares)
     assert 0 < shares[0] < shares[-1] <= 1
     by_path = {point.path: point for point in points}
-    chosen = by_path[Split(model).insert_after]
-    assert [point for point in points if point.auto] == [chosen]
+    chosen = by_path[Split(model, "auto").insert_after]
+    before = by_path[Split(model, "embeddings").insert_after]
+    assert [(point, point.names) for point in points if point.names] == [
+        (before, ("embeddings",)),
+        (chosen, ("auto",)),
+    ]
     assert chosen.shape == ((8, 8, 8) if make is tiny_resnet else (17, 16))
     if make is tiny_vit:  # patches, four equal blocks, and a head; a multiplication and an addition are two operations
         tokens, width, inner = 17, 16, 32
@@ -215,10 +233,16 @@ def test_insertion_points_tell_shape_and_share_of_the_cost(make):
         assert by_path["vit.layers.2"].share == pytest.approx((patches + 3 * block) / total)
 
 
-def test_points_are_listed_where_auto_finds_none():
+def test_points_are_listed_where_no_place_has_a_name():
     points = insertion_points(OneLayer())
-    assert [point.path for point in points] == ["conv"]
-    assert not points[0].auto
+    assert [(point.path, point.names) for point in points] == [("conv", ())]
+
+
+def test_one_place_may_have_both_names():
+    points = insertion_points(tiny_model("PvtV2ForImageClassification"))
+    (named,) = (point for point in points if point.names)
+    assert named.names == ("embeddings", "auto")
+    assert to_text(points).count("  <- embeddings, auto\n") == 1
 
 
 def test_listing_leaves_the_model_as_it_was():
@@ -233,13 +257,13 @@ def test_listing_leaves_the_model_as_it_was():
 
 def test_table_of_insertion_points():
     points = [
-        InsertionPoint("stem", (8, 16, 16), 0.25),
-        InsertionPoint("encoder.layers.0", (65, 8), 0.5, auto=True),
+        InsertionPoint("stem", (8, 16, 16), 0.25, ("embeddings",)),
+        InsertionPoint("encoder.layers.0", (65, 8), 0.5, ("auto",)),
         InsertionPoint("encoder.layers.1", (65, 8), 1.0),
     ]
     assert to_text(points).splitlines() == [
         "module            output        share",
-        "stem              8 x 16 x 16   25.0%",
+        "stem              8 x 16 x 16   25.0%  <- embeddings",
         "encoder.layers.0  65 x 8        50.0%  <- auto",
         "encoder.layers.1  65 x 8       100.0%",
     ]

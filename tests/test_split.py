@@ -108,15 +108,15 @@ def test_replay_equals_the_whole_model_bit_for_bit(name):
     model = MODELS[name]().eval()
     pictures, _ = pictures_and_labels()
     whole = model(pictures).logits
-    for insert_after in ["auto", *(point.path for point in insertion_points(model))]:
+    for insert_after in ["embeddings", "auto", *(point.path for point in insertion_points(model))]:
         split = Split(model, insert_after)
         assert torch.equal(split.tail(split.stem(pixel_values=pictures)).logits, whole), insert_after
 
 
 def test_rectified_features_are_found():
-    assert Split(tiny_resnet()).rectified
-    assert not Split(tiny_convnext()).rectified
-    assert not Split(tiny_vit()).rectified
+    assert Split(tiny_resnet(), "auto").rectified
+    assert not Split(tiny_convnext(), "auto").rectified
+    assert not Split(tiny_vit(), "auto").rectified
     assert Split(Activations(), "positive").rectified
     assert not Split(Activations(), "zero").rectified  # zeros say nothing
     assert not Split(Activations(), "block").rectified
@@ -125,7 +125,7 @@ def test_rectified_features_are_found():
 @torch.no_grad()
 def test_the_stem_does_not_run_again_and_the_tail_not_at_first():
     model = tiny_resnet().eval()
-    split = Split(model)
+    split = Split(model, "auto")
     runs = []
     for path, module in model.named_modules():
         if not list(module.children()):
@@ -143,7 +143,7 @@ def test_the_stem_does_not_run_again_and_the_tail_not_at_first():
 @torch.no_grad()
 def test_other_features_reach_the_tail_and_modules_are_left_as_they_were():
     model = tiny_resnet().eval()
-    split = Split(model)
+    split = Split(model, "auto")
     recording = split.stem(pixel_values=pictures_and_labels()[0])
     assert not torch.equal(split.tail(recording, recording.features * 2).logits, split.tail(recording).logits)
     with pytest.raises(RuntimeError):
@@ -177,7 +177,7 @@ def test_a_tail_that_writes_into_a_feature_map_gets_a_copy(make, insert_after):
 def test_wrapping_leaves_nothing_behind_that_modules_keep_in_eval_mode():
     """LeViT keeps attention biases from its first pass in eval mode until it is told to train."""
     plain, model = (tiny_model("LevitForImageClassification") for _ in range(2))
-    split = Split(model)
+    split = Split(model, "auto")
     for weight in plain.parameters():
         weight += 0.1 * torch.randn(weight.shape)
     model.load_state_dict(plain.state_dict())

@@ -72,6 +72,7 @@ class Method:
 _PLAIN = AdvBNConfig(auxiliary_norms=False)
 _RANDOM = AdvBNConfig(num_steps=0)
 _PAPER, _OURS = AdvBNConfig.paper(), AdvBNConfig()
+_STAGES = replace(_OURS, insert_after="auto")  # a second place is found where the first is a stage
 _ADVBN = AdvBNForImageClassification
 
 METHODS: dict[str, Method] = {
@@ -100,8 +101,8 @@ METHODS: dict[str, Method] = {
     "advbn_momentum": Method("beyond", MomentumForImageClassification, _OURS),
     "advbn_mixed_start": Method("beyond", MixedStartForImageClassification, _OURS),
     "advbn_correlated": Method("beyond", CorrelatedForImageClassification, _OURS),
-    "advbn_two_depths": Method("beyond", TwoDepthsForImageClassification, _OURS),
-    "advbn_random_depth": Method("beyond", RandomDepthForImageClassification, _OURS),
+    "advbn_two_depths": Method("beyond", TwoDepthsForImageClassification, _STAGES),
+    "advbn_random_depth": Method("beyond", RandomDepthForImageClassification, _STAGES),
     "advbn_averaged": Method("beyond", _ADVBN, _OURS, averaging=0.99),
 }
 
