@@ -50,7 +50,9 @@ class AdvBNConfig:
         InputError: if a value is out of its range.
     """
 
-    insert_after: str = _setting("embeddings", 'Module path after which features are perturbed, "embeddings" or "auto".')
+    insert_after: str = _setting(
+        "embeddings", 'Module path after which features are perturbed, or "embeddings" or "auto".'
+    )
     epsilon: float = _setting(2.0, "The multipliers stay in [1 - epsilon, 1 + epsilon].")
     step_size: float = _setting(1.0, "Length of one sign step of the multipliers.")
     num_steps: int = _setting(1, "Number of sign steps.")

@@ -24,7 +24,6 @@ from .errors import InputError
 from .norms import is_norm
 from .probe import ModuleCall, probe, probe_inputs
 
-
 NAMED_PLACES = ("embeddings", "auto")
 
 
@@ -105,7 +104,9 @@ def find_insertion(model: nn.Module, calls: list[ModuleCall], insert_after: str)
     found = [call for call in calls if call.path == path and path]
     if not found:
         known = ", ".join(_outline([call.path for call in _usable(calls)]))
-        raise InputError(f'insert_after: no module {path!r} runs in this model; choose "embeddings", "auto" or one of {known}')
+        raise InputError(
+            f'insert_after: no module {path!r} runs in this model; choose "embeddings", "auto" or one of {known}'
+        )
     if len(found) > 1:
         raise InputError(
             f"insert_after: {path} runs {len(found)} times in one forward pass; choose a module that runs once"
@@ -160,7 +161,7 @@ def _named(model: nn.Module, calls: list[ModuleCall]) -> dict[str, str | None]:
 
 
 def _longest_sequence(model: nn.Module, calls: list[ModuleCall]) -> list[ModuleCall]:
-    """The sequence of blocks or stages of the most parameters, in the order of the calls; empty where there is none."""
+    """The sequence of blocks or stages of the most parameters, in the order of the calls; perhaps empty."""
     first_calls = {call.path: call for call in reversed(calls)}
     order = {path: place for place, path in enumerate(dict.fromkeys(call.path for call in calls))}
     best: list[ModuleCall] = []
