@@ -97,7 +97,7 @@ def read_numbers(output_file: str) -> Numbers:
 def training(
     args: BenchmarkArguments, training_args: TrainingBenchmarkArguments, accelerator: Accelerator
 ) -> tuple[str, Numbers]:
-    """Steps of AdvBN, as published and ours, over steps of plain fine-tuning of the same tail."""
+    """Steps of AdvBN, as published and ours, over steps of plain fine-tuning behind the same embeddings."""
     records = measure_training(training_args, args.repeats, accelerator.device)
     return to_text(records), {"batch_size": training_args.train_batch_size, "records": records}
 

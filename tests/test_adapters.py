@@ -48,7 +48,7 @@ def in_adapters(model):
 @pytest.mark.parametrize("freeze_stem", [True, False])
 def test_adapters_alone_train(injected, freeze_stem):
     backbone = adapted(tiny_vit(initializer_range=0.2), injected)
-    model = AdvBNForImageClassification.from_backbone(backbone, AdvBNConfig(freeze_stem=freeze_stem))
+    model = AdvBNForImageClassification.from_backbone(backbone, AdvBNConfig("auto", freeze_stem=freeze_stem))
     assert model.advbn_config.insert_after == "vit.layers.0"
     in_stem = {name for name in in_adapters(model) if ".layers.0." in name}
     changed = steps(model)
@@ -57,7 +57,7 @@ def test_adapters_alone_train(injected, freeze_stem):
 
 
 def test_norms_train_where_peft_saves_them():
-    model = AdvBNForImageClassification.from_backbone(adapted(tiny_vit(), True, NORMS_TOO))
+    model = AdvBNForImageClassification.from_backbone(adapted(tiny_vit(), True, NORMS_TOO), AdvBNConfig("auto"))
     changed = {name for name in steps(model) if "layernorm" in name}
     assert changed == {name for name in in_adapters(model) if "layernorm" in name and ".layers.0." not in name}
     assert any(".auxiliary." in name for name in changed)

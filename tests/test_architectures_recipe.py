@@ -19,16 +19,16 @@ def test_rows(monkeypatch, tmp_path, capsys):
     table(monkeypatch, "--only", *names, "--repeats", 2, "--output_file", tmp_path / "new" / "rows.json")
     rows = json.loads((tmp_path / "new" / "rows.json").read_text())
     assert [row["name"] for row in rows] == names
-    # ResNet-18 has 20 norms, 5 of them up to the end of the first stage; ViT has two a block and one, in 12 blocks.
+    # ResNet-18 has 20 norms, one of them in its embedder; ViT has two a block and one, in 12 blocks.
     found = [(row["insert_after"], row["features"], row["norms"]) for row in rows]
-    assert found == [("resnet.encoder.stages.0", [64, 56, 56], 15), ("vit.layers.2", [197, 192], 25 - 6)]
+    assert found == [("resnet.embedder", [64, 56, 56], 19), ("vit.embeddings", [197, 192], 25)]
     for row in rows:
         assert len(row["costs"]) == 2
         assert row["cost"] == pytest.approx(sum(row["costs"]) / 2)
         assert min(row["costs"]) > 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("| class | perturbed after |")
-    assert lines[2].startswith("| ResNetForImageClassification | `resnet.encoder.stages.0` | 64 x 56 x 56 | 15 | ")
+    assert lines[2].startswith("| ResNetForImageClassification | `resnet.embedder` | 64 x 56 x 56 | 19 | ")
 
 
 @pytest.mark.parametrize("name", architectures.MODELS)

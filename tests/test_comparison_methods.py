@@ -260,7 +260,7 @@ def test_channels_are_mixed_around_their_means(channel_axis):
 def test_two_depths_without_room_for_styles_are_two_plain_passes():
     """With epsilon next to 0 both perturbations leave the features as they are: the loss of each branch is plain."""
     pixel_values, labels = batch()
-    config = AdvBNConfig(epsilon=1e-9, step_size=1e-9)
+    config = AdvBNConfig("auto", epsilon=1e-9, step_size=1e-9)
     model = TwoDepthsForImageClassification.from_backbone(tiny_resnet(), config).train()
     assert model.deeper.insert_after == "resnet.encoder.stages.1"
     output = model(pixel_values=pixel_values, labels=labels)
@@ -271,6 +271,11 @@ def test_two_depths_without_room_for_styles_are_two_plain_passes():
     assert (output.adversarial_loss - output.clean_loss).abs() > 1e-3
     output.adversarial_loss.backward()
     assert deeper and all(weight.grad is not None for weight in deeper.values())  # also those between both places
+
+
+def test_a_second_depth_needs_stages():
+    with pytest.raises(InputError, match=r"insert_after: after resnet\.embedder there is no second place"):
+        method_called("advbn_two_depths:insert_after=embeddings").wrap(tiny_resnet())
 
 
 def test_random_depth_is_one_of_both(monkeypatch):

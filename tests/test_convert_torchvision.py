@@ -74,7 +74,7 @@ def test_the_recipe_gives_imagenet_its_names(tmp_path, monkeypatch, capsys):
         assert len(config.id2label) == 1000
         assert config.label2id["tench, Tinca tinca"] == 0
     model = AdvBNForImageClassification.from_pretrained(tmp_path / "out")
-    assert model.advbn_config.insert_after == "resnet.encoder.stages.0"
+    assert model.advbn_config.insert_after == "resnet.embedder"
     assert AutoModelForImageClassification.from_pretrained(tmp_path / "out").num_labels == 1000
     assert json.loads((tmp_path / "out" / "preprocessor_config.json").read_text())["crop_pct"] == 0.875
 

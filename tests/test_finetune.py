@@ -91,9 +91,12 @@ def test_insertion_points_are_listed_without_a_data_set(monkeypatch, folders, ca
     monkeypatch.chdir(tmp_path)
     recipe(monkeypatch, ["--model_name_or_path", folders / "model", "--list_insertion_points", "true"])
     lines = capsys.readouterr().out.splitlines()
-    (chosen,) = (line for line in lines if line.endswith("<- auto"))
-    assert chosen.split()[0] == "resnet.encoder.stages.0"
-    assert "8 x 8 x 8" in chosen
+    named = [line.split() for line in lines if "<-" in line]
+    assert [(words[0], words[-1]) for words in named] == [
+        ("resnet.embedder", "embeddings"),
+        ("resnet.encoder.stages.0", "auto"),
+    ]
+    assert "8 x 8 x 8" in " ".join(named[1])
     assert any(line.startswith("resnet.encoder.stages.1.layers.0 ") for line in lines)
     with pytest.raises(SystemExit) as left:
         recipe(monkeypatch, ["--list_insertion_points", "true"])

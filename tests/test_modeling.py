@@ -198,7 +198,7 @@ def test_config_in_force_may_be_replaced():
     model = wrap()
     model.advbn_config = dataclasses.replace(AdvBNConfig(), epsilon=0.3)
     assert model.advbn_config.epsilon == 0.3
-    assert model.advbn_config.insert_after == "resnet.encoder.stages.0"
+    assert model.advbn_config.insert_after == "resnet.embedder"
     with pytest.raises(InputError, match="auxiliary_norms is built into the model"):
         model.advbn_config = AdvBNConfig(auxiliary_norms=False)
 

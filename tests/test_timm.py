@@ -30,13 +30,14 @@ from advbn_hf.split import Split
 
 with_timm = pytest.mark.skipif(not is_timm_available(), reason='timm is missing: pip install "advbn_hf[timm]"')
 
-# Architecture: its tiny settings for 64 x 64 pictures, where "auto" cuts, whether the features are rectified.
+# Architecture: its tiny settings for 64 x 64 pictures, where "embeddings" and "auto" cut, whether the features of the
+# former are rectified.
 MODELS = {
-    "densenet121": ({"growth_rate": 4, "block_config": [2, 2, 2, 2]}, "features.denseblock1", False),
-    "test_resnet": ({}, "layer1", True),
-    "test_vit": ({"img_size": 64}, "blocks.1", False),
-    "test_convnext": ({}, "stages.0", False),
-    "test_efficientnet": ({}, "blocks.0", False),
+    "densenet121": ({"growth_rate": 4, "block_config": [2, 2, 2, 2]}, "features.pool0", "features.denseblock1", True),
+    "test_resnet": ({}, "maxpool", "layer1", True),
+    "test_vit": ({"img_size": 64}, "norm_pre", "blocks.1", False),
+    "test_convnext": ({}, "stem", "stages.0", False),
+    "test_efficientnet": ({}, "bn1", "blocks.0", False),
 }
 
 
@@ -57,9 +58,10 @@ def tiny_timm(architecture):
 @with_timm
 @pytest.mark.parametrize("architecture", MODELS)
 def test_timm_model(architecture, tmp_path):
-    _, insert_after, rectified = MODELS[architecture]
+    _, embeddings, auto, rectified = MODELS[architecture]
+    assert Split(tiny_timm(architecture), "auto").insert_after == f"timm_model.{auto}"
     model = wrap(tiny_timm(architecture))
-    assert model.advbn_config.insert_after == f"timm_model.{insert_after}"
+    assert model.advbn_config.insert_after == f"timm_model.{embeddings}"
     assert model.split.rectified == rectified
     output, gradients = train_step(model)
     assert output.loss.isfinite()
@@ -69,7 +71,7 @@ def test_timm_model(architecture, tmp_path):
 
 
 @with_timm
-def test_densenet121_is_cut_in_its_first_stage():
+def test_densenet121_is_cut_where_it_is_published_and_before_its_first_stage():
     model = timm_model("densenet121")
     published = Split(model, "timm_model.features.transition1")
     assert not published.rectified
@@ -77,9 +79,9 @@ def test_densenet121_is_cut_in_its_first_stage():
     with torch.no_grad():
         assert published.stem(pixel_values=pictures).features.shape == (1, 128, 28, 28)
         wrapped = AdvBNForImageClassification.from_backbone(model)
-        assert wrapped.split.stem(pixel_values=pictures).features.shape == (1, 256, 56, 56)
-    # 1 + 2 * 58 + 3 + 1 norms, of which the first and those of 6 layers lie in the stem
-    assert len(two_branch_norms(wrapped)) == 121 - 13
+        assert wrapped.split.stem(pixel_values=pictures).features.shape == (1, 64, 56, 56)
+    # 1 + 2 * 58 + 3 + 1 norms, of which the first lies in the stem
+    assert len(two_branch_norms(wrapped)) == 121 - 1
 
 
 @with_timm

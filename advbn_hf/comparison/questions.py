@@ -27,7 +27,12 @@ class Question:
 
 QUESTIONS = (
     Question("Does one adversarial step beat random styles?", ("advbn", "clean"), ("random_image", "clean")),
-    Question("Do six, in four groups?", ("advbn_paper_4", "clean"), ("random_4", "clean")),
+    Question(
+        "Do six, in four groups, at the same place?",
+        ("advbn_paper_4:insert_after=embeddings", "clean"),
+        ("random_4", "clean"),
+    ),
+    Question("Is it better after the embeddings?", ("advbn", "clean"), ("advbn:insert_after=auto", "clean")),
     Question(
         "Is the recommended setting better than the published one?", ("advbn", "clean"), ("advbn_paper_4", "clean")
     ),

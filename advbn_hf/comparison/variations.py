@@ -124,11 +124,19 @@ def mix_channels(features: Tensor, matrices: Tensor, channel_axis: int) -> Tenso
 
 
 class _Deeper(AdvBNForImageClassification):
-    """Knows a second place to perturb: the module after the one of `insert_after` in the same list."""
+    """Knows a second place to perturb: the module after the one of `insert_after` in the same list.
+
+    Raises:
+        InputError: if that is in no list.
+    """
 
     def __init__(self, backbone: PreTrainedModel, config: AdvBNConfig) -> None:
         super().__init__(backbone, config)
         blocks, _, index = self.split.insert_after.rpartition(".")
+        if not index.isdecimal():
+            raise InputError(
+                f'insert_after: after {self.split.insert_after} there is no second place; name a stage, or "auto"'
+            )
         self.deeper = Split(self.backbone, f"{blocks}.{int(index) + 1}")
 
     def deeper_logits(self, recording: Recording, features: Tensor, labels: Tensor, smoothing: float) -> Tensor:

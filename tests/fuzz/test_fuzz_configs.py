@@ -14,7 +14,7 @@ from advbn_hf.arguments import ModelArguments
 from advbn_hf.cli import parse
 
 SETTINGS = {
-    "insert_after": st.sampled_from(["auto", "resnet.encoder.stages.0"]),
+    "insert_after": st.sampled_from(["embeddings", "auto", "resnet.encoder.stages.0"]),
     "epsilon": st.floats(0.1, 2),
     "step_size": st.floats(0.1, 2),
     "num_steps": st.integers(0, 6),

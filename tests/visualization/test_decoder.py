@@ -53,7 +53,7 @@ def tiny_dinov2_with_registers():
     [
         (tiny_resnet, 8, (8, 8), 0),
         (tiny_convnext, 8, (8, 8), 0),
-        (tiny_swin, 16, (8, 8), 0),
+        (tiny_swin, 8, (16, 16), 0),
         (tiny_vit, 16, (4, 4), 1),
         (tiny_dinov2_with_registers, 16, (4, 4), 4),
     ],
