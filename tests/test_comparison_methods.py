@@ -19,7 +19,7 @@ from advbn_hf.comparison.consistency import jensen_shannon
 from advbn_hf.comparison.feature_styles import mix_styles, scatter_styles
 from advbn_hf.comparison.methods import METHODS, method_called
 from advbn_hf.comparison.variations import TwoDepthsForImageClassification, mix_channels
-from advbn_hf.perturbation import ascend
+from advbn_hf.perturbation import ascend, perturb
 
 BACKBONES = {"resnet": tiny_resnet, "convnext": tiny_convnext, "vit": tiny_vit}
 
@@ -206,6 +206,30 @@ def test_momentum_moves_the_start_to_where_earlier_ascents_ended(monkeypatch):
     theirs(pixel_values=pixel_values, labels=labels)
     torch.testing.assert_close(started[1], (drawn + drift).clamp(-1, 3))
     torch.testing.assert_close(theirs.drift, 0.9 * drift + 0.1 * (ended[1].mean(dim=1, keepdim=True) - 1))
+
+
+def test_the_clean_gradient_is_that_of_the_clean_branchs_loss(monkeypatch):
+    pixel_values, labels = batch()
+    model = METHODS["advbn_clean_gradient"].wrap(tiny_convnext()).train()
+    model.generator.manual_seed(0)
+    applied = []
+    monkeypatch.setattr(
+        variations, "perturb", lambda *given: applied.append(given[2].detach().clone()) or perturb(*given)
+    )
+    output = model(pixel_values=pixel_values, labels=labels)
+    found = applied[-1]
+
+    recording = model.split.stem(pixel_values=pixel_values)
+    features, groups = recording.features.detach(), torch.arange(len(labels))
+    means = features.mean(dim=(2, 3))
+    ones = torch.ones_like(found).requires_grad_()
+    logits = model.tail_logits(recording, perturb(features, means, ones, groups, False, 1), "clean")
+    (slope,) = torch.autograd.grad(torch.nn.functional.cross_entropy(logits, labels, reduction="sum"), ones)
+    model.generator.manual_seed(0)
+    start = starting_multipliers(len(labels), means.shape[1], model.advbn_config, model.generator)
+    torch.testing.assert_close(found, (start + slope.sign()).clamp(-1, 3))
+    adversarial = model.tail_logits(recording, perturb(features, means, found, groups, False, 1), "auxiliary")
+    torch.testing.assert_close(output.adversarial_loss, torch.nn.functional.cross_entropy(adversarial, labels))
 
 
 def test_momentum_refuses_settings_that_it_would_leave_out():

@@ -23,6 +23,7 @@ from .consistency import (
 )
 from .feature_styles import DSUForImageClassification, FeatureStyleConfig, MixStyleForImageClassification
 from .variations import (
+    CleanGradientForImageClassification,
     CorrelatedForImageClassification,
     MixedStartForImageClassification,
     MomentumForImageClassification,
@@ -98,6 +99,7 @@ METHODS: dict[str, Method] = {
     "augmix_advbn": Method("advbn", _ADVBN, _OURS, views="augmix"),
     "advbn_consistent": Method("beyond", ConsistentBranchesForImageClassification, ConsistencyConfig()),
     "advbn_random_step": Method("beyond", RandomStepForImageClassification, _OURS),
+    "advbn_clean_gradient": Method("beyond", CleanGradientForImageClassification, _OURS),
     "advbn_momentum": Method("beyond", MomentumForImageClassification, _OURS),
     "advbn_mixed_start": Method("beyond", MixedStartForImageClassification, _OURS),
     "advbn_correlated": Method("beyond", CorrelatedForImageClassification, _OURS),

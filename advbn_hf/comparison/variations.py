@@ -75,6 +75,33 @@ class MomentumForImageClassification(AdvBNForImageClassification):
         return perturb(features, means, found, *applied), None
 
 
+class CleanGradientForImageClassification(AdvBNForImageClassification):
+    """AdvBN whose step follows the gradient that the clean branch has anyway, at multipliers of 1.
+
+    One step of one perturbation a picture; `num_steps`, `num_perturbations` and `attack_fraction` have no meaning.
+    """
+
+    def training_output(
+        self, recording: Recording, labels: Tensor, smoothing: float = 0.0, measure_ascent: bool = False
+    ) -> AdvBNOutput:
+        """CE(tail_clean(f)) + CE(tail_auxiliary(f_adv)); what the step did is not told."""
+        config, features, axis = self.advbn_config, recording.features, self.split.channel_axis
+        groups = torch.arange(len(features), device=features.device)
+        means = group_means(features, groups, len(features), axis)
+        applied = (groups, self.split.rectified, axis)
+        seen = features if features.requires_grad else features.detach().requires_grad_()
+        logits = self.tail_logits(recording, seen, "clean")
+        total = cross_entropy(logits, labels, smoothing, "sum")
+        (upwards,) = torch.autograd.grad(total, seen, retain_graph=True)
+        ones = torch.ones(2, *means.shape, device=features.device).requires_grad_()
+        climbed = (perturb(features.detach(), means.detach(), ones, *applied) * upwards).sum()
+        (slope,) = torch.autograd.grad(climbed, ones)
+        start = starting_multipliers(len(features), means.shape[1], config, self.generator).to(features.device)
+        found = torch.clamp(start + config.step_size * slope.sign(), 1 - config.epsilon, 1 + config.epsilon)
+        auxiliary_logits = self.tail_logits(recording, perturb(features, means, found, *applied), "auxiliary")
+        return two_branch_output(logits, auxiliary_logits, labels, smoothing)
+
+
 class MixedStartForImageClassification(AdvBNForImageClassification):
     """AdvBN that perturbs features whose style is mixed, in a uniformly random share, with that of another picture."""
 
