@@ -10,8 +10,8 @@ from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainingArgu
 from ..backbone import load_classifier, new_classifier
 from .datasets import Collator, PictureSet
 
-# The quickstart's ResNet, and a network with layer norms instead of batch norms, whose blocks are at full strength
-# from the start: at 48 pixels and 4,000 pictures it would otherwise hardly learn.
+# The quickstart's ResNet and another network with batch norms; then two with layer norms instead. ConvNeXt's blocks
+# are at full strength from the start: at 48 pixels and 4,000 pictures it would otherwise hardly learn.
 MODELS: dict[str, dict[str, Any]] = {
     "resnet": {
         "model_type": "resnet",
@@ -21,12 +21,30 @@ MODELS: dict[str, dict[str, Any]] = {
         "layer_type": "basic",
         "image_size": 48,
     },
+    "regnet": {
+        "model_type": "regnet",
+        "embedding_size": 16,
+        "hidden_sizes": [16, 32, 64, 128],
+        "depths": [1, 1, 1, 1],
+        "groups_width": 8,
+        "layer_type": "y",
+        "image_size": 48,
+    },
     "convnext": {
         "model_type": "convnext",
         "num_stages": 3,
         "hidden_sizes": [32, 64, 128],
         "depths": [1, 1, 1],
         "layer_scale_init_value": 1.0,
+        "image_size": 48,
+    },
+    "vit": {
+        "model_type": "vit",
+        "hidden_size": 96,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "intermediate_size": 192,
+        "patch_size": 6,
         "image_size": 48,
     },
 }
