@@ -4,6 +4,7 @@ import dataclasses
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from .fine_tuning import TuningSettings, fine_tune, measure
 from .methods import METHODS, Method, method_called
 from .models import MODELS, BaseSettings, base_model
 from .store import Store, key_of
+
+_DRAWN_WITH = ("numpy", "scipy", "pillow", "matplotlib")  # another release may draw a few pictures a little differently
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,7 @@ class Grid:
         self.folder = folder
         self.settings = settings
         self.rows, self.costs = Store(folder / "rows"), Store(folder / "costs")
-        self.versions = installed_versions()
+        self.versions = installed_versions() | {name: version(name) for name in _DRAWN_WITH}
         self._costs: dict[tuple[str, str], Cost] = {}
 
     def make(self, row: Row, anew: bool = False) -> Row:
