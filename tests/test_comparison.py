@@ -191,7 +191,7 @@ def test_a_damaged_row_is_named(tmp_path):
         (["--method", "plain"], "unknown option method; did you mean methods?"),
         (["--methods", "advbn:stepsize=1"], "unknown key 'stepsize'; did you mean step_size?"),
         (["--datasets", "letters"], "datasets: there is no 'letters'; choose from digits, characters, patterns"),
-        (["--models", "alexnet"], "models: there is no 'alexnet'; choose from resnet, convnext"),
+        (["--models", "alexnet"], "models: there is no 'alexnet'; choose from resnet, regnet, convnext, vit"),
         (["--budgets", "money"], "budgets: there is no 'money'; choose from steps, time"),
         (["--split", "train"], "split must be validation or test"),
         (["--steps", "0"], "steps must be above 0"),
