@@ -20,7 +20,7 @@ from .methods import METHODS, Method, method_called
 from .models import MODELS, BaseSettings, base_model
 from .store import Store, key_of
 
-_DRAWN_WITH = ("numpy", "scipy", "pillow", "matplotlib")  # another release may draw a few pictures a little differently
+_DRAWN_WITH = ("numpy", "scipy", "pillow", "matplotlib")  # other releases may draw pictures a little differently
 
 
 @dataclass(frozen=True)
