@@ -156,6 +156,9 @@ def plot_sensitivity(points: Sequence[Point], title: str, path: str | os.PathLik
         _plain(axes)
         axes.yaxis.grid(True, color=PALE, linewidth=0.8)
         axes.tick_params(axis="x", labelsize=8)
+        for label in axes.get_xticklabels():
+            if max(map(len, label.get_text().split("\n"))) > 8:  # it would run into the next one
+                label.set_fontsize(6.5)
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False, fontsize=9)
     figure.suptitle(plain_text(title), x=0.01, ha="left", fontsize=12, weight="bold", color=INK)
