@@ -53,7 +53,7 @@ def recomputed_within(model: nn.Module, context: Callable[[], AbstractContextMan
         model: a Transformers model, checkpointed or not.
         context: called when a checkpointed module runs, gives the context for it to run in a second time.
     """
-    modules = [module for module in model.modules() if vars(module).get("gradient_checkpointing")]
+    modules = [module for module in model.modules() if getattr(module, "gradient_checkpointing", False)]
     before = [vars(module).get("_gradient_checkpointing_func") for module in modules]
 
     def contexts() -> tuple[AbstractContextManager, AbstractContextManager]:

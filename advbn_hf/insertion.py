@@ -145,22 +145,29 @@ def _usable(calls: list[ModuleCall]) -> list[ModuleCall]:
 
 def _named(model: nn.Module, calls: list[ModuleCall]) -> dict[str, str | None]:
     """Path of each of the `NAMED_PLACES`; None where there is no sequence."""
-    sequence = _longest_sequence(model, calls)
+    sequence = _largest_sequence(model, calls)
     if not sequence:
         return dict.fromkeys(NAMED_PLACES)
+    auto = _end_of_first_stage(sequence)
+    return {"embeddings": _last_before(sequence[0], calls) or auto, "auto": auto}
+
+
+def _end_of_first_stage(sequence: list[ModuleCall]) -> str:
     first = _resolution(sequence[0])
     if all(_resolution(entry) == first for entry in sequence):
-        auto = sequence[math.ceil(len(sequence) / 4) - 1].path
-    else:
-        auto = [entry for entry in sequence if _resolution(entry) == first][-1].path
-    until, inside = calls[: calls.index(sequence[0])], f"{sequence[0].path}."
-    before = [
-        call.path for call in _usable(calls) if call in until and call.varies and not call.path.startswith(inside)
-    ]
-    return {"embeddings": before[-1] if before else auto, "auto": auto}
+        return sequence[math.ceil(len(sequence) / 4) - 1].path
+    return [entry for entry in sequence if _resolution(entry) == first][-1].path
 
 
-def _longest_sequence(model: nn.Module, calls: list[ModuleCall]) -> list[ModuleCall]:
+def _last_before(entry: ModuleCall, calls: list[ModuleCall]) -> str | None:
+    """Path of the last module that gives out a feature map of the pictures before an entry begins."""
+    ended = calls[: calls.index(entry)]  # those within the entry too
+    before = [call.path for call in _usable(calls) if call in ended and call.varies]
+    outside = [path for path in before if not path.startswith(f"{entry.path}.")]
+    return outside[-1] if outside else None
+
+
+def _largest_sequence(model: nn.Module, calls: list[ModuleCall]) -> list[ModuleCall]:
     """The sequence of blocks or stages of the most parameters, in the order of the calls; perhaps empty."""
     first_calls = {call.path: call for call in reversed(calls)}
     order = {path: place for place, path in enumerate(dict.fromkeys(call.path for call in calls))}

@@ -128,7 +128,10 @@ class AdvBNForImageClassification(nn.Module):
 
     @property
     def advbn_config(self) -> AdvBNConfig:
-        """The settings in force, with the insertion point found; may be replaced between steps."""
+        """The settings in force, with the insertion point found; may be replaced between steps.
+
+        The place is built in: a module path must be that of the one in force, "embeddings" and "auto" stand for it.
+        """
         return self._config
 
     @advbn_config.setter

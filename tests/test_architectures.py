@@ -1,6 +1,7 @@
 """Every image classifier of Transformers that takes pictures, on a tiny model of each class."""
 
 import copy
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -51,8 +52,21 @@ def test_no_class_is_left_out_silently():
     assert sum(outcome == "ran" for outcome in outcomes.values()) >= 41
 
 
-def wrap(backbone: PreTrainedModel) -> AdvBNForImageClassification:
-    model = AdvBNForImageClassification.from_backbone(backbone, SMALL_STEP)
+@pytest.mark.parametrize("name", CLASSES)
+def test_image_classifier_at_the_published_place(name: str) -> None:
+    try:
+        wrap(tiny_model(name))
+    except (ImportError, InputError) as error:
+        pytest.skip(str(error).strip().splitlines()[0])  # counted above
+    model = wrap(tiny_model(name), insert_after="auto")
+    output, gradients = train_step(model)
+    assert output.loss.isfinite()
+    assert output.ascent_gain > 0
+    assert_gradients_in_the_tail_alone(model, gradients, reached_by_backward(tiny_model(name)))
+
+
+def wrap(backbone: PreTrainedModel, **settings: str) -> AdvBNForImageClassification:
+    model = AdvBNForImageClassification.from_backbone(backbone, dataclasses.replace(SMALL_STEP, **settings))
     model.generator.manual_seed(0)
     move_auxiliary_norms(model)
     return model

@@ -232,11 +232,17 @@ def test_the_clean_gradient_is_that_of_the_clean_branchs_loss(monkeypatch):
     torch.testing.assert_close(output.adversarial_loss, torch.nn.functional.cross_entropy(adversarial, labels))
 
 
-def test_momentum_refuses_settings_that_it_would_leave_out():
-    with pytest.raises(InputError, match="advbn_momentum: num_perturbations must be per_sample, got 4"):
-        method_called("advbn_momentum:num_perturbations=4").wrap(tiny_resnet())
+@pytest.mark.parametrize("method", ["advbn_momentum", "advbn_clean_gradient"])
+def test_a_perturbation_a_picture_refuses_settings_that_it_would_leave_out(method):
+    with pytest.raises(InputError, match=f"{method}: num_perturbations must be per_sample, got 4"):
+        method_called(f"{method}:num_perturbations=4").wrap(tiny_resnet())
     with pytest.raises(InputError, match="attack_fraction"):
-        method_called("advbn_momentum:attack_fraction=0.5")
+        method_called(f"{method}:attack_fraction=0.5")
+
+
+def test_the_clean_gradient_refuses_more_steps():
+    with pytest.raises(InputError, match="advbn_clean_gradient: num_steps must be 1, got 2"):
+        method_called("advbn_clean_gradient:num_steps=2").wrap(tiny_resnet())
 
 
 def test_settings_of_a_method():

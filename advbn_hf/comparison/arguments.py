@@ -24,7 +24,7 @@ class RowArguments:
     steps: int = field(default=400, metadata={"help": "Steps of a fine-tuning."})
     batch_size: int = field(default=64, metadata={"help": "Pictures of a step."})
     learning_rate: float = field(default=0.03, metadata={"help": "Learning rate of all methods."})
-    base_epochs: float = field(default=8, metadata={"help": "Epochs of the first training on clean pictures."})
+    base_epochs: float = field(default=8.0, metadata={"help": "Epochs of the first training on clean pictures."})
     train_images: int | None = field(default=None, metadata={"help": "Train on the first so many; all else."})
     eval_images: int | None = field(default=None, metadata={"help": "Measure on the first so many of each set."})
     timed_steps: int = field(default=20, metadata={"help": "Steps that the cost of a method is measured on."})

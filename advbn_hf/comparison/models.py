@@ -60,7 +60,7 @@ class BaseSettings:
         batch_size: pictures of a step.
     """
 
-    epochs: float = 8
+    epochs: float = 8.0
     learning_rate: float = 3e-3
     batch_size: int = 64
 

@@ -46,8 +46,7 @@ class MomentumForImageClassification(AdvBNForImageClassification):
     MOMENTUM = 0.9
 
     def __init__(self, backbone: PreTrainedModel, config: AdvBNConfig) -> None:
-        if config.num_perturbations != "per_sample":
-            raise InputError(f"advbn_momentum: num_perturbations must be per_sample, got {config.num_perturbations}")
+        _refuse_fewer_perturbations("advbn_momentum", config)
         super().__init__(backbone, config)
         self.drift: Tensor | float = 0.0  # (2, 1, C), running mean of the multipliers found, less 1
 
@@ -56,16 +55,13 @@ class MomentumForImageClassification(AdvBNForImageClassification):
     ) -> tuple[Tensor, None]:
         """As `AdvBNForImageClassification.perturb`; what the ascent did is not told."""
         config, features = self.advbn_config, recording.features
-        groups = torch.arange(len(features), device=features.device)
-        applied = (groups, self.split.rectified, self.split.channel_axis)
-        means = group_means(features, groups, len(features), self.split.channel_axis)
+        means, start, applied = _one_per_picture(self, features)
+        start = torch.clamp(start + self.drift, 1 - config.epsilon, 1 + config.epsilon)
 
         def loss_at(multipliers: Tensor) -> Tensor:
             perturbed = perturb(features.detach(), means.detach(), multipliers, *applied)
             return cross_entropy(self.tail_logits(recording, perturbed, "auxiliary"), labels, smoothing, "sum")
 
-        start = starting_multipliers(len(features), means.shape[1], config, self.generator).to(features.device)
-        start = torch.clamp(start + self.drift, 1 - config.epsilon, 1 + config.epsilon)
         with evaluating(self.backbone):
             found = ascend(
                 loss_at, start, epsilon=config.epsilon, step_size=config.step_size, num_steps=config.num_steps
@@ -78,28 +74,47 @@ class MomentumForImageClassification(AdvBNForImageClassification):
 class CleanGradientForImageClassification(AdvBNForImageClassification):
     """AdvBN whose step follows the gradient that the clean branch has anyway, at multipliers of 1.
 
-    One step of one perturbation a picture; `num_steps`, `num_perturbations` and `attack_fraction` have no meaning.
+    Raises:
+        InputError: if the settings ask for more than one step, or for fewer perturbations than one a picture.
     """
+
+    def __init__(self, backbone: PreTrainedModel, config: AdvBNConfig) -> None:
+        _refuse_fewer_perturbations("advbn_clean_gradient", config)
+        if config.num_steps != 1:
+            raise InputError(f"advbn_clean_gradient: num_steps must be 1, got {config.num_steps}")
+        super().__init__(backbone, config)
 
     def training_output(
         self, recording: Recording, labels: Tensor, smoothing: float = 0.0, measure_ascent: bool = False
     ) -> AdvBNOutput:
         """CE(tail_clean(f)) + CE(tail_auxiliary(f_adv)); what the step did is not told."""
-        config, features, axis = self.advbn_config, recording.features, self.split.channel_axis
-        groups = torch.arange(len(features), device=features.device)
-        means = group_means(features, groups, len(features), axis)
-        applied = (groups, self.split.rectified, axis)
+        config, features = self.advbn_config, recording.features
+        means, start, applied = _one_per_picture(self, features)
         seen = features if features.requires_grad else features.detach().requires_grad_()
         logits = self.tail_logits(recording, seen, "clean")
         total = cross_entropy(logits, labels, smoothing, "sum")
         (upwards,) = torch.autograd.grad(total, seen, retain_graph=True)
-        ones = torch.ones(2, *means.shape, device=features.device).requires_grad_()
+        ones = torch.ones_like(start).requires_grad_()
         climbed = (perturb(features.detach(), means.detach(), ones, *applied) * upwards).sum()
         (slope,) = torch.autograd.grad(climbed, ones)
-        start = starting_multipliers(len(features), means.shape[1], config, self.generator).to(features.device)
         found = torch.clamp(start + config.step_size * slope.sign(), 1 - config.epsilon, 1 + config.epsilon)
         auxiliary_logits = self.tail_logits(recording, perturb(features, means, found, *applied), "auxiliary")
         return two_branch_output(logits, auxiliary_logits, labels, smoothing)
+
+
+def _refuse_fewer_perturbations(method: str, config: AdvBNConfig) -> None:
+    if config.num_perturbations != "per_sample":
+        raise InputError(f"{method}: num_perturbations must be per_sample, got {config.num_perturbations}")
+
+
+def _one_per_picture(
+    model: AdvBNForImageClassification, features: Tensor
+) -> tuple[Tensor, Tensor, tuple[Tensor, bool, int]]:
+    """Means (B, C), starting multipliers (2, B, C) and the last arguments of `perturb`: a perturbation a picture."""
+    groups, axis = torch.arange(len(features), device=features.device), model.split.channel_axis
+    means = group_means(features, groups, len(features), axis)
+    start = starting_multipliers(*means.shape, model.advbn_config, model.generator).to(features.device)
+    return means, start, (groups, model.split.rectified, axis)
 
 
 class MixedStartForImageClassification(AdvBNForImageClassification):
