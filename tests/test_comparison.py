@@ -246,8 +246,17 @@ def test_names_of_methods_with_settings_of_their_own_are_short():
 
 
 def test_names_in_the_cost_plot_do_not_overlap():
-    heights = apart([1, 2.2, 2.3, 2.25, 8], [10, 50, 50.1, 50.2, 60])
-    assert heights[:2] == [10, 50]
-    assert heights[4] == 60
-    assert heights[2] - heights[1] >= 1.5 - 1e-9
-    assert heights[3] - heights[2] >= 1.5 - 1e-9
+    costs, values = [1, 2.2, 2.3, 2.25, 8, 3], [10, 50, 50.1, 50.2, 60, 30]
+    spans = [(1.1 * cost, 1.5 * cost) for cost in costs]
+    heights = apart(costs, values, spans, gap=2)
+    assert [heights[place] for place in (0, 4, 5)] == [10, 60, 30]  # nothing beside them
+    low, middle, high = heights[1:4]
+    assert middle - low == pytest.approx(2, abs=1e-6)
+    assert high - middle == pytest.approx(2, abs=1e-6)
+    assert middle == pytest.approx(50.1, abs=1e-6)
+
+
+def test_names_in_the_cost_plot_leave_the_points_of_others():
+    heights = apart([1, 1.2], [50, 51], [(1.1, 1.5), (1.3, 1.7)], gap=1)
+    assert heights[0] < 50.2
+    assert heights[1] - heights[0] >= 1 - 1e-6

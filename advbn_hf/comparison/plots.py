@@ -1,10 +1,13 @@
 """Pictures of one data set, model and budget: what each method gains on each shift, and what that costs."""
 
+import itertools
+import math
 import os
 from collections.abc import Sequence
 
 import yaml
 from matplotlib.axes import Axes
+from matplotlib.patheffects import withStroke
 
 from ..robustness.plots import (
     BLUE,
@@ -77,35 +80,39 @@ def plot_cost(entries: Sequence[Entry], title: str, reference: str, path: str | 
         path: the PNG file to write.
     """
     shown = [entry for entry in entries if (entry.branch, entry.set) == ("clean", MEAN)]
-    costs = [entry.cost for entry in shown]
-    figure = new_figure(5.2)
+    costs, means = [entry.cost for entry in shown], [entry.mean for entry in shown]
+    figure = new_figure(6.4)
     axes = figure.add_subplot()
-    on_frontier = frontier(costs, [entry.mean for entry in shown])
+    on_frontier = frontier(costs, means)
     axes.step(
-        [costs[place] for place in on_frontier] + [1.6 * max(costs)],
-        [shown[place].mean for place in on_frontier] + [shown[on_frontier[-1]].mean],
+        [costs[place] for place in on_frontier] + [1.7 * max(costs)],
+        [means[place] for place in on_frontier] + [means[on_frontier[-1]]],
         where="post",
         color=INK,
         linewidth=1.2,
         zorder=2,
         label="frontier",
     )
-    heights = apart(costs, [entry.mean for entry in shown])
-    for place, (entry, cost) in enumerate(zip(shown, costs, strict=True)):
+    for entry, cost in zip(shown, costs, strict=True):
         colour, marker, _ = FAMILIES[method_called(entry.method).family]
         axes.errorbar(cost, entry.mean, entry.deviation or 0, color=colour, marker=marker, markersize=6, linewidth=1,
                       markeredgecolor="white", zorder=3)  # fmt: skip
-        weight = "bold" if place in on_frontier else "normal"
+    names = [method_label(entry.method) for entry in shown]
+    starts = [1.06 * max(other for other in costs if cost <= other < 1.1 * cost) for cost in costs]
+    spans = [(start, start * 1.026 ** len(name)) for start, name in zip(starts, names, strict=True)]
+    heights = apart(costs, means, spans, gap=0.028 * (axes.get_ylim()[1] - axes.get_ylim()[0]))
+    for place, name in enumerate(names):
         axes.annotate(
-            method_label(entry.method),
-            (cost, entry.mean),
-            xytext=(1.06 * cost, heights[place]),
+            name,
+            (costs[place], means[place]),
+            xytext=(starts[place], heights[place]),
             fontsize=8,
             va="center",
             color=INK,
-            weight=weight,
-            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.1},
+            weight="bold" if place in on_frontier else "normal",
+            path_effects=[withStroke(linewidth=3.5, foreground="white")],
             arrowprops={"arrowstyle": "-", "color": GREY, "linewidth": 0.5, "shrinkA": 0, "shrinkB": 3},
+            zorder=4,
         )
     for colour, marker, label in FAMILIES.values():
         axes.plot([], [], marker, color=colour, label=label)
@@ -113,7 +120,7 @@ def plot_cost(entries: Sequence[Entry], title: str, reference: str, path: str | 
     axes.set_title(plain_text(title), loc="left", fontsize=12, weight="bold", color=INK, pad=26)
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter("{x:g}")
-    axes.set_xlim(min(costs) / 1.1, 1.6 * max(costs))  # room for the names
+    axes.set_xlim(min(costs) / 1.1, 1.7 * max(costs))  # room for the names
     axes.set_xlabel(f"cost of a step, in steps of {reference}", color=GREY)
     axes.set_ylabel("accuracy in %, mean of shifts; lines: deviation over seeds", color=GREY)
     _plain(axes)
@@ -166,14 +173,28 @@ def plot_sensitivity(points: Sequence[Point], title: str, path: str | os.PathLik
     write_figure(figure, path)
 
 
-def apart(costs: Sequence[float], values: Sequence[float]) -> list[float]:
-    """Heights at which the names of points do not overlap: each at its value or, beside others, some way above."""
-    gap = 0.036 * (max(values) - min(values))
-    heights = list(values)
-    for place in sorted(range(len(values)), key=lambda place: values[place]):
-        beside = [heights[other] for other in range(len(values)) if values[other] < values[place]
-                  and 2 / 3 < costs[other] / costs[place] < 3 / 2]  # fmt: skip
-        heights[place] = max([values[place], *(height + gap for height in beside)])
+def apart(
+    costs: Sequence[float], values: Sequence[float], spans: Sequence[tuple[float, float]], gap: float
+) -> list[float]:
+    """Heights at which the names of points overlap neither each other nor another's point.
+
+    Args:
+        costs: where the points are.
+        values: their heights, those of the names to begin with.
+        spans: from where to where each name goes, in costs.
+        gap: how much higher or lower a name has to be than another that shares some of its width.
+    """
+    heights, order = list(values), sorted(range(len(values)), key=lambda place: values[place])
+    for _ in range(300):  # names leave the points of others, then push each other away by half of what is missing
+        for place, other in itertools.product(order, order):
+            away = heights[place] - values[other]
+            if spans[place][0] / 1.02 < costs[other] < spans[place][1] and abs(away) < 0.8 * gap:
+                heights[place] += math.copysign(0.2 * gap, away)
+        for low, high in itertools.combinations(order, 2):
+            missing = gap - heights[high] + heights[low]
+            if missing > 0 and spans[low][0] < spans[high][1] and spans[high][0] < spans[low][1]:
+                heights[low] -= missing / 2
+                heights[high] += missing / 2
     return heights
 
 
