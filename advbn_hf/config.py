@@ -17,6 +17,7 @@ from .files import write_whole
 
 CONFIG_FILE = "advbn_config.json"
 AUXILIARY_FOLDER = "auxiliary"  # the auxiliary branch in a checkpoint
+STRUCTURE = ("insert_after", "auxiliary_norms", "freeze_stem")  # what is built into a model: no more to be changed
 
 
 def _setting(default: Any, help: str) -> Any:
@@ -33,8 +34,9 @@ class AdvBNConfig:
 
     Args:
         insert_after: module path (as in `model.named_modules()`) after which the features are perturbed, or
-            "embeddings": what comes before the first stage or block; or "auto", the published place: the end of the
-            first stage of a hierarchical network, the first quarter of the blocks of an isotropic one.
+            "embeddings": what comes before the first stage or block, the same as "auto" where nothing does; or "auto",
+            the published place: the end of the first stage of a hierarchical network, the first quarter of the blocks
+            of an isotropic one.
         epsilon: the multipliers stay in [1 - epsilon, 1 + epsilon]; above 0.
         step_size: length of one sign step of the multipliers; above 0.
         num_steps: number of sign steps; 0 or more.

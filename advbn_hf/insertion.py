@@ -5,8 +5,9 @@ stand beside each other, as the entries of a list of modules (lists in a list ar
 class in any other module; single layers do not count where there are blocks. Of several it is the one of the most
 parameters.
 
-"embeddings" is what ends last before the sequence begins. Where nothing does, since the first stage holds the
-embeddings itself, it is the same as "auto".
+"embeddings" is what ends last before the sequence begins, in time: name the module in a network that computes
+something else in between. Where nothing does, since the first stage holds the embeddings itself, it is the same as
+"auto".
 
 "auto" is where the method was published. If the resolution of the feature maps changes along the sequence, the network
 is hierarchical, and the features are perturbed after the last entry of the first resolution, the end of the first
@@ -57,7 +58,7 @@ def insertion_points(model: PreTrainedModel) -> list[InsertionPoint]:
         InputError: if the model does not run on pictures alone or gives no logits.
     """
     calls, _ = probe(model, probe_inputs(model), count_flops=True)
-    total, named = max(calls[-1].flops, 1), _named(model, calls)
+    total, named = max(calls[-1].flops, 1), named_places(model, calls)
     return [
         InsertionPoint(
             call.path,
@@ -85,6 +86,20 @@ def to_text(points: list[InsertionPoint]) -> str:
     return "\n".join(f"{path:{widths[0]}}  {shape:{widths[1]}}  {share:>6}{mark}" for path, shape, share, mark in rows)
 
 
+def named_places(model: nn.Module, calls: list[ModuleCall]) -> dict[str, str | None]:
+    """Path of each of the `NAMED_PLACES`; None where the model has no sequence of stages or blocks.
+
+    Args:
+        model: the classifier.
+        calls: what `probe` saw of it.
+    """
+    sequence = _largest_sequence(model, calls)
+    if not sequence:
+        return dict.fromkeys(NAMED_PLACES)
+    auto = _end_of_first_stage(sequence)
+    return {"embeddings": _last_before(sequence[0], calls) or auto, "auto": auto}
+
+
 def find_insertion(model: nn.Module, calls: list[ModuleCall], insert_after: str) -> ModuleCall:
     """The call after which to perturb.
 
@@ -96,7 +111,7 @@ def find_insertion(model: nn.Module, calls: list[ModuleCall], insert_after: str)
     Raises:
         InputError: if the module does not exist, gives out no feature map, or runs more than once in a forward pass.
     """
-    path = _named(model, calls)[insert_after] if insert_after in NAMED_PLACES else insert_after
+    path = named_places(model, calls)[insert_after] if insert_after in NAMED_PLACES else insert_after
     if path is None:
         raise InputError(
             f'insert_after: "{insert_after}" finds no sequence of stages or blocks in this model; name a module path'
@@ -141,15 +156,6 @@ def channel_axis(model: nn.Module, calls: list[ModuleCall], call: ModuleCall) ->
 def _usable(calls: list[ModuleCall]) -> list[ModuleCall]:
     times = Counter(call.path for call in calls)
     return [call for call in calls if call.path and call.shape is not None and times[call.path] == 1]
-
-
-def _named(model: nn.Module, calls: list[ModuleCall]) -> dict[str, str | None]:
-    """Path of each of the `NAMED_PLACES`; None where there is no sequence."""
-    sequence = _largest_sequence(model, calls)
-    if not sequence:
-        return dict.fromkeys(NAMED_PLACES)
-    auto = _end_of_first_stage(sequence)
-    return {"embeddings": _last_before(sequence[0], calls) or auto, "auto": auto}
 
 
 def _end_of_first_stage(sequence: list[ModuleCall]) -> str:

@@ -15,11 +15,10 @@ from .adapters import has_adapters, merged, without_wrapper
 from .attack import attack
 from .backbone import load_classifier
 from .checkpointing import enable, recomputed_within
-from .config import AUXILIARY_FOLDER, AdvBNConfig
+from .config import AUXILIARY_FOLDER, STRUCTURE, AdvBNConfig
 from .errors import InputError
 from .files import filling
 from .hub import upload_checkpoint
-from .insertion import NAMED_PLACES
 from .norms import (
     BRANCHES,
     Branch,
@@ -32,8 +31,6 @@ from .norms import (
 from .outputs import AdvBNOutput, cross_entropy, two_branch_output
 from .probe import evaluating, logits_of
 from .split import Recording, Split
-
-_STRUCTURE = ("insert_after", "auxiliary_norms", "freeze_stem")
 
 
 class AdvBNForImageClassification(nn.Module):
@@ -130,17 +127,23 @@ class AdvBNForImageClassification(nn.Module):
     def advbn_config(self) -> AdvBNConfig:
         """The settings in force, with the insertion point found; may be replaced between steps.
 
-        The place is built in: a module path must be that of the one in force, "embeddings" and "auto" stand for it.
+        What is built into the model must stay: `dataclasses.replace(model.advbn_config, ...)` keeps it.
+
+        Raises:
+            InputError: if it is set to another place, or other norms or frozen weights than the model was made with.
         """
         return self._config
 
     @advbn_config.setter
     def advbn_config(self, config: AdvBNConfig) -> None:
-        if config.insert_after in NAMED_PLACES:
-            config = dataclasses.replace(config, insert_after=self._config.insert_after)
-        for name in _STRUCTURE:
-            if getattr(config, name) != getattr(self._config, name):
-                raise InputError(f"{name} is built into the model; wrap the backbone anew to change it")
+        place = self.split.named_places.get(config.insert_after) or config.insert_after
+        config = dataclasses.replace(config, insert_after=place)
+        for name in STRUCTURE:
+            wanted, built_in = getattr(config, name), getattr(self._config, name)
+            if wanted != built_in:
+                raise InputError(
+                    f"{name}: {built_in} is built into the model, not {wanted}; wrap the backbone anew to change it"
+                )
         self._config = config
 
     @property
@@ -219,6 +222,9 @@ class AdvBNForImageClassification(nn.Module):
 
         Returns:
             An `AdvBNOutput`.
+
+        Raises:
+            InputError: if there is no such branch.
         """
         if self.training and labels is not None:
             if recording is None:
@@ -246,6 +252,9 @@ class AdvBNForImageClassification(nn.Module):
             labels: (B,) int64.
             smoothing: label smoothing, in 0..1.
             measure_ascent: see `forward`.
+
+        Returns:
+            An `AdvBNOutput` with the logits and the loss of each branch.
         """
         adversarial, ascent = self.perturb(recording, labels, smoothing, measure_ascent)
         auxiliary_logits = self.tail_logits(recording, adversarial, "auxiliary")
@@ -258,7 +267,7 @@ class AdvBNForImageClassification(nn.Module):
         """Finds the multipliers that raise the loss and applies them.
 
         Args:
-            recording: what the stem gave, with features (B, C, H, W) or (B, N, C).
+            recording: what the stem gave, with features (B, C, H, W), (B, H, W, C) or (B, N, C).
             labels: (B,) int64.
             smoothing: label smoothing of the loss that is climbed, in 0..1.
             measure_ascent: see `forward`.
@@ -292,6 +301,9 @@ class AdvBNForImageClassification(nn.Module):
 
         Args:
             branch: "clean" or "auxiliary".
+
+        Raises:
+            InputError: if there is no such branch.
         """
         with plain_norms(self.backbone, branch):
             model = merged(self.backbone)

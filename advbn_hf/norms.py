@@ -75,7 +75,12 @@ def two_branch_norms(model: nn.Module) -> dict[str, TwoBranchNorm]:
 
 @contextmanager
 def using_branch(model: nn.Module, branch: Branch) -> Iterator[None]:
-    """Runs a model's two-branch norms in one branch within the block."""
+    """Runs a model's two-branch norms in one branch within the block.
+
+    Raises:
+        InputError: if there is no such branch.
+    """
+    _check_branch(branch)
     norms = list(two_branch_norms(model).values())
     before = [norm.branch for norm in norms]
     for norm in norms:
@@ -89,7 +94,12 @@ def using_branch(model: nn.Module, branch: Branch) -> Iterator[None]:
 
 @contextmanager
 def plain_norms(model: nn.Module, branch: Branch) -> Iterator[None]:
-    """Puts one branch's norms in the place of the two-branch norms within the block: a plain model of that branch."""
+    """Puts one branch's norms in the place of the two-branch norms within the block: a plain model of that branch.
+
+    Raises:
+        InputError: if there is no such branch.
+    """
+    _check_branch(branch)
     norms = two_branch_norms(model)
     for path, norm in norms.items():
         _set_module(model, path, getattr(norm, branch))
@@ -110,6 +120,11 @@ def check_synchronizable(model: nn.Module) -> None:
     for path, module in model.named_modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and type(module) not in plain:
             raise InputError(f"sync_batchnorm: {path} is a {type(module).__name__}, not a batch norm of torch's own")
+
+
+def _check_branch(branch: str) -> None:
+    if branch not in BRANCHES:
+        raise InputError(f'branch: there is no {branch!r}; choose "clean" or "auxiliary"')
 
 
 def _outermost_norms(model: nn.Module, skipped: set[int]) -> list[tuple[str, nn.Module]]:

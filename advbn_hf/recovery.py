@@ -1,4 +1,7 @@
-"""Which checkpoints of a run are whole: each ends with a list of its files and their hashes, written last of all."""
+"""Which checkpoints a run can go on from: those that are whole, and of a model that is cut as the run's.
+
+Each ends with a list of its files and their hashes, written last of all.
+"""
 
 import hashlib
 import json
@@ -11,6 +14,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 from transformers.utils import logging
 
+from .config import STRUCTURE, AdvBNConfig
 from .errors import InputError
 from .files import write_whole
 
@@ -91,6 +95,26 @@ def last_whole_checkpoint(output_dir: str | Path) -> str | None:
             return str(path)
         logger.warning(f"{path} is passed over, since it is not whole: {reason}")
     return None
+
+
+def check_same_structure(checkpoint: str | Path, saved: AdvBNConfig, running: AdvBNConfig) -> None:
+    """Stops a run that would go on with weights of a model that was built otherwise.
+
+    Args:
+        checkpoint: folder, for the message.
+        saved: the settings that it was trained with.
+        running: those of the run; both with the insertion point found.
+
+    Raises:
+        InputError: names the setting and both values.
+    """
+    for name in STRUCTURE:
+        was, now = getattr(saved, name), getattr(running, name)
+        if was != now:
+            raise InputError(
+                f"resume_from_checkpoint: {checkpoint} was trained with {name} {was}, and this run has {now}; "
+                f"add --{name} {was}, or start anew in another output_dir"
+            )
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from transformers.utils import ModelOutput
 
 from .checkpointing import recomputed_within
 from .errors import InputError
-from .insertion import channel_axis, find_insertion
+from .insertion import channel_axis, find_insertion, named_places
 from .probe import evaluating, first_tensor, logits_of, probe, probe_inputs
 
 
@@ -39,6 +39,11 @@ class Recording:
     inputs: dict[str, Any]
     outputs: list[list[Any]]
     features: Tensor
+
+    def with_features(self, features: Tensor) -> "Recording":
+        """The same with another feature map, like `features`."""
+        *before, (*calls, last) = self.outputs
+        return replace(self, outputs=[*before, [*calls, with_first_tensor(last, features)]], features=features)
 
     def rows(self, index: Tensor) -> "Recording":
         """The same for some of the samples: `index` is (K,) int64."""
@@ -62,9 +67,10 @@ class Recording:
 class Split:
     """A classifier cut in two after a module.
 
-    Its attributes, besides `model` and `insert_after` (the path that was found): `stem_modules`, the outermost modules
-    of the stem; `stem_weights`, all of its parameters; `channel_axis`, 1 or -1, the axis of the features' channels;
-    `rectified`, whether none of the features is negative.
+    Its attributes, besides `model` and `insert_after` (the path that was found): `named_places`, the paths that
+    "embeddings" and "auto" stand for; `stem_modules`, the outermost modules of the stem; `stem_weights`, all of its
+    parameters; `channel_axis`, 1 or -1, the axis of the features' channels; `rectified`, whether none of the features
+    is negative.
 
     Args:
         model: the classifier; it is run on noise to see what its modules do.
@@ -81,6 +87,7 @@ class Split:
         call = find_insertion(model, calls, insert_after)
         self.model = model
         self.insert_after = call.path
+        self.named_places = named_places(model, calls)
         self.channel_axis = channel_axis(model, calls, call)
         ended = list(dict.fromkeys(call.path for call in calls[: calls.index(call) + 1]))
         self.stem_modules: list[nn.Module] = [
@@ -159,9 +166,7 @@ class Split:
         Returns:
             The model's own output, with `logits` (B, classes).
         """
-        outputs = recording.outputs
-        if features is not None:
-            outputs = [*outputs[:-1], [with_first_tensor(outputs[-1][-1], features)]]
+        outputs = (recording if features is None else recording.with_features(features)).outputs
         if self._overwrites:  # the tail writes into what it is given: give it a copy
             outputs = map_tensors(outputs, Tensor.clone)
 

@@ -19,6 +19,7 @@ from transformers.trainer_utils import (
     PREFIX_CHECKPOINT_DIR,
     EvalLoopOutput,
     HubStrategy,
+    IntervalStrategy,
     TrainOutput,
     rotate_checkpoints,
 )
@@ -33,7 +34,7 @@ from .files import write_whole
 from .hub import check_access, options_from, upload_checkpoint, upload_in_background
 from .modeling import AdvBNForImageClassification
 from .norms import BRANCHES
-from .recovery import reporting_full_disk, seal, whole_checkpoint
+from .recovery import check_same_structure, reporting_full_disk, seal, whole_checkpoint
 from .stem_cache import StemFeatures
 from .step_log import StepLog
 from .stopping import StopAfterStep
@@ -53,11 +54,11 @@ class AdvBNTrainer(Trainer):
     """Trains an `AdvBNForImageClassification` with everything that `transformers.Trainer` offers.
 
     Beside `loss` it logs `clean_loss`, `adversarial_loss`, `clean_accuracy` and `auxiliary_accuracy`, and of the
-    ascent of the step that is logged `ascent_gain`, `loss_before_ascent`, `loss_after_ascent`, `mean_spread` and
-    `deviation_spread` (see `AdvBNOutput`). It evaluates both branches: `compute_metrics` (default: accuracy) is called
-    with the logits of each, and its results come back as `eval_clean_accuracy` and `eval_auxiliary_accuracy`;
-    `eval_loss` and `predict().predictions` are the clean branch's. Every checkpoint is an ordinary Transformers
-    checkpoint with the auxiliary branch beside it.
+    ascent of the step that is logged (of an epoch's first step, where epochs are logged) `ascent_gain`,
+    `loss_before_ascent`, `loss_after_ascent`, `mean_spread` and `deviation_spread` (see `AdvBNOutput`). It evaluates
+    both branches: `compute_metrics` (default: accuracy) is called with the logits of each, and its results come back
+    as `eval_clean_accuracy` and `eval_auxiliary_accuracy`; `eval_loss` and `predict().predictions` are the clean
+    branch's. Every checkpoint is an ordinary Transformers checkpoint with the auxiliary branch beside it.
 
     Args:
         model: the model to train.
@@ -66,8 +67,8 @@ class AdvBNTrainer(Trainer):
         kwargs: as for `transformers.Trainer`.
 
     Raises:
-        InputError: if the number of perturbations does not fit the batch size and the number of processes, or the best
-            checkpoint of an adapted model is to be loaded.
+        InputError: if the number of perturbations does not fit the batch size and the number of processes, the best
+            checkpoint of an adapted model is to be loaded, or one process sees several GPUs.
     """
 
     loss_is_scaled_for_ga = False
@@ -84,6 +85,10 @@ class AdvBNTrainer(Trainer):
         if args is None:
             args = AdvBNTrainingArguments()
         check_perturbations(model.advbn_config, args)
+        if args.n_gpu > 1:  # nn.DataParallel's copies of a model would all replay one stem
+            raise InputError(
+                f"{args.n_gpu} GPUs need a process each: accelerate launch --multi_gpu; or set CUDA_VISIBLE_DEVICES=0"
+            )
         if args.load_best_model_at_end and has_adapters(model):
             raise InputError("load_best_model_at_end must be false: checkpoints of an adapted model hold it merged")
         if args.sync_batchnorm:
@@ -213,7 +218,9 @@ class AdvBNTrainer(Trainer):
             # Trainer takes all but the loss for predictions.
             kept = {"loss": output.loss, "logits": output.logits, "auxiliary_logits": output.auxiliary_logits}
             return (output.loss, kept) if return_outputs else output.loss
-        output = model(**inputs, smoothing=smoothing, measure_ascent=self._will_log())
+        if "labels" not in inputs:
+            raise InputError("train_dataset: its rows have no labels; they need pixel_values and labels, or label")
+        output = model(**inputs, smoothing=smoothing, measure_ascent=self._measures_ascent())
         self._steps.note(output, inputs["labels"])
         self._losses.note(output.loss, self.state.global_step + 1)
         return (output.loss, output) if return_outputs else output.loss
@@ -255,7 +262,7 @@ class AdvBNTrainer(Trainer):
         self.compute_metrics = compute_for_branches
         try:
             output = super().evaluation_loop(
-                dataloader, description, bool(prediction_loss_only), ignore_keys, metric_key_prefix
+                dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix
             )
         finally:
             self.compute_metrics = compute_metrics
@@ -325,10 +332,13 @@ class AdvBNTrainer(Trainer):
             for buffer in self._unwrapped.buffers():
                 dist.broadcast(buffer, src=0)
 
-    def _will_log(self) -> bool:
-        """Whether the running step is one that the Trainer logs: the ascent is measured in these alone."""
-        step = self.state.global_step + 1
-        return self.state.logging_steps > 0 and step % self.state.logging_steps == 0
+    def _measures_ascent(self) -> bool:
+        """Whether the running step is one that the Trainer logs, or the first of an epoch where it logs those."""
+        strategy, step = self.args.logging_strategy, self.state.global_step + 1
+        if strategy == IntervalStrategy.EPOCH:
+            return (self.state.epoch or 0) % 1 == 0
+        every = strategy == IntervalStrategy.STEPS and step % self.state.logging_steps == 0
+        return every or (self.args.logging_first_step and step == 1)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """As `Trainer._save_checkpoint`, but what is there is whole, and earlier ones go only after that.
@@ -380,6 +390,7 @@ class AdvBNTrainer(Trainer):
                 "on from it: start anew, or load it as a model and adapt that"
             )
         saved = type(unwrapped).from_pretrained(resume_from_checkpoint, local_files_only=True)
+        check_same_structure(resume_from_checkpoint, saved.advbn_config, unwrapped.advbn_config)
         unwrapped.load_state_dict(saved.state_dict())
 
     def _load_best_model(self) -> None:

@@ -2,9 +2,9 @@
 
 python recipes/convert.py CHECKPOINT OUTPUT_DIR
 
-It takes the layout that AdvBN ResNets were first published in, and plain torchvision ResNets, whose branches start
-equal. Architecture and cut are read off the file; nothing in it is executed. 1,000 classes are taken for ImageNet's.
-OUTPUT_DIR must be empty or new.
+It takes the layouts that AdvBN ResNets and DenseNets were first published in (DenseNets need timm), and plain
+torchvision ResNets, whose branches start equal. Architecture and cut are read off the file; nothing in it is executed.
+1,000 classes are taken for ImageNet's. OUTPUT_DIR must be empty or new.
 """
 
 import argparse
@@ -17,6 +17,7 @@ from transformers.models.convnext.image_processing_pil_convnext import ConvNextI
 from advbn_hf import InputError
 from advbn_hf.cli import run
 from advbn_hf.convert import load_checkpoint
+from advbn_hf.files import check_empty
 
 
 class Parser(argparse.ArgumentParser):
@@ -46,15 +47,15 @@ def main() -> None:
     parser.add_argument("output_dir", type=Path, metavar="OUTPUT_DIR", help="an empty or new folder")
     arguments = parser.parse_args()
     output = arguments.output_dir
-    if output.exists() and not (output.is_dir() and not any(output.iterdir())):
-        raise InputError(f"OUTPUT_DIR: {output} is not an empty folder; name a new one")
+    check_empty(output, "OUTPUT_DIR")
 
     model = load_checkpoint(arguments.checkpoint)
     model.save_pretrained(output, processor=imagenet_processor())
-    config = model.config
+    weights = sum(weight.numel() for weight in model.export().parameters())
     print(
-        f"{output}: a {config.layer_type} ResNet with {config.depths} blocks per stage and {config.num_labels} "
-        f"classes, perturbed after {model.advbn_config.insert_after}; the auxiliary branch in {output / 'auxiliary'}"
+        f"{output}: a {type(model.backbone).__name__} of {weights / 1e6:.1f} million weights and "
+        f"{model.config.num_labels} classes, perturbed after {model.advbn_config.insert_after}; "
+        f"the auxiliary branch in {output / 'auxiliary'}"
     )
 
 

@@ -31,7 +31,7 @@ from advbn_hf.baseline import PlainForImageClassification
 from advbn_hf.card import installed_versions, render_card, save_card
 from advbn_hf.claims import claim
 from advbn_hf.cli import parse, run, use_all_cores
-from advbn_hf.data.embedded import STYLES
+from advbn_hf.data.embedded import MEAN_OVER, STYLES
 from advbn_hf.data.pictures import BadPictures, EachEpochAnew, Pictures, collate
 from advbn_hf.data.sources import check_labels, class_names, load_images
 from advbn_hf.data.stream import StreamedPictures
@@ -39,7 +39,7 @@ from advbn_hf.data.transforms import EvaluationTransform, TrainingTransform
 from advbn_hf.eval_results import write_eval_results
 from advbn_hf.files import filling
 from advbn_hf.hub import check_access
-from advbn_hf.recovery import last_whole_checkpoint
+from advbn_hf.recovery import check_same_structure, last_whole_checkpoint
 from advbn_hf.robustness.evaluation import measure_accuracy
 from advbn_hf.robustness.plots import plot_gain, plot_samples, plot_training
 from advbn_hf.robustness.report import comparison_table, to_text
@@ -49,8 +49,6 @@ from advbn_hf.trainer import ARGUMENTS_FILE
 from advbn_hf.training_arguments import check_perturbations
 
 QUICKSTART = Path(__file__).parent / "configs" / "quickstart.yaml"
-# Inversion is left out of the mean: it is a shift of another kind than style, light and quality.
-MEAN_OVER = ("filters", "corruptions", "stylized", "sketch")
 # What to do after a run was stopped, whether or not it has trained.
 GO_ON = "add --resume_from_checkpoint last to the same command"
 # What the card tells of the training.
@@ -279,9 +277,12 @@ def train_baseline(
     args.output_dir = str(Path(args.output_dir) / "baseline")
     args.push_to_hub = False
     args.resume_from_checkpoint = "last" if args.resume_from_checkpoint else None
-    if not (Path(args.output_dir) / ARGUMENTS_FILE).exists():  # what is written last
-        config = dataclasses.replace(config, auxiliary_norms=False)
-        trainer = train(PlainForImageClassification.from_backbone(copy.deepcopy(base), config), args)
+    config = dataclasses.replace(config, auxiliary_norms=False)
+    model = PlainForImageClassification.from_backbone(copy.deepcopy(base), config)
+    if (Path(args.output_dir) / ARGUMENTS_FILE).exists():  # what is written last
+        check_same_structure(args.output_dir, AdvBNConfig.from_pretrained(args.output_dir), model.advbn_config)
+    else:
+        trainer = train(model, args)
         trainer.train(resume_from_checkpoint=last_checkpoint(args))
         trainer.save_model()
     return load_classifier(args.output_dir)

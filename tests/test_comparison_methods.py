@@ -295,7 +295,7 @@ def test_two_depths_without_room_for_styles_are_two_plain_passes():
     assert model.deeper.insert_after == "resnet.encoder.stages.1"
     output = model(pixel_values=pixel_values, labels=labels)
     torch.testing.assert_close(output.adversarial_loss, output.clean_loss, rtol=1e-4, atol=1e-4)
-    model.advbn_config = AdvBNConfig()
+    model.advbn_config = AdvBNConfig("auto")
     deeper = {name: w for name, w in model.named_parameters() if ".stages.1." in name and ".clean." not in name}
     output = model(pixel_values=pixel_values, labels=labels)
     assert (output.adversarial_loss - output.clean_loss).abs() > 1e-3

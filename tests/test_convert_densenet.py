@@ -1,5 +1,6 @@
 """The published layout of AdvBN DenseNets, against the network that it describes, written out by hand."""
 
+import convert as recipe
 import pytest
 import torch
 import torch.nn.functional as F
@@ -96,6 +97,17 @@ def test_both_branches_compute_what_the_layout_describes(cut, tmp_path):
     model.save_pretrained(tmp_path)
     loaded = AutoModelForImageClassification.from_pretrained(tmp_path, subfolder="auxiliary")
     assert models_equal(loaded, auxiliary)
+
+
+@with_timm
+def test_the_recipe_says_what_it_wrote(tmp_path, monkeypatch, capsys):
+    torch.save(published(1), tmp_path / "densenet.pth")
+    monkeypatch.setattr("sys.argv", ["convert.py", str(tmp_path / "densenet.pth"), str(tmp_path / "out")])
+    recipe.main()
+    said = capsys.readouterr().out
+    assert "TimmWrapperForImageClassification" in said
+    assert "7 classes, perturbed after timm_model.features.transition1" in said
+    assert AutoModelForImageClassification.from_pretrained(tmp_path / "out", subfolder="auxiliary").num_labels == 7
 
 
 @with_timm

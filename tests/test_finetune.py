@@ -135,6 +135,18 @@ def test_going_on_with_a_run(monkeypatch, folders, tmp_path):
     assert state["global_step"] == 2
 
 
+def test_a_baseline_of_another_tail_is_not_taken(monkeypatch, folders, tmp_path, capsys):
+    options = ("--save_strategy", "steps", "--save_steps", "1", "--baseline", "true", "--insert_after")
+    recipe(monkeypatch, job(folders, tmp_path / "run", *options, "auto"))
+    for checkpoint in (tmp_path / "run").glob("checkpoint-*"):  # as if it had ended behind its baseline
+        shutil.rmtree(checkpoint)
+    with pytest.raises(SystemExit) as ended:
+        recipe(monkeypatch, job(folders, tmp_path / "run", *options, "embeddings", "--resume_from_checkpoint", "last"))
+    assert ended.value.code == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "baseline was trained with insert_after resnet.encoder.stages.0, and this run has resnet.embedder" in error
+
+
 def test_bad_pictures_are_named_or_left_out(monkeypatch, folders, tmp_path, capsys):
     shutil.copytree(folders / "data", tmp_path / "data")
     (tmp_path / "data" / "train" / "bee" / "1.png").write_bytes(b"no picture")

@@ -199,8 +199,21 @@ def test_config_in_force_may_be_replaced():
     model.advbn_config = dataclasses.replace(AdvBNConfig(), epsilon=0.3)
     assert model.advbn_config.epsilon == 0.3
     assert model.advbn_config.insert_after == "resnet.embedder"
-    with pytest.raises(InputError, match="auxiliary_norms is built into the model"):
+    with pytest.raises(InputError, match="auxiliary_norms: True is built into the model, not False"):
         model.advbn_config = AdvBNConfig(auxiliary_norms=False)
+    with pytest.raises(InputError, match=r"insert_after: resnet.embedder is built in.*, not resnet.encoder.stages.0"):
+        model.advbn_config = AdvBNConfig.paper()
+    model.advbn_config = dataclasses.replace(AdvBNConfig.paper(), insert_after="embeddings")
+    assert model.advbn_config.num_steps == 6
+
+
+@pytest.mark.parametrize("branch", ["Clean", "adversarial"])
+def test_a_branch_that_there_is_not_is_said_in_one_line(branch):
+    model = wrap()
+    pictures, _ = pictures_and_labels(2)
+    for use in (lambda: model(pictures, branch=branch), lambda: model.export(branch)):
+        with pytest.raises(InputError, match=f"branch: there is no '{branch}'; choose"):
+            use()
 
 
 def test_fewer_samples_than_groups_still_train():

@@ -10,7 +10,7 @@ from builders import EpochRows, models_equal, tiny_resnet
 from test_trainer import trainer_of
 from transformers import TrainerCallback
 
-from advbn_hf import InputError
+from advbn_hf import AdvBNConfig, InputError
 from advbn_hf.recovery import damage, last_whole_checkpoint, seal
 
 SAVING = {"max_steps": 6, "save_strategy": "steps", "save_steps": 2}
@@ -90,6 +90,22 @@ def test_going_on_from_the_last_whole_one_ends_with_the_same_weights(run, finish
         shutil.rmtree(run / f"checkpoint-{step}" / "auxiliary")
     with pytest.raises(InputError, match="has no whole checkpoint; start anew"):
         trainer.train(resume_from_checkpoint=True)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"insert_after": "auto"}, "insert_after resnet.embedder, and this run has resnet.encoder.stages.0"),
+        ({"auxiliary_norms": False}, "auxiliary_norms True, and this run has False; add --auxiliary_norms True"),
+        ({"freeze_stem": False}, "freeze_stem True, and this run has False"),
+    ],
+)
+def test_a_model_that_is_built_otherwise_is_not_gone_on_with(run, settings, message):
+    trainer = trainer_of(run, model=tiny_resnet(seed=1), config=AdvBNConfig(**settings), **SAVING)
+    before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
+    with pytest.raises(InputError, match=f"resume_from_checkpoint: .*checkpoint-6 was trained with {message}"):
+        trainer.train(resume_from_checkpoint=True)
+    assert all(torch.equal(value, before[name]) for name, value in trainer.model.state_dict().items())
 
 
 def test_going_on_with_a_run_that_has_ended_trains_no_further(run, finished):

@@ -161,6 +161,17 @@ def test_rows_of_a_recording():
     torch.testing.assert_close(split.tail(recording.rows(index)).logits, split.tail(recording).logits[index])
 
 
+@torch.no_grad()
+def test_rows_of_other_features():
+    split = Split(tiny_vit().eval(), "vit.layers.1")
+    recording = split.stem(pixel_values=pictures_and_labels()[0])
+    other, index = recording.with_features(2 * recording.features), torch.tensor([5, 2])
+    assert torch.equal(other.rows(index).features, 2 * recording.features[index])
+    torch.testing.assert_close(
+        split.tail(other.rows(index)).logits, split.tail(recording, 2 * recording.features).logits[index]
+    )
+
+
 @pytest.mark.parametrize(("make", "insert_after"), [(WritesIntoItsInput, "conv"), (WritesIntoTheSkip, "block")])
 @torch.no_grad()
 def test_a_tail_that_writes_into_a_feature_map_gets_a_copy(make, insert_after):

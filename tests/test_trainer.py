@@ -68,6 +68,50 @@ def test_logs_tell_of_both_branches_and_of_the_ascent(tmp_path):
         assert 0 < log["deviation_spread"] <= AdvBNConfig().epsilon
 
 
+@pytest.mark.parametrize(
+    ("settings", "measured"),
+    [
+        ({"logging_steps": 3}, [3]),
+        ({"logging_steps": 3, "logging_first_step": True}, [1, 3]),
+        ({"logging_strategy": "epoch", "logging_steps": 3}, [1, 5]),
+        ({"logging_strategy": "no"}, []),
+        ({"logging_strategy": "epoch", "gradient_accumulation_steps": 2, "max_steps": 3}, [1, 1, 3, 3]),
+    ],
+)
+def test_the_ascent_is_measured_for_the_log_alone(tmp_path, monkeypatch, settings, measured):
+    trainer = trainer_of(tmp_path, **{"max_steps": 5} | settings)
+    asked, training_output = [], trainer.model.training_output
+
+    def noting(recording, labels, smoothing, measure_ascent):
+        asked.extend([trainer.state.global_step + 1] * measure_ascent)
+        return training_output(recording, labels, smoothing, measure_ascent)
+
+    monkeypatch.setattr(trainer.model, "training_output", noting)
+    trainer.train()
+    assert asked == measured
+    logs = [log for log in trainer.state.log_history if "loss" in log]
+    assert all("ascent_gain" in log for log in logs)
+    assert bool(logs) == bool(measured)
+
+
+def test_the_loss_alone_may_be_evaluated(tmp_path):
+    metrics = trainer_of(tmp_path, prediction_loss_only=True).evaluate()
+    assert "eval_loss" in metrics
+    assert not any("accuracy" in name for name in metrics)
+
+
+def test_rows_without_labels_are_not_trained_on(tmp_path):
+    rows_alone = [{"pixel_values": row["pixel_values"]} for row in ROWS]
+    with pytest.raises(InputError, match="train_dataset: its rows have no labels"):
+        trainer_of(tmp_path, data=rows_alone).train()
+
+
+def test_several_gpus_need_a_process_each(tmp_path, monkeypatch):
+    monkeypatch.setattr(AdvBNTrainingArguments, "n_gpu", 2)
+    with pytest.raises(InputError, match="2 GPUs need a process each: accelerate launch --multi_gpu"):
+        trainer_of(tmp_path)
+
+
 def test_both_branches_are_evaluated(tmp_path):
     trainer = trainer_of(tmp_path)
     trainer.train()

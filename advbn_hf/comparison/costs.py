@@ -12,13 +12,13 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
 from .datasets import Collator, PictureSet
-from .fine_tuning import TuningSettings
+from .fine_tuning import TuningSettings, moving_average
 from .methods import Method
 
 
 @dataclass(frozen=True)
 class Cost:
-    """The cost of a step: augmentation, forward, backward and SGD.
+    """The cost of a step: augmentation, forward, backward, SGD and averaging.
 
     Args:
         step_ms: median, in milliseconds.
@@ -75,11 +75,14 @@ class _Step:
         trained = [weight for weight in self.model.parameters() if weight.requires_grad]
         # A rate of 0, so that repeating a few pictures takes the weights nowhere.
         self.optimizer = torch.optim.SGD(trained, lr=0.0, momentum=0.9)
+        self.average = moving_average(self.model, method.averaging) if method.averaging else None
 
     def __call__(self) -> None:
         batch = {name: tensor.to(self.device) for name, tensor in self.collate(self.rows).items()}
         self.model(**batch).loss.backward()
         self.optimizer.step()
         self.optimizer.zero_grad()
+        if self.average is not None:
+            self.average.update_parameters(self.model.backbone)
         if self.device.type == "cuda":
             torch.cuda.synchronize()

@@ -23,8 +23,6 @@ DATASETS: dict[str, Callable[..., datasets.Dataset]] = {
     "characters": load_characters,
     "patterns": load_patterns,
 }
-# Inversion is left out of the mean: it is a shift of another kind than style, light and quality.
-SHIFTS = ("filters", "corruptions", "stylized", "sketch")
 
 
 @dataclass(frozen=True, eq=False)

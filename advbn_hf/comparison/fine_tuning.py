@@ -45,14 +45,18 @@ class _Averaging(TrainerCallback):
     def on_train_begin(
         self, args: Any, state: Any, control: Any, model: AdvBNForImageClassification, **_: Any
     ) -> None:
-        average = get_ema_multi_avg_fn(self.decay)
-        self.average = AveragedModel(model.backbone, multi_avg_fn=average, use_buffers=True)
+        self.average = moving_average(model, self.decay)
 
     def on_step_end(self, args: Any, state: Any, control: Any, model: AdvBNForImageClassification, **_: Any) -> None:
         self.average.update_parameters(model.backbone)
 
     def on_train_end(self, args: Any, state: Any, control: Any, model: AdvBNForImageClassification, **_: Any) -> None:
         model.backbone.load_state_dict(self.average.module.state_dict())
+
+
+def moving_average(model: AdvBNForImageClassification, decay: float) -> AveragedModel:
+    """A moving average of the weights and running statistics; `update_parameters(model.backbone)` moves it."""
+    return AveragedModel(model.backbone, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
 
 
 def fine_tune(

@@ -9,6 +9,7 @@ import yaml
 from matplotlib.axes import Axes
 from matplotlib.patheffects import withStroke
 
+from ..data.embedded import MEAN_OVER
 from ..robustness.plots import (
     BLUE,
     GREY,
@@ -22,7 +23,6 @@ from ..robustness.plots import (
     plain_text,
     write_figure,
 )
-from .datasets import SHIFTS
 from .methods import method_called
 from .sensitivity import Point
 from .summary import MEAN, Entry
@@ -34,7 +34,7 @@ FAMILIES = {
     "advbn": (VERMILLION, "D", "AdvBN"),
     "beyond": (BLUE, "o", "beyond the paper"),
 }
-_PANELS = (MEAN, *SHIFTS, "inverted", "clean")
+_PANELS = (MEAN, *MEAN_OVER, "inverted", "clean")
 
 
 def plot_gains(entries: Sequence[Entry], title: str, reference: str, path: str | os.PathLike) -> None:

@@ -7,9 +7,9 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from ..data.embedded import MEAN_OVER
 from ..files import write_whole
 from ..robustness.grids import align_markdown
-from .datasets import SHIFTS
 from .grid import Row
 from .plots import plot_cost, plot_gains
 from .questions import answers, difference
@@ -62,8 +62,8 @@ def write_report(rows: Sequence[Row], settings: dict[str, Any], reference: str, 
         sections.append(f"## Questions: {model}, {BUDGETS[budget]}\n\n{answers(list(members))}\n")
     head = (
         f"Accuracy in % on the {settings['split']} split, mean and deviation over seeds. Shifts are the mean of "
-        f"{', '.join(SHIFTS)}. Gains are paired differences to {reference} in points, with 95 % intervals over seeds "
-        "(paired t), and so are the answers to the questions. Cost is that of a step relative to "
+        f"{', '.join(MEAN_OVER)}. Gains are paired differences to {reference} in points, with 95 % intervals over "
+        "seeds (paired t), and so are the answers to the questions. Cost is that of a step relative to "
         f"{reference}'s. Without another word: the clean branch.\n"
     )
     write_whole(files[1], "\n".join([head, *sections]))

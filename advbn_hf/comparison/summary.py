@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from scipy.stats import t
 
-from .datasets import SHIFTS
+from ..data.embedded import MEAN_OVER
 from .grid import Row
 
-MEAN = "shifts"  # the mean of the sets in `SHIFTS`
+MEAN = "shifts"  # the mean of the sets in `MEAN_OVER`
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Entry:
     Args:
         dataset, model, budget, method: as in `Row`.
         branch: as from `fine_tuning.measure`.
-        set: a style, or "shifts" for the mean of `SHIFTS`.
+        set: a style, or "shifts" for the mean of `MEAN_OVER`.
         seeds: how many.
         mean: over the seeds.
         deviation: over the seeds; None for a single one.
@@ -110,9 +110,9 @@ def summarize(rows: Iterable[Row], reference: str) -> list[Entry]:
 
 
 def values_by_seed(seeds: Mapping[int, Row], branch: str, name: str) -> dict[int, float]:
-    """Seed -> accuracy in % of a branch on a set, or on "shifts", the mean of `SHIFTS`."""
+    """Seed -> accuracy in % of a branch on a set, or on "shifts", the mean of `MEAN_OVER`."""
     values = {}
     for seed, row in seeds.items():
         accuracies = row.result["accuracy"][branch]
-        values[seed] = 100 * statistics.mean(accuracies[s] for s in (SHIFTS if name == MEAN else (name,)))
+        values[seed] = 100 * statistics.mean(accuracies[s] for s in (MEAN_OVER if name == MEAN else (name,)))
     return values

@@ -25,7 +25,7 @@ class RandomStepForImageClassification(AdvBNForImageClassification):
 
     def perturb(
         self, recording: Recording, labels: Tensor, smoothing: float = 0.0, measure_ascent: bool = False
-    ) -> tuple[Tensor, Tensor | None]:
+    ) -> tuple[Tensor, dict[str, Tensor] | None]:
         """As `AdvBNForImageClassification.perturb`."""
         config = self.advbn_config
         drawn = 2 * config.step_size * (1 - torch.rand((), generator=self.generator).item())  # never 0
@@ -122,14 +122,14 @@ class MixedStartForImageClassification(AdvBNForImageClassification):
 
     def perturb(
         self, recording: Recording, labels: Tensor, smoothing: float = 0.0, measure_ascent: bool = False
-    ) -> tuple[Tensor, Tensor | None]:
+    ) -> tuple[Tensor, dict[str, Tensor] | None]:
         """As `AdvBNForImageClassification.perturb`."""
         features = recording.features
         partners = torch.randperm(len(features), generator=self.generator)
         weight = torch.rand(len(features), generator=self.generator)
         mixed = mix_styles(features, partners, weight, self.split.channel_axis)
         mixed = mixed.clamp(min=0) if self.split.rectified else mixed
-        return super().perturb(dataclasses.replace(recording, features=mixed), labels, smoothing, measure_ascent)
+        return super().perturb(recording.with_features(mixed), labels, smoothing, measure_ascent)
 
 
 class CorrelatedForImageClassification(AdvBNForImageClassification):
@@ -140,14 +140,14 @@ class CorrelatedForImageClassification(AdvBNForImageClassification):
 
     def perturb(
         self, recording: Recording, labels: Tensor, smoothing: float = 0.0, measure_ascent: bool = False
-    ) -> tuple[Tensor, Tensor | None]:
+    ) -> tuple[Tensor, dict[str, Tensor] | None]:
         """As `AdvBNForImageClassification.perturb`."""
         features, axis = recording.features, self.split.channel_axis
         channels = features.shape[axis]
         drawn = torch.randn(len(features), channels, channels, generator=self.generator) / (2 * channels**0.5)
         mixed = mix_channels(features, torch.eye(channels) + drawn, axis)
         mixed = mixed.clamp(min=0) if self.split.rectified else mixed
-        return super().perturb(dataclasses.replace(recording, features=mixed), labels, smoothing, measure_ascent)
+        return super().perturb(recording.with_features(mixed), labels, smoothing, measure_ascent)
 
 
 def mix_channels(features: Tensor, matrices: Tensor, channel_axis: int) -> Tensor:
