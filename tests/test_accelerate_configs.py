@@ -52,7 +52,7 @@ def test_two_processes_on_a_cpu(tmp_path):
 def test_the_job_script_starts_each_machine_with_its_rank(tmp_path):
     """Run with stand-ins for the commands of a cluster, of which srun plays two machines."""
     stand_ins = {
-        "scontrol": 'echo "node7\nnode8"',
+        "scontrol": "seq -f node%.0f 7 30000",  # more than a pipe holds, so whoever reads less than all ends it
         "srun": 'for rank in 0 1; do SLURM_NODEID=$rank "$@"; done',
         "accelerate": 'echo "$@"',
     }

@@ -10,7 +10,8 @@
 set -euo pipefail
 
 gpus_per_node=4
-main_address=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+hosts=$(scontrol show hostnames "$SLURM_JOB_NODELIST")
+main_address=${hosts%%$'\n'*}
 
 # SLURM_NODEID is each machine's own, so it is read there and not here.
 srun bash -c 'exec accelerate launch --config_file recipes/accelerate/several_machines.yaml \
