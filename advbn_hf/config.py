@@ -119,6 +119,14 @@ class AdvBNConfig:
                 raise InputError(f"{source}: unknown key {key!r}; {hint}")
         return cls(**values)
 
+    def difference_in_structure(self, other: Self) -> tuple[str, Any, Any] | None:
+        """The first setting of `STRUCTURE` in which two configs differ: its name, this value, the other; or None."""
+        for name in STRUCTURE:
+            here, there = getattr(self, name), getattr(other, name)
+            if here != there:
+                return name, here, there
+        return None
+
     def to_dict(self) -> dict[str, Any]:
         """The settings as plain values, ready for JSON."""
         return dataclasses.asdict(self)

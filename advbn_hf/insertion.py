@@ -16,6 +16,7 @@ stage. If it never changes, the network is isotropic, and they are perturbed aft
 
 import math
 from collections import Counter, defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch import nn
@@ -100,18 +101,18 @@ def named_places(model: nn.Module, calls: list[ModuleCall]) -> dict[str, str | N
     return {"embeddings": _last_before(sequence[0], calls) or auto, "auto": auto}
 
 
-def find_insertion(model: nn.Module, calls: list[ModuleCall], insert_after: str) -> ModuleCall:
+def find_insertion(calls: list[ModuleCall], places: Mapping[str, str | None], insert_after: str) -> ModuleCall:
     """The call after which to perturb.
 
     Args:
-        model: the classifier.
-        calls: what `probe` saw of it.
-        insert_after: a module path, or one of the names at the top of this file.
+        calls: what `probe` saw of the classifier.
+        places: its named ones.
+        insert_after: a module path, or one of the names.
 
     Raises:
         InputError: if the module does not exist, gives out no feature map, or runs more than once in a forward pass.
     """
-    path = named_places(model, calls)[insert_after] if insert_after in NAMED_PLACES else insert_after
+    path = places.get(insert_after, insert_after)
     if path is None:
         raise InputError(
             f'insert_after: "{insert_after}" finds no sequence of stages or blocks in this model; name a module path'

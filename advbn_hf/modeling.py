@@ -15,7 +15,7 @@ from .adapters import has_adapters, merged, without_wrapper
 from .attack import attack
 from .backbone import load_classifier
 from .checkpointing import enable, recomputed_within
-from .config import AUXILIARY_FOLDER, STRUCTURE, AdvBNConfig
+from .config import AUXILIARY_FOLDER, AdvBNConfig
 from .errors import InputError
 from .files import filling
 from .hub import upload_checkpoint
@@ -138,12 +138,11 @@ class AdvBNForImageClassification(nn.Module):
     def advbn_config(self, config: AdvBNConfig) -> None:
         place = self.split.named_places.get(config.insert_after) or config.insert_after
         config = dataclasses.replace(config, insert_after=place)
-        for name in STRUCTURE:
-            wanted, built_in = getattr(config, name), getattr(self._config, name)
-            if wanted != built_in:
-                raise InputError(
-                    f"{name}: {built_in} is built into the model, not {wanted}; wrap the backbone anew to change it"
-                )
+        if difference := self._config.difference_in_structure(config):
+            name, built_in, wanted = difference
+            raise InputError(
+                f"{name}: {built_in} is built into the model, not {wanted}; wrap the backbone anew to change it"
+            )
         self._config = config
 
     @property

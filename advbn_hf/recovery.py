@@ -14,7 +14,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 from transformers.utils import logging
 
-from .config import STRUCTURE, AdvBNConfig
+from .config import AdvBNConfig
 from .errors import InputError
 from .files import write_whole
 
@@ -108,13 +108,12 @@ def check_same_structure(checkpoint: str | Path, saved: AdvBNConfig, running: Ad
     Raises:
         InputError: names the setting and both values.
     """
-    for name in STRUCTURE:
-        was, now = getattr(saved, name), getattr(running, name)
-        if was != now:
-            raise InputError(
-                f"resume_from_checkpoint: {checkpoint} was trained with {name} {was}, and this run has {now}; "
-                f"add --{name} {was}, or start anew in another output_dir"
-            )
+    if difference := saved.difference_in_structure(running):
+        name, was, now = difference
+        raise InputError(
+            f"resume_from_checkpoint: {checkpoint} was trained with {name} {was}, and this run has {now}; "
+            f"add --{name} {was}, or start anew in another output_dir"
+        )
 
 
 @contextmanager

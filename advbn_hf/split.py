@@ -84,10 +84,10 @@ class Split:
     def __init__(self, model: PreTrainedModel, insert_after: str) -> None:
         inputs = probe_inputs(model)
         calls, logits = probe(model, inputs)
-        call = find_insertion(model, calls, insert_after)
+        self.named_places = named_places(model, calls)
+        call = find_insertion(calls, self.named_places, insert_after)
         self.model = model
         self.insert_after = call.path
-        self.named_places = named_places(model, calls)
         self.channel_axis = channel_axis(model, calls, call)
         ended = list(dict.fromkeys(call.path for call in calls[: calls.index(call) + 1]))
         self.stem_modules: list[nn.Module] = [

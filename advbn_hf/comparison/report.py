@@ -7,7 +7,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from ..data.embedded import MEAN_OVER
+from ..data.rendering import MEAN_OVER
 from ..files import write_whole
 from ..robustness.grids import align_markdown
 from .grid import Row

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from scipy.stats import t
 
-from ..data.embedded import MEAN_OVER
+from ..data.rendering import MEAN_OVER
 from .grid import Row
 
 MEAN = "shifts"  # the mean of the sets in `MEAN_OVER`

@@ -8,12 +8,10 @@ import numpy as np
 from datasets import Dataset
 from sklearn.datasets import load_digits
 
-from .rendering import STYLES, Glyphs, check_name, render
+from .rendering import MEAN_OVER, STYLES, Glyphs, check_name, render
 
 __all__ = ["MEAN_OVER", "STYLES", "load_embedded", "scan_indices"]
 
-# Inversion is left out of the mean: it is a shift of another kind than style, light and quality.
-MEAN_OVER = ("filters", "corruptions", "stylized", "sketch")
 # Split -> its scans, a range of the fixed permutation.
 _SCANS = {"train": slice(0, 1000), "validation": slice(1000, 1200), "test": slice(1200, None)}
 

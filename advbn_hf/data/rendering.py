@@ -25,6 +25,8 @@ _VARIANTS = {
     "inverted": [("", 0)],
 }
 STYLES = tuple(_VARIANTS)
+# Inversion is left out of the mean: it is a shift of another kind than style, light and quality.
+MEAN_OVER = ("filters", "corruptions", "stylized", "sketch")
 SPLITS = {"train": 4000, "validation": 1000, "test": 2000}  # and the usual number of pictures per style
 _BATCH = 360  # pictures drawn at a time: a multiple of every number of variants, so that each batch is balanced
 
