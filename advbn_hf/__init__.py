@@ -2,10 +2,10 @@
 
 from .config import AdvBNConfig
 from .errors import InputError
+from .method.losses import AdvBNOutput
 from .modeling import AdvBNForImageClassification
-from .outputs import AdvBNOutput
 from .trainer import AdvBNTrainer
-from .training_arguments import AdvBNTrainingArguments
+from .training_args import AdvBNTrainingArguments
 
 __version__ = "0.1.0.dev0"
 

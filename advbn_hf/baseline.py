@@ -2,9 +2,9 @@
 
 from torch import Tensor
 
+from .backbones.split import Recording
+from .method.losses import AdvBNOutput, cross_entropy
 from .modeling import AdvBNForImageClassification
-from .outputs import AdvBNOutput, cross_entropy
-from .split import Recording
 
 
 class PlainForImageClassification(AdvBNForImageClassification):

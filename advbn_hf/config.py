@@ -11,9 +11,9 @@ from typing import Any, Self
 
 from transformers.utils import cached_file
 
-from .documents import read_json
 from .errors import InputError
-from .files import write_whole
+from .utils.documents import read_json
+from .utils.files import write_whole
 
 CONFIG_FILE = "advbn_config.json"
 AUXILIARY_FOLDER = "auxiliary"  # the auxiliary branch in a checkpoint

@@ -11,15 +11,10 @@ from huggingface_hub import CommitInfo
 from torch import Tensor, nn
 from transformers import BaseImageProcessor, PreTrainedConfig, PreTrainedModel
 
-from .adapters import has_adapters, merged, without_wrapper
-from .attack import attack
-from .backbone import load_classifier
-from .checkpointing import enable, recomputed_within
-from .config import AUXILIARY_FOLDER, AdvBNConfig
-from .errors import InputError
-from .files import filling
-from .hub import upload_checkpoint
-from .norms import (
+from .backbones.activation_checkpointing import enable, recomputed_within
+from .backbones.adapters import has_adapters, merged, without_wrapper
+from .backbones.loading import load_classifier
+from .backbones.norms import (
     BRANCHES,
     Branch,
     check_synchronizable,
@@ -28,9 +23,14 @@ from .norms import (
     two_branch_norms,
     using_branch,
 )
-from .outputs import AdvBNOutput, cross_entropy, two_branch_output
-from .probe import evaluating, logits_of
-from .split import Recording, Split
+from .backbones.split import Recording, Split
+from .backbones.tracing import evaluating, logits_of
+from .config import AUXILIARY_FOLDER, AdvBNConfig
+from .errors import InputError
+from .hub import upload_checkpoint
+from .method.attack import attack
+from .method.losses import AdvBNOutput, cross_entropy, two_branch_output
+from .utils.files import filling
 
 
 class AdvBNForImageClassification(nn.Module):

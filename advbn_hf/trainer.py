@@ -25,20 +25,20 @@ from transformers.trainer_utils import (
 )
 from transformers.utils import PushInProgress, logging
 
-from .adapters import has_adapters
-from .data.pictures import EachEpochAnew
-from .data.stream import StreamedPictures, load_stream
-from .divergence import LossWatch, check_weights
+from .backbones.adapters import has_adapters
+from .backbones.norms import BRANCHES
+from .data.images import EachEpochAnew
+from .data.streaming import StreamedPictures, load_stream
 from .errors import InputError
-from .files import write_whole
 from .hub import check_access, options_from, upload_checkpoint, upload_in_background
 from .modeling import AdvBNForImageClassification
-from .norms import BRANCHES
-from .recovery import check_same_structure, reporting_full_disk, seal, whole_checkpoint
-from .stem_cache import StemFeatures
-from .step_log import StepLog
-from .stopping import StopAfterStep
-from .training_arguments import AdvBNTrainingArguments, check_perturbations
+from .training.checkpoints import check_same_structure, reporting_full_disk, seal, whole_checkpoint
+from .training.interrupts import StopAfterStep
+from .training.metrics import StepLog
+from .training.nonfinite import LossWatch, check_weights
+from .training.stem_cache import StemFeatures
+from .training_args import AdvBNTrainingArguments, check_perturbations
+from .utils.files import write_whole
 
 logger = logging.get_logger(__name__)
 
@@ -285,7 +285,7 @@ class AdvBNTrainer(Trainer):
         return None, (output.logits, output.auxiliary_logits), None
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
-        """Leaves README.md alone: the card is written from measured results by `advbn_hf.card`."""
+        """Leaves README.md alone: the card is written from measured results by `advbn_hf.reporting.model_card`."""
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """As `Trainer.save_model`, but only `push_to_hub` uploads: one commit, with the card and the results.

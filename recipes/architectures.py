@@ -23,11 +23,11 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
 from advbn_hf import AdvBNConfig, AdvBNForImageClassification, InputError
+from advbn_hf.backbones.norms import two_branch_norms
+from advbn_hf.backbones.tracing import probe_inputs
 from advbn_hf.baseline import PlainForImageClassification
-from advbn_hf.cli import parse, run, use_all_cores
-from advbn_hf.files import write_whole
-from advbn_hf.norms import two_branch_norms
-from advbn_hf.probe import probe_inputs
+from advbn_hf.utils.cli import parse, run, use_all_cores
+from advbn_hf.utils.files import write_whole
 
 TINY_VIT = {"hidden_size": 192, "num_attention_heads": 3, "intermediate_size": 768}
 # What differs from the defaults of the class's config.

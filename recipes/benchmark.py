@@ -21,22 +21,22 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from benchmark_data import SIZE, measure_loading, photographs
-from benchmark_planning import plan
-from benchmark_processes import measure_processes
-from benchmark_profile import measure_profile
-from benchmark_training import TrainingBenchmarkArguments, measure_training, to_text
+from benchmarking.data import SIZE, measure_loading, photographs
+from benchmarking.planning import plan
+from benchmarking.processes import measure_processes
+from benchmarking.profile import measure_profile
+from benchmarking.training import TrainingBenchmarkArguments, measure_training, to_text
 from tqdm.auto import tqdm
 from transformers import ConvNextImageProcessorPil, ResNetConfig, ResNetForImageClassification
 
 from advbn_hf import InputError
-from advbn_hf.card import installed_versions
-from advbn_hf.cli import parse, run, use_all_cores
-from advbn_hf.data.pictures import Pictures
+from advbn_hf.data.images import Pictures
 from advbn_hf.data.transforms import Unresized
-from advbn_hf.files import write_whole
-from advbn_hf.robustness.evaluation import predict
-from advbn_hf.robustness.shifts import shift_images
+from advbn_hf.evaluation.inference import predict
+from advbn_hf.reporting.model_card import installed_versions
+from advbn_hf.shifts.generate import shift_images
+from advbn_hf.utils.cli import parse, run, use_all_cores
+from advbn_hf.utils.files import write_whole
 
 Numbers = dict[str, Any]
 

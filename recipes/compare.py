@@ -12,16 +12,16 @@ import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from comparison.arguments import RowArguments, check_among
+from comparison.grid import Grid, rows_of
+from comparison.methods import METHODS, method_called
+from comparison.models import MODELS
+from comparison.report import BUDGETS, write_report
 from tqdm.auto import tqdm
 from transformers.utils import logging
 
 from advbn_hf import InputError
-from advbn_hf.cli import parse, run, use_all_cores
-from advbn_hf.comparison.arguments import RowArguments, check_among
-from advbn_hf.comparison.grid import Grid, rows_of
-from advbn_hf.comparison.methods import METHODS, method_called
-from advbn_hf.comparison.models import MODELS
-from advbn_hf.comparison.report import BUDGETS, write_report
+from advbn_hf.utils.cli import parse, run, use_all_cores
 
 CONFIG = Path(__file__).parent / "configs" / "compare.yaml"
 

@@ -15,9 +15,9 @@ from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from transformers.models.convnext.image_processing_pil_convnext import ConvNextImageProcessorPil
 
 from advbn_hf import InputError
-from advbn_hf.cli import run
 from advbn_hf.convert import load_checkpoint
-from advbn_hf.files import check_empty
+from advbn_hf.utils.cli import run
+from advbn_hf.utils.files import check_empty
 
 
 class Parser(argparse.ArgumentParser):

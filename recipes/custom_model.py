@@ -19,10 +19,10 @@ from transformers import (
 from transformers.modeling_outputs import ImageClassifierOutput
 
 from advbn_hf import AdvBNConfig, AdvBNForImageClassification, AdvBNTrainer, AdvBNTrainingArguments
-from advbn_hf.cli import parse, run, use_all_cores
-from advbn_hf.data.pictures import Pictures, collate
-from advbn_hf.data.sources import class_names, load_images
+from advbn_hf.data.images import Pictures, collate
+from advbn_hf.data.loading import class_names, load_images
 from advbn_hf.data.transforms import EvaluationTransform
+from advbn_hf.utils.cli import parse, run, use_all_cores
 
 
 class Stage(nn.Sequential):

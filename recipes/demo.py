@@ -10,8 +10,8 @@ import importlib.util
 from dataclasses import dataclass, field
 
 from advbn_hf import InputError
-from advbn_hf.cli import parse, run
-from advbn_hf.files import check_empty
+from advbn_hf.utils.cli import parse, run
+from advbn_hf.utils.files import check_empty
 
 
 @dataclass

@@ -5,7 +5,7 @@ accelerate launch recipes/evaluate.py --model ID_OR_FOLDER --suite imagenet     
 accelerate launch recipes/evaluate.py --model ID_OR_FOLDER --dataset_name ID     on a data set and generated shifts
 
 Add --baseline ID_OR_FOLDER to compare with another model on the same pictures, and --check to see, before anything
-runs, which sets can be reached. Suites are described in advbn_hf/robustness/suites.py.
+runs, which sets can be reached. Suites are described in advbn_hf/evaluation/suites.py.
 """
 
 from dataclasses import dataclass, field, replace
@@ -15,17 +15,17 @@ from accelerate import Accelerator, PartialState
 from tqdm.auto import tqdm
 
 from advbn_hf import InputError
-from advbn_hf.claims import claim
-from advbn_hf.cli import parse, run, use_all_cores
-from advbn_hf.robustness.check import check_set, check_table
-from advbn_hf.robustness.models import Contestant, load_contestant
-from advbn_hf.robustness.plots import plot_gain
-from advbn_hf.robustness.results import write_results
-from advbn_hf.robustness.runner import RunSettings, open_suite, run_suite
-from advbn_hf.robustness.scoring import score
-from advbn_hf.robustness.severity_plot import plot_severities
-from advbn_hf.robustness.suite_report import SuiteReport
-from advbn_hf.robustness.suites import Suite, load_suite
+from advbn_hf.evaluation.dry_run import check_set, check_table
+from advbn_hf.evaluation.models import Contestant, load_contestant
+from advbn_hf.evaluation.records import write_results
+from advbn_hf.evaluation.runner import RunSettings, open_suite, run_suite
+from advbn_hf.evaluation.scoring import score
+from advbn_hf.evaluation.suites import Suite, load_suite
+from advbn_hf.reporting.plots import plot_gain
+from advbn_hf.reporting.severity_plot import plot_severities
+from advbn_hf.reporting.suite_report import SuiteReport
+from advbn_hf.utils.cli import parse, run, use_all_cores
+from advbn_hf.utils.run_lock import claim
 
 SUITES = Path(__file__).parent / "suites"
 

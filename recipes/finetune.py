@@ -17,36 +17,30 @@ from accelerate import PartialState
 from datasets import Dataset, IterableDataset
 from transformers import BaseImageProcessor, PreTrainedModel, Trainer, TrainingArguments, set_seed
 
-from advbn_hf import (
-    AdvBNConfig,
-    AdvBNForImageClassification,
-    AdvBNTrainer,
-    AdvBNTrainingArguments,
-    InputError,
-    insertion,
-)
-from advbn_hf.arguments import DataArguments, ModelArguments, check_arguments, check_model_arguments
-from advbn_hf.backbone import load_classifier, load_classifier_for, load_processor, new_classifier
+from advbn_hf import AdvBNConfig, AdvBNForImageClassification, AdvBNTrainer, AdvBNTrainingArguments, InputError
+from advbn_hf.backbones import insertion
+from advbn_hf.backbones.loading import load_classifier, load_classifier_for, load_processor, new_classifier
 from advbn_hf.baseline import PlainForImageClassification
-from advbn_hf.card import installed_versions, render_card, save_card
-from advbn_hf.claims import claim
-from advbn_hf.cli import parse, run, use_all_cores
-from advbn_hf.data.embedded import MEAN_OVER, STYLES
-from advbn_hf.data.pictures import BadPictures, EachEpochAnew, Pictures, collate
-from advbn_hf.data.sources import check_labels, class_names, load_images
-from advbn_hf.data.stream import StreamedPictures
+from advbn_hf.data.embedded.digits import MEAN_OVER, STYLES
+from advbn_hf.data.images import BadPictures, EachEpochAnew, Pictures, collate
+from advbn_hf.data.loading import check_labels, class_names, load_images
+from advbn_hf.data.streaming import StreamedPictures
 from advbn_hf.data.transforms import EvaluationTransform, TrainingTransform
-from advbn_hf.eval_results import write_eval_results
-from advbn_hf.files import filling
+from advbn_hf.evaluation.inference import measure_accuracy
+from advbn_hf.evaluation.records import Record, write_results
 from advbn_hf.hub import check_access
-from advbn_hf.recovery import check_same_structure, last_whole_checkpoint
-from advbn_hf.robustness.evaluation import measure_accuracy
-from advbn_hf.robustness.plots import plot_gain, plot_samples, plot_training
-from advbn_hf.robustness.report import comparison_table, to_text
-from advbn_hf.robustness.results import Record, write_results
-from advbn_hf.stem_cache import StemFeatures, cached_stem_features
+from advbn_hf.reporting.accuracy_table import comparison_table, to_text
+from advbn_hf.reporting.eval_results import write_eval_results
+from advbn_hf.reporting.model_card import installed_versions, render_card, save_card
+from advbn_hf.reporting.plots import plot_gain, plot_samples, plot_training
 from advbn_hf.trainer import ARGUMENTS_FILE
-from advbn_hf.training_arguments import check_perturbations
+from advbn_hf.training.arguments import DataArguments, ModelArguments, check_arguments, check_model_arguments
+from advbn_hf.training.checkpoints import check_same_structure, last_whole_checkpoint
+from advbn_hf.training.stem_cache import StemFeatures, cached_stem_features
+from advbn_hf.training_args import check_perturbations
+from advbn_hf.utils.cli import parse, run, use_all_cores
+from advbn_hf.utils.files import filling
+from advbn_hf.utils.run_lock import claim
 
 QUICKSTART = Path(__file__).parent / "configs" / "quickstart.yaml"
 # What to do after a run was stopped, whether or not it has trained.

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 
 from huggingface_hub import CommitOperationAdd
 
-from advbn_hf.cli import parse, run
 from advbn_hf.hub import full_repo_id, planned_changes, upload_checkpoint
 from advbn_hf.hub.contents import additions
+from advbn_hf.utils.cli import parse, run
 
 
 @dataclass

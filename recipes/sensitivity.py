@@ -11,18 +11,18 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from comparison.arguments import RowArguments, check_among
+from comparison.grid import Grid
+from comparison.methods import METHODS
+from comparison.models import MODELS
+from comparison.plots import plot_sensitivity
+from comparison.sensitivity import Variation, make_point, to_markdown, trials
 from tqdm.auto import tqdm
 from transformers.utils import logging
 
 from advbn_hf import InputError
-from advbn_hf.cli import parse, run, use_all_cores
-from advbn_hf.comparison.arguments import RowArguments, check_among
-from advbn_hf.comparison.grid import Grid
-from advbn_hf.comparison.methods import METHODS
-from advbn_hf.comparison.models import MODELS
-from advbn_hf.comparison.plots import plot_sensitivity
-from advbn_hf.comparison.sensitivity import Variation, make_point, to_markdown, trials
-from advbn_hf.files import write_whole
+from advbn_hf.utils.cli import parse, run, use_all_cores
+from advbn_hf.utils.files import write_whole
 
 CONFIG = Path(__file__).parent / "configs" / "sensitivity.yaml"
 

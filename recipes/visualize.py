@@ -16,13 +16,13 @@ from accelerate import PartialState
 from datasets import Dataset
 
 from advbn_hf import AdvBNForImageClassification, InputError
-from advbn_hf.backbone import load_processor
-from advbn_hf.cli import parse, run, use_all_cores
-from advbn_hf.data.pictures import BadPictures, Pictures, collate
-from advbn_hf.data.sources import check_labels, class_names, load_images
+from advbn_hf.backbones.loading import load_processor
+from advbn_hf.data.images import BadPictures, Pictures, collate
+from advbn_hf.data.loading import check_labels, class_names, load_images
 from advbn_hf.data.transforms import EvaluationTransform
-from advbn_hf.files import check_empty
-from advbn_hf.robustness.labels import match_labels
+from advbn_hf.evaluation.labels import match_labels
+from advbn_hf.utils.cli import parse, run, use_all_cores
+from advbn_hf.utils.files import check_empty
 from advbn_hf.visualization.decoder import Decoder, Quality, measure_quality, train_decoder
 from advbn_hf.visualization.decoder_cache import decoder_file, kept_decoder
 from advbn_hf.visualization.export import describe, export_restyled

@@ -33,10 +33,10 @@ LEFT_BEHIND = {
 USE = """
 from pathlib import Path
 import advbn_hf
-from advbn_hf.card import render_card
+from advbn_hf.reporting.model_card import render_card
 from advbn_hf.data.imagenet import imagenet_classes
-from advbn_hf.robustness.metrics import METRICS, load_metric
-from advbn_hf.robustness.results import Record
+from advbn_hf.evaluation.metrics import METRICS, load_metric
+from advbn_hf.evaluation.records import Record
 
 assert Path(advbn_hf.__file__).is_relative_to(Path("installed").resolve()), advbn_hf.__file__
 assert len(imagenet_classes()) == 1000

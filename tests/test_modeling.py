@@ -12,9 +12,9 @@ from builders import models_equal, pictures_and_labels, tiny_convnext, tiny_resn
 from transformers import AutoModelForImageClassification, ViTImageProcessorPil
 
 from advbn_hf import AdvBNConfig, AdvBNForImageClassification, InputError
+from advbn_hf.backbones.norms import two_branch_norms
 from advbn_hf.baseline import PlainForImageClassification
-from advbn_hf.norms import two_branch_norms
-from advbn_hf.perturbation import initial_multipliers
+from advbn_hf.method.perturbation import initial_multipliers
 
 MODELS = {"resnet": tiny_resnet, "convnext": tiny_convnext, "vit": tiny_vit}
 SETTINGS = {

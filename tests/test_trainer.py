@@ -9,38 +9,11 @@ import pytest
 import torch
 from builders import models_equal, rows, tiny_convnext, tiny_resnet
 from torch.utils._python_dispatch import TorchDispatchMode
-from transformers import EarlyStoppingCallback, ViTImageProcessorPil
+from trainers import ROWS, trainer_of
+from transformers import EarlyStoppingCallback
 
 from advbn_hf import AdvBNConfig, AdvBNForImageClassification, AdvBNTrainer, AdvBNTrainingArguments, InputError
 from advbn_hf.baseline import PlainForImageClassification
-
-ROWS = rows(32)
-
-
-def trainer_of(output_dir, *, model=None, config=None, data=ROWS, callbacks=None, **settings):
-    settings = {
-        "per_device_train_batch_size": 8,
-        "max_steps": 4,
-        "learning_rate": 0.05,
-        "optim": "sgd",
-        "optim_args": "momentum=0.9",
-        "lr_scheduler_type": "cosine",
-        "logging_steps": 1,
-        "save_strategy": "no",
-        "report_to": "none",
-        "disable_tqdm": True,
-        "use_cpu": True,
-    } | settings
-    model = AdvBNForImageClassification.from_backbone(model or tiny_resnet(), config)
-    args = AdvBNTrainingArguments(str(output_dir), **settings)
-    return AdvBNTrainer(
-        model,
-        args,
-        train_dataset=data,
-        eval_dataset=data[:20],
-        processing_class=ViTImageProcessorPil(size={"height": 32, "width": 32}),
-        callbacks=callbacks,
-    )
 
 
 def test_whole_tail_changes_and_nothing_of_the_stem_does(tmp_path):

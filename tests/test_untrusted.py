@@ -14,11 +14,11 @@ from safetensors.torch import save_file
 from transformers import ViTImageProcessorPil
 
 from advbn_hf import AdvBNForImageClassification, InputError
-from advbn_hf.backbone import load_classifier, load_processor
+from advbn_hf.backbones.loading import load_classifier, load_processor
 from advbn_hf.convert import load_checkpoint
+from advbn_hf.evaluation.runner import _path
+from advbn_hf.evaluation.suites import SetEntry, load_suite
 from advbn_hf.hub.contents import files_to_upload
-from advbn_hf.robustness.runner import _path
-from advbn_hf.robustness.suites import SetEntry, load_suite
 
 
 class Payload:
@@ -152,8 +152,8 @@ def test_tags_of_a_suite_make_no_objects(tmp_path):
 
 @pytest.mark.parametrize("name", ["../../up", "/etc/passwd", "..", "a" * 5000, "a/b", "ünï"])
 def test_names_of_sets_stay_in_their_folder(tmp_path, name):
-    from advbn_hf.robustness.runner import RunSettings
-    from advbn_hf.robustness.sets import Part
+    from advbn_hf.evaluation.runner import RunSettings
+    from advbn_hf.evaluation.sets import Part
 
     path = _path(SetEntry(name, "embedded"), Part(None, None), [], RunSettings(tmp_path))
     assert path.resolve().parent == tmp_path.resolve()

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
-from ..backbone import PICKLED
+from ..backbones.loading import PICKLED
 from ..config import AdvBNConfig
 from ..data.imagenet import imagenet_classes
 from ..errors import InputError

@@ -1,1 +1,1 @@
-"""Pictures in: data sets by Hub id, folder or "embedded", transforms, and the embedded benchmark."""
+"""Rows in, tensors out: datasets by Hub id, folder or "embedded", and transforms."""

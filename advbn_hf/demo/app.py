@@ -7,11 +7,11 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
-from ..data.pictures import Pictures
-from ..data.sources import class_names, load_images
+from ..data.images import Pictures
+from ..data.loading import class_names, load_images
 from ..errors import InputError
-from ..robustness.grids import escape_markdown
-from ..robustness.models import Contestant, load_contestant
+from ..evaluation.models import Contestant, load_contestant
+from ..utils.tables import escape_markdown
 from .sweep import NO_SHIFT, Sweep, ask, available_shifts, read_picture, sweep
 from .sweep_plot import plot_sweep, tell_sweep
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import yaml
 from packaging.requirements import Requirement
 
-from ..card import is_on_hub
-from ..files import check_empty, filling
-from ..robustness.models import Contestant
-from ..robustness.shifts import library_version
+from ..evaluation.models import Contestant
+from ..reporting.model_card import is_on_hub
+from ..shifts.generate import library_version
+from ..utils.files import check_empty, filling
 from .app import TITLE, Example, save_examples
 from .sweep import available_shifts
 

@@ -7,13 +7,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ..backbones.norms import BRANCHES
+from ..backbones.tracing import logits_of
 from ..data.transforms import EvaluationTransform, to_rgb
 from ..errors import InputError
+from ..evaluation.models import Contestant
 from ..modeling import AdvBNForImageClassification
-from ..norms import BRANCHES
-from ..probe import logits_of
-from ..robustness.models import Contestant
-from ..robustness.shifts import check_shift, severities, shift_names, shift_picture
+from ..shifts.generate import check_shift, severities, shift_names, shift_picture
 
 NO_SHIFT = "none"
 

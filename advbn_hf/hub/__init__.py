@@ -1,14 +1,7 @@
 """Sending a finished checkpoint to the Hub: one commit of the files that belong there, and of no others."""
 
 from .contents import files_to_upload
-from .upload import (
-    check_access,
-    full_repo_id,
-    options_from,
-    planned_changes,
-    upload_checkpoint,
-    upload_in_background,
-)
+from .upload import check_access, full_repo_id, options_from, planned_changes, upload_checkpoint, upload_in_background
 
 __all__ = [
     "check_access",

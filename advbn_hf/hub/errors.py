@@ -13,8 +13,8 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import httpx
 
-from ..card import TOKEN
 from ..errors import InputError
+from ..reporting.model_card import TOKEN
 
 LOG_IN = "log in with `hf auth login`, or set HF_TOKEN to a token that may write"
 AGAIN = "the same command continues"

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
-from ..data.pictures import collate
+from ..data.images import collate
 from ..errors import InputError
 from ..modeling import AdvBNForImageClassification
 from .layout import MapLayout

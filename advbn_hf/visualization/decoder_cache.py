@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 from transformers import BaseImageProcessor
 from transformers.utils import logging
 
-from ..files import replacing
 from ..modeling import AdvBNForImageClassification
+from ..utils.files import replacing
 from .decoder import DEPTH, LEARNING_RATE, WIDTH, Decoder
 from .layout import MapLayout
 from .pixels import PixelRange

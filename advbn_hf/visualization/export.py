@@ -14,10 +14,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 from tqdm.auto import tqdm
 
-from ..data.pictures import Pictures, collate
-from ..files import check_empty, filling
+from ..data.images import Pictures, collate
 from ..modeling import AdvBNForImageClassification
-from ..robustness.grids import escape_markdown
+from ..utils.files import check_empty, filling
+from ..utils.tables import escape_markdown
 from .decoder import Decoder, Quality
 from .pixels import to_images
 from .restyle import restyle

@@ -4,9 +4,9 @@ import math
 
 from torch import Tensor
 
+from ..backbones.tracing import probe, probe_inputs
 from ..errors import InputError
 from ..modeling import AdvBNForImageClassification
-from ..probe import probe, probe_inputs
 
 Grid = tuple[int, int]
 

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from ..backbones.split import Recording
 from ..modeling import AdvBNForImageClassification
-from ..split import Recording
 
 
 @torch.no_grad()

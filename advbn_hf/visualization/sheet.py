@@ -7,8 +7,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ..backbones.norms import BRANCHES
 from ..modeling import AdvBNForImageClassification
-from ..norms import BRANCHES
 from .decoder import Decoder
 from .pixels import PixelRange, to_images
 from .restyle import restyle

@@ -15,9 +15,9 @@ from PIL import Image as PILImage
 from transformers.models.convnext.image_processing_pil_convnext import ConvNextImageProcessorPil
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
-from advbn_hf.data.pictures import BadPictures, Pictures
-from advbn_hf.data.sources import check_labels, class_names, load_images
-from advbn_hf.data.stream import StreamedPictures
+from advbn_hf.data.images import BadPictures, Pictures
+from advbn_hf.data.loading import check_labels, class_names, load_images
+from advbn_hf.data.streaming import StreamedPictures
 from advbn_hf.data.transforms import EvaluationTransform, TrainingTransform
 from advbn_hf.errors import InputError
 

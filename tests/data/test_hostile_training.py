@@ -13,10 +13,10 @@ from builders import tiny_resnet
 from datasets import ClassLabel, Features, Image, List, Value
 from PIL import Image as PILImage
 from test_hostile_data import CARDS, READABLE, bomb, encoded, red
-from test_pictures import DAMAGED
+from test_images import DAMAGED
 from transformers import ViTImageProcessorPil
 
-from advbn_hf.cli import run
+from advbn_hf.utils.cli import run
 
 EVALUATE = Path(finetune.__file__).with_name("evaluate.py")
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from inputs import many, objects, read_or_refuse, spoilt, values
 
 from advbn_hf import AdvBNConfig
-from advbn_hf.arguments import ModelArguments
-from advbn_hf.cli import parse
+from advbn_hf.training.arguments import ModelArguments
+from advbn_hf.utils.cli import parse
 
 SETTINGS = {
     "insert_after": st.sampled_from(["embeddings", "auto", "resnet.encoder.stages.0"]),

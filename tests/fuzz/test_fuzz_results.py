@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from inputs import many, objects, read_or_refuse, spoilt, values
 
-from advbn_hf.robustness.results import read_results, write_results
+from advbn_hf.evaluation.records import read_results, write_results
 
 ROW = {"model": "m", "set": "s", "shift": None, "severity": None, "branch": None, "metric": "accuracy", "value": 0.5}
 RECORDS = st.lists(

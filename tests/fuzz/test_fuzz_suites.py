@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from inputs import many, objects, read_or_refuse, spoilt, values
 
-from advbn_hf.robustness.suites import load_suite
+from advbn_hf.evaluation.suites import load_suite
 
 NAMES = st.sampled_from(["clean", "fog", "../../up", "a\nb"])
 ENTRY = {

@@ -1,0 +1,1 @@
+"""Any classifier: loaded, traced, cut in two, its norms doubled."""

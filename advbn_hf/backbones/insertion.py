@@ -1,0 +1,238 @@
+"""Where to perturb: the modules after which one could, those that have a name, and the axis of the channels.
+
+The names go by the network's sequence of blocks, or of stages of blocks: modules that are called one after another and
+stand beside each other, as the entries of a list of modules (lists in a list are read as one) or as children of one
+class in any other module; single layers do not count where there are blocks. Of several it is the one of the most
+parameters.
+
+"embeddings" is what ends last before the sequence begins, in time: name the module in a network that computes
+something else in between. Where nothing does, since the first stage holds the embeddings itself, it is the same as
+"auto".
+
+"auto" is where the method was published. If the resolution of the feature maps changes along the sequence, the network
+is hierarchical, and the features are perturbed after the last entry of the first resolution, the end of the first
+stage. If it never changes, the network is isotropic, and they are perturbed after the first quarter of the entries.
+"""
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import nn
+from transformers import PreTrainedModel
+
+from ..errors import InputError
+from .norms import is_norm
+from .tracing import ModuleCall, probe, probe_inputs
+
+NAMED_PLACES = ("embeddings", "auto")
+
+
+@dataclass(frozen=True)
+class InsertionPoint:
+    """A module after which features could be perturbed.
+
+    Args:
+        path: the module's path in the model, for `AdvBNConfig.insert_after`.
+        shape: shape of its feature map for one picture: (C, H, W), (H, W, C) or (N, C).
+        share: share of the forward pass's floating point operations that are done when the module ends, in 0..1.
+        names: those of "embeddings" and "auto" that stand for it.
+    """
+
+    path: str
+    shape: tuple[int, ...]
+    share: float
+    names: tuple[str, ...] = ()
+
+
+def insertion_points(model: PreTrainedModel) -> list[InsertionPoint]:
+    """Every module after which features could be perturbed: it runs once and gives out a feature map.
+
+    Args:
+        model: the classifier; it is run once on noise.
+
+    Returns:
+        One entry a module, in the order in which they end.
+
+    Raises:
+        InputError: if the model does not run on pictures alone or gives no logits.
+    """
+    calls, _ = probe(model, probe_inputs(model), count_flops=True)
+    total, named = max(calls[-1].flops, 1), named_places(model, calls)
+    return [
+        InsertionPoint(
+            call.path,
+            call.shape[1:],
+            call.flops / total,
+            tuple(name for name, path in named.items() if path == call.path),
+        )
+        for call in _usable(calls)
+    ]
+
+
+def to_text(points: list[InsertionPoint]) -> str:
+    """A table of insertion points, one a line, with the share of the forward pass in percent and the names."""
+    rows = [("module", "output", "share", "")]
+    rows += [
+        (
+            point.path,
+            " x ".join(map(str, point.shape)),
+            f"{point.share:.1%}",
+            f"  <- {', '.join(point.names)}" if point.names else "",
+        )
+        for point in points
+    ]
+    widths = [max(len(row[column]) for row in rows) for column in range(2)]
+    return "\n".join(f"{path:{widths[0]}}  {shape:{widths[1]}}  {share:>6}{mark}" for path, shape, share, mark in rows)
+
+
+def named_places(model: nn.Module, calls: list[ModuleCall]) -> dict[str, str | None]:
+    """Path of each of the `NAMED_PLACES`; None where the model has no sequence of stages or blocks.
+
+    Args:
+        model: the classifier.
+        calls: what `probe` saw of it.
+    """
+    sequence = _largest_sequence(model, calls)
+    if not sequence:
+        return dict.fromkeys(NAMED_PLACES)
+    auto = _end_of_first_stage(sequence)
+    return {"embeddings": _last_before(sequence[0], calls) or auto, "auto": auto}
+
+
+def find_insertion(calls: list[ModuleCall], places: Mapping[str, str | None], insert_after: str) -> ModuleCall:
+    """The call after which to perturb.
+
+    Args:
+        calls: what `probe` saw of the classifier.
+        places: its named ones.
+        insert_after: a module path, or one of the names.
+
+    Raises:
+        InputError: if the module does not exist, gives out no feature map, or runs more than once in a forward pass.
+    """
+    path = places.get(insert_after, insert_after)
+    if path is None:
+        raise InputError(
+            f'insert_after: "{insert_after}" finds no sequence of stages or blocks in this model; name a module path'
+        )
+    found = [call for call in calls if call.path == path and path]
+    if not found:
+        known = ", ".join(_outline([call.path for call in _usable(calls)]))
+        raise InputError(
+            f'insert_after: no module {path!r} runs in this model; choose "embeddings", "auto" or one of {known}'
+        )
+    if len(found) > 1:
+        raise InputError(
+            f"insert_after: {path} runs {len(found)} times in one forward pass; choose a module that runs once"
+        )
+    if found[0].shape is None:
+        raise InputError(
+            f"insert_after: {path} gives out no feature map (B, C, H, W) or (B, N, C); choose another module"
+        )
+    return found[0]
+
+
+def channel_axis(model: nn.Module, calls: list[ModuleCall], call: ModuleCall) -> int:
+    """Which axis of a feature map holds the channels: 1, or -1 for the last.
+
+    The weights tell: going back in time from the end of the call, the first module with weights for as many outputs as
+    one of the two axes is long, but not the other. Where none has, it is the first for maps and the last for tokens.
+
+    Args:
+        model: the classifier.
+        calls: what `probe` saw of it.
+        call: one of them, with a feature map.
+    """
+    for earlier in reversed(calls[: calls.index(call) + 1]):
+        weights = model.get_submodule(earlier.path).parameters(recurse=False)
+        outputs = {weight.shape[0] for weight in weights if weight.ndim} - {1}
+        fitting = [axis for axis in (1, -1) if call.shape[axis] in outputs]
+        if len(fitting) == 1:
+            return fitting[0]
+    return 1 if len(call.shape) == 4 else -1
+
+
+def _usable(calls: list[ModuleCall]) -> list[ModuleCall]:
+    times = Counter(call.path for call in calls)
+    return [call for call in calls if call.path and call.shape is not None and times[call.path] == 1]
+
+
+def _end_of_first_stage(sequence: list[ModuleCall]) -> str:
+    first = _resolution(sequence[0])
+    if all(_resolution(entry) == first for entry in sequence):
+        return sequence[math.ceil(len(sequence) / 4) - 1].path
+    return [entry for entry in sequence if _resolution(entry) == first][-1].path
+
+
+def _last_before(entry: ModuleCall, calls: list[ModuleCall]) -> str | None:
+    """Path of the last module that gives out a feature map of the pictures before an entry begins."""
+    ended = calls[: calls.index(entry)]  # those within the entry too
+    before = [call.path for call in _usable(calls) if call in ended and call.varies]
+    outside = [path for path in before if not path.startswith(f"{entry.path}.")]
+    return outside[-1] if outside else None
+
+
+def _largest_sequence(model: nn.Module, calls: list[ModuleCall]) -> list[ModuleCall]:
+    """The sequence of blocks or stages of the most parameters, in the order of the calls; perhaps empty."""
+    first_calls = {call.path: call for call in reversed(calls)}
+    order = {path: place for place, path in enumerate(dict.fromkeys(call.path for call in calls))}
+    best: list[ModuleCall] = []
+    best_size = (False, 0)
+    for path, module in model.named_modules():
+        for sequence in _sequences(path, module, first_calls):
+            entries = [first_calls[entry] for entry in sorted(sequence, key=order.get) if first_calls[entry].shape]
+            modules = [model.get_submodule(entry.path) for entry in entries]
+            weights = sum(weight.numel() for module in modules for weight in module.parameters())
+            size = (any(_is_block(module) for module in modules), weights)
+            if len(entries) > 1 and size > best_size:
+                best, best_size = entries, size
+    return best
+
+
+def _sequences(path: str, module: nn.Module, called: dict[str, ModuleCall]) -> list[list[str]]:
+    """Paths of modules in a module that belong together, as the rule at the top of this file says."""
+    entries = _entries(path, module, called)
+    if isinstance(module, (nn.ModuleList, nn.Sequential)):
+        blocks = [entry for entry, child in entries.items() if _is_block(child)]
+        return [blocks or list(entries)]
+    of_class = defaultdict(list)
+    for entry, child in entries.items():
+        of_class[_kind(child)].append(entry)
+    return list(of_class.values())
+
+
+def _is_block(module: nn.Module) -> bool:
+    """Whether a module is made of modules; a norm that also activates counts as one layer."""
+    return any(module.children()) and not is_norm(module)
+
+
+def _kind(module: nn.Module) -> tuple[type, ...]:
+    """A module's class, and that of a list's last entry too: stages may be lists, but so may a stem."""
+    if isinstance(module, nn.Sequential) and len(module):
+        return (type(module), *_kind(module[-1]))
+    return (type(module),)
+
+
+def _entries(path: str, module: nn.Module, called: dict[str, ModuleCall]) -> dict[str, nn.Module]:
+    """The called children of a module, and those of children that are never called themselves, as lists are."""
+    entries = {}
+    for name, child in module.named_children():
+        inner = f"{path}.{name}" if path else name
+        entries |= {inner: child} if inner in called else _entries(inner, child, called)
+    return entries
+
+
+def _resolution(call: ModuleCall) -> tuple[int, ...]:
+    """What changes where the resolution does: height and width, or the number of tokens."""
+    return call.shape[2:] if len(call.shape) == 4 else call.shape[1:2]
+
+
+def _outline(paths: list[str], most: int = 24) -> list[str]:
+    """The paths of the outermost levels, as many whole levels as fit into `most`."""
+    for depth in range(max((path.count(".") for path in paths), default=0), 0, -1):
+        shown = [path for path in paths if path.count(".") <= depth]
+        if len(shown) <= most:
+            return shown
+    return paths[:most]

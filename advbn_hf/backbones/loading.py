@@ -1,0 +1,134 @@
+"""Plain Transformers image classifiers and their processors, with one clear line where getting one fails."""
+
+import json
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModelForImageClassification,
+    BaseImageProcessor,
+    PreTrainedModel,
+    ViTImageProcessorPil,
+)
+from transformers.utils import is_timm_available
+
+from ..errors import InputError
+
+PICKLED = "its weights are damaged, or a pickle that holds more than numbers and is never read; ask for safetensors"
+
+
+def load_classifier(name: str | Path, **kwargs: Any) -> PreTrainedModel:
+    """Loads an image classifier whose every weight, the head's included, comes from the checkpoint.
+
+    Args:
+        name: folder or Hub id.
+        kwargs: for `AutoModelForImageClassification.from_pretrained`. With `ignore_mismatched_sizes=True` a head of
+            another number of classes is made anew.
+
+    Raises:
+        InputError: if there is no such model, it cannot be read, or it has no classification head.
+    """
+    try:
+        # Unless it is told not to, Transformers asks on a terminal whether to run code of the repository.
+        model, loading = AutoModelForImageClassification.from_pretrained(
+            name, output_loading_info=True, trust_remote_code=False, **kwargs
+        )
+    except Exception as error:  # files that are not what their names say fail in a dozen ways
+        raise InputError(f"cannot load the image classifier {name}: {_first_line(error)}") from error
+    if loading["missing_keys"]:
+        missing = min(loading["missing_keys"])
+        raise InputError(f"{name} has no weights for {missing}; give a model that was trained with its head")
+    return model
+
+
+def load_classifier_for(
+    names: list[str] | None, name: str | Path, *, new_head: bool = False, **kwargs: Any
+) -> PreTrainedModel:
+    """Loads a classifier for the classes of a data set.
+
+    Args:
+        names: the data set's class names in the order of its labels; None where it has none.
+        name: folder or Hub id of the model.
+        new_head: whether to make a new head where the numbers of classes differ.
+        kwargs: as for `load_classifier`.
+
+    Returns:
+        The model, with the data set's `id2label`.
+
+    Raises:
+        InputError: if the numbers of classes differ and `new_head` is False, or the classes are the same in another
+            order.
+    """
+    model = load_classifier(name, **kwargs)
+    if names is None:
+        return model
+    if len(names) != model.config.num_labels:
+        if not new_head:
+            raise InputError(
+                f"the data set has {len(names)} classes, but {name} has {model.config.num_labels}; "
+                "pass --ignore_mismatched_sizes true to train a new head"
+            )
+        model = load_classifier(name, ignore_mismatched_sizes=True, **_labels(names), **kwargs)
+    own = [model.config.id2label[index] for index in range(len(names))]
+    if own != names and sorted(own) == sorted(names):
+        raise InputError(f"the data set orders the classes of {name} otherwise; use Dataset.align_labels_with_mapping")
+    for key, value in _labels(names).items():
+        setattr(model.config, key, value)
+    if hasattr(model.config, "label_names"):  # of timm's models, and what is read back of them
+        model.config.label_names = names
+    return model
+
+
+def load_processor(name: str | Path, **kwargs: Any) -> BaseImageProcessor:
+    """Loads a checkpoint's own image processor.
+
+    Args:
+        name: folder or Hub id.
+        kwargs: for `AutoImageProcessor.from_pretrained`.
+
+    Raises:
+        InputError: if there is none.
+    """
+    try:
+        return AutoImageProcessor.from_pretrained(name, trust_remote_code=False, **kwargs)
+    except Exception as error:  # likewise
+        raise InputError(f"{name} has no usable preprocessor_config.json: {_first_line(error)}") from error
+
+
+def new_classifier(config: str, names: list[str] | None) -> tuple[PreTrainedModel, BaseImageProcessor]:
+    """Makes an untrained classifier, and a processor that scales pictures to the size its config names.
+
+    Args:
+        config: JSON object of a Transformers config, with `model_type` and `image_size`.
+        names: class names in the order of their labels, or None to leave them to the config.
+
+    Raises:
+        InputError: if the config is not valid.
+    """
+    try:
+        settings = AutoConfig.for_model(**json.loads(config), **({} if names is None else _labels(names)))
+        size = {"height": settings.image_size, "width": settings.image_size}
+        return AutoModelForImageClassification.from_config(settings), ViTImageProcessorPil(size=size)
+    except (ValueError, TypeError, AttributeError) as error:
+        reason = _first_line(error)
+        raise InputError(
+            f"backbone_config: must be a JSON object with model_type and image_size ({reason})"
+        ) from error
+
+
+def _labels(names: list[str]) -> dict[str, dict]:
+    return {"id2label": dict(enumerate(names)), "label2id": {name: index for index, name in enumerate(names)}}
+
+
+def _first_line(error: Exception) -> str:
+    if isinstance(error, UnpicklingError):  # torch would advise to read it all the same
+        return PICKLED
+    if isinstance(error, ImportError) and "timm" in str(error) and not is_timm_available():
+        return 'it needs timm, by pip install "advbn_hf[timm]"'
+    lines = str(error).strip().splitlines()
+    if lines and isinstance(error, LookupError | TypeError | AttributeError):  # whose text alone says little
+        return f"{type(error).__name__}: {lines[0]}"
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,142 @@
+"""Norms with two branches: clean and auxiliary (AdvProp, Xie et al. 2020), by composition."""
+
+import copy
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, Literal, get_args
+
+from torch import nn
+
+from ..errors import InputError
+
+Branch = Literal["clean", "auxiliary"]
+BRANCHES: tuple[Branch, ...] = get_args(Branch)
+
+_TORCH_NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
+
+
+class TwoBranchNorm(nn.Module):
+    """A norm and a copy of it, of which `branch` says which one is in use.
+
+    Attributes of the norm that it stands for stay reachable (`module.eps`, `module.weight`): of the branch in use.
+
+    Args:
+        norm: any module; it becomes the clean branch, and a copy of it the auxiliary branch.
+    """
+
+    def __init__(self, norm: nn.Module) -> None:
+        super().__init__()
+        self.branch: Branch = "clean"
+        self.clean = norm
+        self.auxiliary = copy.deepcopy(norm)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Whatever the norm in use returns."""
+        return self.clean(*args, **kwargs) if self.branch == "clean" else self.auxiliary(*args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__(self.branch), name)
+
+
+def is_norm(module: nn.Module) -> bool:
+    """Whether a module normalises: a norm of torch's, or one called so that holds nothing but vectors.
+
+    The second rule finds the norms that models bring along (RMS norms, norms that also activate) without a list.
+    """
+    if isinstance(module, _TORCH_NORMS):
+        return True
+    tensors = [*module.parameters(), *module.buffers()]
+    return "norm" in type(module).__name__.lower() and bool(tensors) and all(tensor.ndim <= 1 for tensor in tensors)
+
+
+def split_norms(model: nn.Module, skip: Iterable[nn.Module] = ()) -> None:
+    """Gives every norm of a model a second branch, in place.
+
+    Args:
+        model: the model.
+        skip: modules that are left alone with everything in them, such as those of the stem.
+    """
+    skipped = {id(module) for root in skip for module in root.modules()}
+    doubled: dict[nn.Module, TwoBranchNorm] = {}  # a norm that stands in several places stays one norm
+    for path, module in _outermost_norms(model, skipped):
+        if module not in doubled:
+            doubled[module] = TwoBranchNorm(module)
+        _set_module(model, path, doubled[module])
+
+
+def two_branch_norms(model: nn.Module) -> dict[str, TwoBranchNorm]:
+    """The two-branch norms of a model by module path, each under every path that it has."""
+    modules = model.named_modules(remove_duplicate=False)
+    return {path: module for path, module in modules if isinstance(module, TwoBranchNorm)}
+
+
+@contextmanager
+def using_branch(model: nn.Module, branch: Branch) -> Iterator[None]:
+    """Runs a model's two-branch norms in one branch within the block.
+
+    Raises:
+        InputError: if there is no such branch.
+    """
+    _check_branch(branch)
+    norms = list(two_branch_norms(model).values())
+    before = [norm.branch for norm in norms]
+    for norm in norms:
+        norm.branch = branch
+    try:
+        yield
+    finally:
+        for norm, previous in zip(norms, before, strict=True):
+            norm.branch = previous
+
+
+@contextmanager
+def plain_norms(model: nn.Module, branch: Branch) -> Iterator[None]:
+    """Puts one branch's norms in the place of the two-branch norms within the block: a plain model of that branch.
+
+    Raises:
+        InputError: if there is no such branch.
+    """
+    _check_branch(branch)
+    norms = two_branch_norms(model)
+    for path, norm in norms.items():
+        _set_module(model, path, getattr(norm, branch))
+    try:
+        yield
+    finally:
+        for path, norm in norms.items():
+            _set_module(model, path, norm)
+
+
+def check_synchronizable(model: nn.Module) -> None:
+    """Checks that `nn.SyncBatchNorm` can stand for all batch norms of a model.
+
+    Raises:
+        InputError: if a batch norm does more than torch's own, since it would lose that.
+    """
+    plain = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+    for path, module in model.named_modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and type(module) not in plain:
+            raise InputError(f"sync_batchnorm: {path} is a {type(module).__name__}, not a batch norm of torch's own")
+
+
+def _check_branch(branch: str) -> None:
+    if branch not in BRANCHES:
+        raise InputError(f'branch: there is no {branch!r}; choose "clean" or "auxiliary"')
+
+
+def _outermost_norms(model: nn.Module, skipped: set[int]) -> list[tuple[str, nn.Module]]:
+    """Norms that lie in no other norm, so that a norm made of norms is doubled once."""
+    found: list[tuple[str, nn.Module]] = []
+    for path, module in model.named_modules(remove_duplicate=False):
+        inside = any(path.startswith(f"{outer}.") for outer, _ in found)
+        if path and id(module) not in skipped and not inside and is_norm(module):
+            found.append((path, module))
+    return found
+
+
+def _set_module(model: nn.Module, path: str, module: nn.Module) -> None:
+    parent, _, name = path.rpartition(".")
+    setattr(model.get_submodule(parent), name, module)

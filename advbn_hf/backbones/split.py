@@ -1,0 +1,272 @@
+"""Stem and tail of any model, by recording the outputs of its modules and replaying them.
+
+The stem is all that a forward pass has computed when the insertion module ends: the outermost modules that had ended
+by then. To run the tail, the model is called again while those modules answer from the record, so that only what
+follows the insertion point is computed. Nothing here knows an architecture; `insertion` says where "embeddings" and
+"auto" cut.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.utils import ModelOutput
+
+from ..errors import InputError
+from .activation_checkpointing import recomputed_within
+from .insertion import channel_axis, find_insertion, named_places
+from .tracing import evaluating, first_tensor, logits_of, probe, probe_inputs
+
+
+class _ReachedInsertion(Exception):  # noqa: N818 - it is a signal, not an error
+    """Ends a forward pass at the insertion module."""
+
+
+@dataclass(frozen=True)
+class Recording:
+    """What one forward pass had computed at the insertion point.
+
+    Args:
+        inputs: what the model was called with.
+        outputs: for each stem module the outputs of its calls, in order.
+        features: the insertion module's feature map, (B, C, H, W), (B, H, W, C) or (B, N, C).
+    """
+
+    inputs: dict[str, Any]
+    outputs: list[list[Any]]
+    features: Tensor
+
+    def with_features(self, features: Tensor) -> "Recording":
+        """The same with another feature map, like `features`."""
+        *before, (*calls, last) = self.outputs
+        return replace(self, outputs=[*before, [*calls, with_first_tensor(last, features)]], features=features)
+
+    def rows(self, index: Tensor) -> "Recording":
+        """The same for some of the samples: `index` is (K,) int64."""
+        size = len(self.features)
+
+        def pick(tensor: Tensor) -> Tensor:
+            return tensor[index] if tensor.ndim and len(tensor) == size else tensor
+
+        return self.mapped(pick)
+
+    def to(self, device: torch.device, non_blocking: bool = False) -> "Recording":
+        """The same on a device; this is what Accelerate calls on what a batch holds."""
+        return self.mapped(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def mapped(self, function: Callable[[Tensor], Tensor]) -> "Recording":
+        """The same with every tensor mapped: those of the inputs first, then those of the outputs in their order."""
+        inputs, outputs = map_tensors(self.inputs, function), map_tensors(self.outputs, function)
+        return Recording(inputs, outputs, first_tensor(outputs[-1][-1]))
+
+
+class Split:
+    """A classifier cut in two after a module.
+
+    Its attributes, besides `model` and `insert_after` (the path that was found): `named_places`, the paths that
+    "embeddings" and "auto" stand for; `stem_modules`, the outermost modules of the stem; `stem_weights`, all of its
+    parameters; `channel_axis`, 1 or -1, the axis of the features' channels; `rectified`, whether none of the features
+    is negative.
+
+    Args:
+        model: the classifier; it is run on noise to see what its modules do.
+        insert_after: path of the insertion module, "embeddings" or "auto" (see `advbn_hf.backbones.insertion`).
+
+    Raises:
+        InputError: if the model does not run on pictures alone or gives no logits, or if the module does not exist,
+            gives out no feature map, runs more than once in a forward pass, or is no place to cut.
+    """
+
+    def __init__(self, model: PreTrainedModel, insert_after: str) -> None:
+        inputs = probe_inputs(model)
+        calls, logits = probe(model, inputs)
+        self.named_places = named_places(model, calls)
+        call = find_insertion(calls, self.named_places, insert_after)
+        self.model = model
+        self.insert_after = call.path
+        self.channel_axis = channel_axis(model, calls, call)
+        ended = list(dict.fromkeys(call.path for call in calls[: calls.index(call) + 1]))
+        self.stem_modules: list[nn.Module] = [
+            model.get_submodule(path) for path in ended if not any(_inside(path, other) for other in ended)
+        ]
+        self._run: Callable = model  # with the stem's modules answering from a record, this is the tail
+        self._answers = [_Answers() for _ in self.stem_modules]
+        self._overwrites = False
+        with evaluating(model), torch.no_grad():
+            recording = self.stem(**inputs)
+            self.rectified = bool((recording.features >= 0).all() and (recording.features > 0).any())
+            versions = _versions(recording.outputs)
+            replayed = logits_of(self.tail(recording))
+            self._overwrites = _versions(recording.outputs) != versions
+            self.stem_weights = [weight for module in self.stem_modules for weight in module.parameters()]
+            self.stem_weights += self._loose_stem_weights(recording)
+        if not torch.allclose(replayed, logits, rtol=1e-2, atol=1e-2 * logits.abs().max().item(), equal_nan=True):
+            raise InputError(
+                f"insert_after: {type(model).__name__} cut after {self.insert_after} gives other logits than whole; "
+                "choose another module"
+            )
+
+    def stem(self, **inputs: Any) -> Recording:
+        """Runs the model up to the insertion point.
+
+        Args:
+            inputs: what the model's forward takes.
+
+        Returns:
+            The recording that `tail` replays.
+        """
+        outputs: list[list[Any]] = [[] for _ in self.stem_modules]
+        insertion = self.model.get_submodule(self.insert_after)
+
+        def record(module: nn.Module, answers: list[Any], output: Any) -> None:
+            answers.append(output)
+            if module is insertion:
+                raise _ReachedInsertion
+
+        with ExitStack() as stack:
+            stack.enter_context(recomputed_within(self.model, nullcontext))
+            for module, answers in zip(self.stem_modules, outputs, strict=True):
+                handle = module.register_forward_hook(
+                    lambda module, _, output, answers=answers: record(module, answers, output)
+                )
+                stack.callback(handle.remove)
+            try:
+                self.model(**inputs)
+            except _ReachedInsertion:
+                pass
+            else:
+                raise RuntimeError(f"the forward pass ended without reaching {self.insert_after}")
+        return Recording(inputs, outputs, first_tensor(outputs[-1][-1]))
+
+    def compile_tail(self, **settings: Any) -> None:
+        """Has the tail compiled when it next runs for a gradient, once for each branch, mode and size of batch.
+
+        Args:
+            settings: for `torch.compile`.
+        """
+        self._run = torch.compile(self.model, **settings)
+
+    def tail(
+        self,
+        recording: Recording,
+        features: Tensor | None = None,
+        within: Callable[[], AbstractContextManager] = nullcontext,
+    ) -> ModelOutput:
+        """Runs what follows the insertion point.
+
+        Args:
+            recording: from `stem`.
+            features: what the insertion module shall have given out, like `recording.features`, which is the default.
+            within: makes the context to run in, each time that the tail or a checkpointed part of it runs.
+
+        Returns:
+            The model's own output, with `logits` (B, classes).
+        """
+        outputs = (recording if features is None else recording.with_features(features)).outputs
+        if self._overwrites:  # the tail writes into what it is given: give it a copy
+            outputs = map_tensors(outputs, Tensor.clone)
+
+        @contextmanager
+        def running(given: list[int]) -> Iterator[None]:
+            with within(), _answering(self.stem_modules, self._answers, outputs, given):
+                yield
+
+        again = lambda: running([answers.given for answers in self._answers])  # noqa: E731
+        run = self._run if torch.is_grad_enabled() else self.model  # evaluation is not worth compiling for
+        with recomputed_within(self.model, again), running([0] * len(outputs)):
+            return run(**recording.inputs)
+
+    def _loose_stem_weights(self, recording: Recording) -> list[nn.Parameter]:
+        """Parameters that belong to the stem but to none of its modules, such as the class token of timm's ViT.
+
+        The modules around the insertion module hold them, and no gradient gets to them through the tail.
+        """
+        parts = self.insert_after.split(".")
+        around = [self.model.get_submodule(".".join(parts[:depth])) for depth in range(len(parts))]
+        loose = [weight for module in around for weight in module.parameters(recurse=False) if weight.requires_grad]
+        if not loose:
+            return []
+        with torch.enable_grad():
+            total = logits_of(self.tail(recording)).sum()
+        if not total.requires_grad:
+            return loose
+        gradients = torch.autograd.grad(total, loose, allow_unused=True)
+        return [weight for weight, gradient in zip(loose, gradients, strict=True) if gradient is None]
+
+
+def _inside(path: str, other: str) -> bool:
+    return path.startswith(f"{other}.")
+
+
+class _Answers:
+    """Stands for a stem module's forward: gives recorded outputs, and computes as usual once these are used up.
+
+    One object with plain attributes for as long as the model lives, since a compiled tail knows it again by that.
+    """
+
+    def __init__(self) -> None:
+        self.compute: Callable | None = None
+        self.outputs: list[Any] = []
+        self.given = 0
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if self.given == len(self.outputs):
+            return self.compute(*args, **kwargs)
+        self.given += 1
+        return self.outputs[self.given - 1]
+
+
+@contextmanager
+def _answering(
+    modules: list[nn.Module], answers: list[_Answers], outputs: list[list[Any]], given: list[int]
+) -> Iterator[None]:
+    """Lets modules answer with recorded outputs within the block, from the first that is not `given` yet."""
+    before = [
+        (vars(module).get("forward"), dict(vars(answer))) for module, answer in zip(modules, answers, strict=True)
+    ]
+    for module, answer, recorded, start in zip(modules, answers, outputs, given, strict=True):
+        vars(answer).update(compute=module.forward, outputs=recorded, given=start)
+        module.forward = answer
+    try:
+        yield
+    finally:
+        for module, answer, (forward, state) in zip(modules, answers, before, strict=True):
+            vars(answer).update(state)
+            if forward is None:
+                del module.forward
+            else:
+                module.forward = forward
+
+
+def with_first_tensor(output: Any, features: Tensor) -> Any:
+    """A module's output with another feature map."""
+    if isinstance(output, Tensor):
+        return features
+    if isinstance(output, ModelOutput):
+        name = next(iter(output))
+        return replace(output, **{name: with_first_tensor(output[name], features)})
+    return type(output)([with_first_tensor(output[0], features), *output[1:]])
+
+
+def map_tensors(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
+    """The same structure with every tensor mapped."""
+    if isinstance(value, Tensor):
+        return function(value)
+    if isinstance(value, ModelOutput):
+        return replace(value, **{name: map_tensors(entry, function) for name, entry in value.items()})
+    if isinstance(value, dict):
+        return {name: map_tensors(entry, function) for name, entry in value.items()}
+    if isinstance(value, (tuple, list)):
+        return type(value)([map_tensors(entry, function) for entry in value])
+    return value
+
+
+def _versions(outputs: list[list[Any]]) -> list[int]:
+    """How often each recorded tensor has been written into."""
+    versions: list[int] = []
+    map_tensors(outputs, lambda tensor: versions.append(tensor._version))
+    return versions

@@ -1,0 +1,162 @@
+"""One forward pass of a classifier, watched: what each module gave out, in which order, and at what cost."""
+
+import inspect
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import PreTrainedModel
+from transformers.utils import ModelOutput
+
+from ..errors import InputError
+
+
+@dataclass(frozen=True)
+class ModuleCall:
+    """One call of one module during a forward pass.
+
+    Args:
+        path: the module's path in the model; "" is the model itself.
+        shape: shape of its feature map, (B, C, H, W), (B, H, W, C) or (B, N, C); None where its output is none.
+        flops: floating point operations of the forward pass up to the end of the call; 0 where they are not counted.
+        varies: whether its feature map differs from picture to picture; what is learned, as latents are, does not.
+    """
+
+    path: str
+    shape: tuple[int, ...] | None
+    flops: int
+    varies: bool
+
+
+def first_tensor(output: Any) -> Tensor | None:
+    """The feature map of a module's output: the output itself, or the first entry of a tuple or `ModelOutput`."""
+    if isinstance(output, ModelOutput):
+        output = output.to_tuple()
+    if isinstance(output, (tuple, list)) and output:
+        return first_tensor(output[0])
+    return output if isinstance(output, Tensor) else None
+
+
+def logits_of(output: ModelOutput) -> Tensor:
+    """A classifier's logits (B, K): its `logits`, or the first entry of an output that does not name them."""
+    return output.logits if "logits" in output else first_tensor(output)
+
+
+def probe_inputs(model: PreTrainedModel, batch_size: int = 2) -> dict[str, Tensor]:
+    """A batch of noise of the size that the model's config, or timm's, names; of 224 pixels where none is named.
+
+    Each picture has a colour cast of its own, so that features are seen to differ from picture to picture.
+
+    Args:
+        model: a classifier with `pixel_values` as its main input.
+        batch_size: B.
+
+    Returns:
+        `{"pixel_values": (B, C, H, W)}`, the same at every call.
+    """
+    channels, height, width = _input_size(model)
+    generator = torch.Generator().manual_seed(0)
+    cast = torch.randn(batch_size, channels, 1, 1, generator=generator)
+    noise = torch.randn(batch_size, channels, height, width, generator=generator)
+    return {"pixel_values": (noise + cast).to(model.device, model.dtype)}
+
+
+def probe(
+    model: PreTrainedModel, inputs: dict[str, Tensor], count_flops: bool = False
+) -> tuple[list[ModuleCall], Tensor]:
+    """Runs a model once in eval mode and without gradients and tells what each module did; changes nothing.
+
+    Args:
+        model: the classifier.
+        inputs: what its forward takes.
+        count_flops: whether to count operations, which takes longer.
+
+    Returns:
+        One entry for each module call, in the order in which they ended, and the logits (B, K).
+
+    Raises:
+        InputError: if the forward fails on these inputs or gives no logits.
+    """
+    batch_size = len(inputs["pixel_values"])
+    calls: list[ModuleCall] = []
+    counter = FlopCounterMode(display=False)
+
+    def watch(path: str, output: Any) -> None:
+        features = first_tensor(output)
+        flops = counter.get_total_flops() if count_flops else 0
+        if features is None or not _is_feature_map(features, batch_size):
+            calls.append(ModuleCall(path, None, flops, varies=False))
+        else:
+            varies = not torch.equal(features[0], features[-1])
+            calls.append(ModuleCall(path, tuple(features.shape), flops, varies))
+
+    with ExitStack() as stack:
+        stack.enter_context(evaluating(model))
+        stack.enter_context(torch.no_grad())
+        if count_flops:
+            stack.enter_context(sdpa_kernel(SDPBackend.MATH))  # the counter knows no fused attention of the CPU
+            stack.enter_context(counter)
+        for path, module in model.named_modules():
+            handle = module.register_forward_hook(lambda _, __, output, path=path: watch(path, output))
+            stack.callback(handle.remove)
+        try:
+            # On detached weights, since the counter fails on views of weights that want a gradient under no_grad.
+            output = functional_call(model, {name: w.detach() for name, w in model.named_parameters()}, kwargs=inputs)
+        except Exception as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            takes = ", ".join(list(inspect.signature(model.forward).parameters)[:4])
+            raise InputError(
+                f"{type(model).__name__} does not run on pixel_values {tuple(inputs['pixel_values'].shape)} alone; "
+                f"its forward takes ({takes}, ...) and says: {reason}"
+            ) from error
+    logits = logits_of(output) if isinstance(output, ModelOutput) else None
+    if logits is None or logits.shape != (batch_size, model.config.num_labels):
+        raise InputError(
+            f"{type(model).__name__} returns no logits (B, {model.config.num_labels}): "
+            "a model with a classification head is needed"
+        )
+    return calls, logits
+
+
+@contextmanager
+def evaluating(*models: nn.Module) -> Iterator[None]:
+    """Puts modules into eval mode within the block and gives each of them its own mode back afterwards."""
+    modes = [(module, module.training) for model in models for module in model.modules()]
+    for model in models:
+        model.eval()
+    try:
+        yield
+    finally:
+        for model in models:
+            model.train()  # some modules keep what they compute in eval mode until they are told to train
+        for module, mode in modes:
+            if module.training != mode:
+                module.train(mode)
+
+
+def _input_size(model: nn.Module) -> tuple[int, int, int]:
+    """Channels, height and width, by the config of the model, else by the `pretrained_cfg` that timm's models have."""
+    of_timm = [module.pretrained_cfg["input_size"] for module in model.modules() if hasattr(module, "pretrained_cfg")]
+    channels, *size = of_timm[0] if of_timm else (3, 224, 224)
+    size = _config_value(model, "image_size", size)
+    height, width = size if isinstance(size, (list, tuple)) else (size, size)
+    return _config_value(model, "num_channels", channels), height, width
+
+
+def _config_value(model: nn.Module, name: str, default: Any) -> Any:
+    """A setting of the model's config, or of the config of the outermost of its parts whose config has it."""
+    for module in model.modules():
+        value = getattr(getattr(module, "config", None), name, None)
+        if value is not None:
+            return value
+    return default
+
+
+def _is_feature_map(tensor: Tensor, batch_size: int) -> bool:
+    return tensor.is_floating_point() and tensor.ndim in (3, 4) and tensor.shape[0] == batch_size

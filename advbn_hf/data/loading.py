@@ -1,0 +1,269 @@
+"""Image-classification splits by Hub id, folder or "embedded", always with the two columns "image" and "label"."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import datasets
+import pyarrow as pa
+import pyarrow.compute as pc
+import yaml
+from datasets import ClassLabel, Dataset, Features, Image, IterableDataset, Value
+from datasets.exceptions import (
+    DatasetGenerationError,
+    DatasetNotFoundError,
+    DatasetsError,
+    SplitsVerificationError,
+)
+from huggingface_hub.errors import HfHubHTTPError
+from transformers.utils import logging
+
+from ..errors import InputError
+from .embedded.digits import load_embedded
+
+logger = logging.get_logger(__name__)
+
+_STRINGS = ("string", "large_string")
+_STREAM_SHARDS = 64  # for a stream made of a map-style split: enough for many processes times workers
+
+
+def load_images(
+    name: str,
+    split: str,
+    *,
+    config: str | None = None,
+    revision: str | None = None,
+    streaming: bool = False,
+    image_column: str | None = None,
+    label_column: str | None = None,
+) -> Dataset | IterableDataset:
+    """Loads one split of an image-classification data set; nothing is decoded.
+
+    String and bool labels are numbered: strings in the sorted order of all the data set's splits, so that a class has
+    one number in all of them; a missing one becomes -1, which `check_labels` names.
+
+    Args:
+        name: "embedded", a Hub id, or a folder of pictures (one subfolder per class), of parquet files, or written by
+            `save_to_disk`.
+        split: The split's name; slices such as "train[:10%]" work where `datasets.load_dataset` reads them.
+        config: The data set's configuration; for "embedded" the style.
+        revision: Branch, tag or commit on the Hub.
+        streaming: Return an `IterableDataset` that reads as it goes.
+        image_column: The pictures' column; by default the only one of type `Image`.
+        label_column: The labels' column; by default the only `ClassLabel`, else the only integer, string or bool one.
+
+    Returns:
+        The split with exactly the columns "image" (`Image(decode=False)`: file bytes and path) and "label"
+        (`ClassLabel` where the classes have names, else integers).
+
+    Raises:
+        InputError: The data set, configuration, split or a column is not there (the message names what is), is not of
+            a usable type, is ambiguous, or the split is empty.
+    """
+    dataset = _load(name, split, config, revision, streaming)
+    if dataset.features is None:
+        raise InputError(f"dataset {name!r}: its stream does not say what its columns hold; load it without streaming")
+    image = _find_image_column(name, dataset.features, image_column)
+    label = _find_label_column(name, dataset.features, image, label_column)
+    logger.info(f"dataset {name!r}: pictures from column {image!r}, labels from column {label!r}")
+    kind = dataset.features[label]
+    if streaming and kind.dtype in _STRINGS:
+        raise InputError(f"label_column {label!r}: a stream of strings cannot be numbered; load it without streaming")
+
+    # First of all: a stream decodes and encodes pictures anew in any step before it.
+    dataset = dataset.cast_column(image, Image(decode=False)).select_columns([image, label])
+    dataset = dataset.rename_columns({old: new for old, new in ((image, "image"), (label, "label")) if old != new})
+    try:
+        first = next(iter(dataset), None)
+    except (DatasetsError, TypeError, ValueError, LookupError) as error:  # a stream is not read before
+        raise InputError(f"dataset {name!r}: cannot be read: {_one_line(error)}") from error
+    if first is None:
+        raise InputError(f"split {split!r} of dataset {name!r} is empty; choose another split")
+    if not streaming and kind.dtype in _STRINGS:
+        parts = _load(name, None, config, revision, streaming=False).values()
+        values = set().union(*(part.unique(label) for part in parts)) - {None}
+        return _number_labels(dataset, sorted(values))
+    if not streaming and kind.dtype == "bool":
+        return _number_labels(dataset, [False, True])
+    return dataset
+
+
+def class_names(dataset: Dataset | IterableDataset) -> list[str] | None:
+    """The names of the classes of a split from `load_images`, in the order of their numbers; None if it has none."""
+    label = dataset.features["label"]
+    return label.names if isinstance(label, ClassLabel) else None
+
+
+@dataclass(frozen=True)
+class SourceInfo:
+    """What can be known of a split before it is downloaded.
+
+    Args:
+        columns: Names of its columns.
+        num_rows: Number of its rows; None if that is not written down.
+        names: Names of its classes in the order of their numbers; None if they are not written down.
+    """
+
+    columns: tuple[str, ...]
+    num_rows: int | None
+    names: list[str] | None
+
+
+def inspect_images(
+    name: str,
+    split: str,
+    *,
+    config: str | None = None,
+    revision: str | None = None,
+    image_column: str | None = None,
+    label_column: str | None = None,
+) -> SourceInfo:
+    """Reaches for one split and reads its head, not more.
+
+    Args:
+        name: As in `load_images`, and so are all others.
+        split: The split's name.
+        config: The data set's configuration.
+        revision: Branch, tag or commit on the Hub.
+        image_column: The pictures' column.
+        label_column: The labels' column.
+
+    Raises:
+        InputError: As in `load_images`.
+    """
+    stream = _load(name, split, config, revision, streaming=True)
+    splits = stream.info.splits or {}
+    num_rows = splits[split].num_examples if split in splits else None
+    if stream.features is None:
+        columns = tuple(next(iter(stream), {}))
+        for field, wanted in (("image_column", image_column), ("label_column", label_column)):
+            if wanted is not None:
+                _check_present(name, field, wanted, columns)
+        return SourceInfo(columns, num_rows or None, None)
+    image = _find_image_column(name, stream.features, image_column)
+    label = stream.features[_find_label_column(name, stream.features, image, label_column)]
+    names = label.names if isinstance(label, ClassLabel) else None
+    return SourceInfo(tuple(stream.features), num_rows or None, names)
+
+
+def check_labels(dataset: Dataset | IterableDataset, num_labels: int) -> None:
+    """Checks that a model with `num_labels` outputs can be trained on, or evaluated on, a split from `load_images`.
+
+    Of a stream only the declared classes can be checked beforehand.
+
+    Args:
+        dataset: The split.
+        num_labels: The number of the model's labels.
+
+    Raises:
+        InputError: Some labels are missing or outside 0..num_labels - 1; the message names them.
+    """
+    mend = f"the model has the labels 0..{num_labels - 1}; mend the data, or choose another label_column or model"
+    if isinstance(dataset, IterableDataset):
+        names = class_names(dataset)
+        if names is not None and len(names) > num_labels:
+            raise InputError(f"labels: the data set has {len(names)} classes, but {mend}")
+        return
+    labels = dataset.select_columns("label").with_format("arrow")[:]["label"]
+    numbers = pc.cast(labels, pa.float64(), safe=False)  # which holds unsigned ones too
+    wrong = pc.fill_null(pc.or_(pc.less(numbers, 0), pc.greater_equal(numbers, num_labels)), True)
+    if pc.any(wrong).as_py():
+        values = ["missing" if value is None else str(value) for value in labels.filter(wrong).unique().to_pylist()]
+        shown = ", ".join(values[:5]) + (", ..." if len(values) > 5 else "")
+        first = pc.index(wrong, True).as_py()
+        raise InputError(f"labels: {pc.sum(wrong)} rows have {shown} (the first is row {first}), but {mend}")
+
+
+def _load(
+    name: str, split: str | None, config: str | None, revision: str | None, streaming: bool
+) -> Dataset | IterableDataset | dict[str, Dataset]:
+    """The split as its source gives it, or all splits by name if `split` is None."""
+    if name == "embedded":
+        return _stream(load_embedded(config or "clean", split), streaming)
+    folder = Path(name)
+    try:
+        if not (folder / "dataset_dict.json").exists() and not (folder / "state.json").exists():
+            return datasets.load_dataset(name, config, split=split, revision=revision, streaming=streaming)
+        saved = datasets.load_from_disk(name)
+    except DatasetNotFoundError as error:
+        mend = "check the name and revision; if it is private or gated, ask for access on the Hub and `hf auth login`"
+        raise InputError(f"dataset {name!r}: {_one_line(error)}; {mend}") from error
+    except (ConnectionError, HfHubHTTPError) as error:
+        mend = "check the name and the network, or pass a folder"
+        raise InputError(f"dataset {name!r}: {_one_line(error)}; {mend}") from error
+    except IndexError as error:  # `load_from_disk` trips over a split that was saved without rows
+        raise InputError(f"dataset {name!r}: a saved split is empty; save it again without that split") from error
+    except DatasetGenerationError as error:
+        raise InputError(f"dataset {name!r}: cannot be read: {_one_line(error.__cause__ or error)}") from error
+    except (SplitsVerificationError, TypeError, AttributeError, KeyError) as error:  # their text alone says little
+        reason = f"{type(error).__name__}: {_one_line(error)}"
+        mend = "mend dataset_info and configs in its README.md, or take them out"
+        raise InputError(f"dataset {name!r}: its card does not fit its files ({reason}); {mend}") from error
+    except (DatasetsError, FileNotFoundError, RuntimeError, ValueError, yaml.YAMLError) as error:
+        raise InputError(f"dataset {name!r}: {_one_line(error)}") from error
+    # As `load_dataset` does, a single set without a split's name is taken for "train".
+    splits = {str(saved.split or "train"): saved} if isinstance(saved, Dataset) else saved
+    if split is None:
+        return splits
+    if split not in splits:
+        raise InputError(f"dataset {name!r} has no split {split!r}; it has {', '.join(splits)}")
+    return _stream(splits[split], streaming)
+
+
+def _stream(dataset: Dataset, streaming: bool) -> Dataset | IterableDataset:
+    if not streaming or not len(dataset):  # no rows cannot be cut into shards
+        return dataset
+    return dataset.to_iterable_dataset(num_shards=max(1, min(_STREAM_SHARDS, len(dataset))))
+
+
+def _find_image_column(name: str, features: Features, wanted: str | None) -> str:
+    if wanted is None:
+        found = [column for column, feature in features.items() if isinstance(feature, Image)]
+        return _only(name, "image_column", found, features)
+    _check_present(name, "image_column", wanted, features)
+    try:  # `Image` itself knows what it can hold: pictures, their bytes, or their paths
+        Image().cast_storage(pa.array([], type=features.arrow_schema.field(wanted).type))
+    except (pa.ArrowException, TypeError, ValueError) as error:
+        raise InputError(f"image_column {wanted!r} of {name!r} holds no pictures: {features[wanted]}") from error
+    return wanted
+
+
+def _find_label_column(name: str, features: Features, image: str, wanted: str | None) -> str:
+    values = [column for column, feature in features.items() if column != image and _is_label(feature)]
+    if wanted is None:
+        classes = [column for column in values if isinstance(features[column], ClassLabel)]
+        return _only(name, "label_column", classes or values, features)
+    _check_present(name, "label_column", wanted, features)
+    if wanted not in values:
+        raise InputError(f"label_column {wanted!r} of {name!r} holds no labels: {features[wanted]}")
+    return wanted
+
+
+def _is_label(feature: object) -> bool:
+    if isinstance(feature, Value):
+        return feature.dtype.startswith(("int", "uint")) or feature.dtype in ("bool", *_STRINGS)
+    return isinstance(feature, ClassLabel)
+
+
+def _only(name: str, field: str, found: list[str], features: Features) -> str:
+    if len(found) == 1:
+        return found[0]
+    count = "several columns could be it" if found else "no column's type fits"
+    raise InputError(f"{field} of dataset {name!r}: {count}; name one of {', '.join(found or features)}")
+
+
+def _check_present(name: str, field: str, wanted: str, features: Iterable[str]) -> None:
+    if wanted not in features:
+        raise InputError(f"{field}: dataset {name!r} has no column {wanted!r}; it has {', '.join(features)}")
+
+
+def _number_labels(dataset: Dataset, values: list[str] | list[bool]) -> Dataset:
+    """Replaces the label column alone; `class_encode_column` would write every picture to the cache again."""
+    labels = dataset.select_columns("label").with_format("arrow")[:]["label"]
+    numbers = pc.fill_null(pc.index_in(labels, pa.array(values, type=labels.type)), -1)
+    feature = ClassLabel(names=[str(value) for value in values])
+    return dataset.remove_columns("label").add_column("label", numbers.to_numpy(), feature=feature)
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()).rstrip(".")

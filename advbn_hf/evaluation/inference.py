@@ -1,0 +1,200 @@
+"""Runs a classifier, or both branches of an AdvBN model, over a set of pictures."""
+
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+from tqdm.auto import tqdm
+from transformers import PreTrainedModel
+
+from ..backbones.norms import BRANCHES
+from ..backbones.tracing import logits_of
+from ..data.images import Pictures, collate
+from ..errors import InputError
+from ..modeling import AdvBNForImageClassification
+from .labels import LabelMatch, restrict
+from .predictions import Answers, Predictions
+from .records import Record
+
+KEPT = 5  # answers kept of each picture, for top-5 accuracy
+
+
+def predict(
+    model: PreTrainedModel | AdvBNForImageClassification,
+    pictures: Pictures,
+    *,
+    accelerator: Accelerator,
+    description: str,
+    match: LabelMatch | None = None,
+    batch_size: int = 64,
+    num_workers: int = 0,
+) -> Predictions:
+    """Answers of a model to every picture. Both branches of an AdvBN model share the stem's pass.
+
+    A batch is the same whatever the number of processes, which take whole batches in turn; so are the answers.
+
+    Args:
+        model: a plain classifier, or one with two branches; it is put into eval mode on the accelerator's device.
+        pictures: the set, as the model's inputs.
+        accelerator: says which device, precision and processes to use.
+        description: what the progress bar says.
+        match: the model's class for each of the set's; all other logits are left out. By default they are the same.
+        batch_size: pictures at a time on each process.
+        num_workers: processes that decode pictures, for each process.
+
+    Returns:
+        The answers of all processes, in classes of the set, on every process.
+
+    Raises:
+        InputError: a picture cannot be decoded and `pictures` does not leave such ones out.
+    """
+    model = model.eval().to(accelerator.device)
+    parts: list[dict[str, Tensor]] = []
+    problem: InputError | None = None
+    try:
+        with torch.no_grad(), accelerator.autocast():
+            loader = _loader(pictures, accelerator, batch_size, num_workers)
+            _run(model, loader, match, parts, accelerator, description)
+    except InputError as error:
+        problem = error
+    # All processes end together, with the same mistake where one met any.
+    merged = {name: torch.cat([part[name] for part in parts]).cpu() for name in parts[0]} if parts else {}
+    shares = gather_object([(merged, problem)]) if accelerator.num_processes > 1 else [(merged, problem)]
+    for _, met in shares:
+        if met is not None:
+            raise met
+    return _join([share for share, _ in shares if share])
+
+
+def measure_accuracy(
+    model: PreTrainedModel | AdvBNForImageClassification,
+    pictures: Pictures,
+    *,
+    model_name: str,
+    set_name: str,
+    accelerator: Accelerator,
+    batch_size: int = 64,
+    num_workers: int = 0,
+) -> list[Record]:
+    """Share of pictures whose largest logit is the label's.
+
+    Args:
+        model: as in `predict`.
+        pictures: the set, as the model's inputs.
+        model_name: the records' `model`.
+        set_name: the records' `set`.
+        accelerator: says which device, precision and processes to use.
+        batch_size: pictures at a time on each process.
+        num_workers: processes that decode pictures, for each process.
+
+    Returns:
+        A record for each branch; one whose branch is None for a plain classifier.
+    """
+    predictions = predict(
+        model,
+        pictures,
+        accelerator=accelerator,
+        description=f"{model_name} on {set_name}",
+        batch_size=batch_size,
+        num_workers=num_workers,
+    )
+    branches = {"plain": None} if "plain" in predictions.answers else dict(zip(BRANCHES, BRANCHES, strict=True))
+    return [
+        Record(
+            model_name,
+            set_name,
+            None,
+            None,
+            branch,
+            "accuracy",
+            predictions.correct(column).double().mean().item(),
+            len(predictions.rows),
+        )
+        for column, branch in branches.items()
+    ]
+
+
+class _Numbered(Dataset):
+    """Pictures with their row numbers."""
+
+    def __init__(self, pictures: Pictures) -> None:
+        self.pictures = pictures
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {**self.pictures[index], "row": index}
+
+
+def _loader(pictures: Pictures, accelerator: Accelerator, batch_size: int, num_workers: int) -> DataLoader:
+    starts = range(accelerator.process_index * batch_size, len(pictures), accelerator.num_processes * batch_size)
+    batches = [range(start, min(start + batch_size, len(pictures))) for start in starts]
+    return DataLoader(
+        _Numbered(pictures),
+        batch_sampler=batches,
+        collate_fn=_collate,
+        num_workers=num_workers,
+        pin_memory=accelerator.device.type == "cuda",
+    )
+
+
+def _collate(rows: list[dict[str, Any]]) -> dict[str, Tensor] | None:
+    """A batch with its row numbers; None where no picture of it can be decoded."""
+    rows = [row for row in rows if row["pixel_values"] is not None]
+    return {**collate(rows), "rows": torch.tensor([row["row"] for row in rows])} if rows else None
+
+
+def _run(
+    model: nn.Module,
+    loader: DataLoader,
+    match: LabelMatch | None,
+    parts: list[dict[str, Tensor]],
+    accelerator: Accelerator,
+    description: str,
+) -> None:
+    """Appends what each batch gave to `parts`, on the device: nothing waits for it between two batches."""
+    right, seen = torch.zeros((), dtype=torch.int64, device=accelerator.device), 0
+    bar = tqdm(total=len(loader), desc=description, unit="batch", disable=not accelerator.is_main_process, leave=False)
+    with bar:
+        for batch in loader:
+            if batch is not None:
+                pixel_values = batch["pixel_values"].to(accelerator.device, non_blocking=True)
+                part = {name: batch[name].to(accelerator.device, non_blocking=True) for name in ("rows", "labels")}
+                columns = _probabilities(model, pixel_values, match)
+                for column, probabilities in columns.items():
+                    top = probabilities.topk(min(KEPT, probabilities.shape[1]))
+                    part |= {f"{column}.top": top.indices.int(), f"{column}.confidence": top.values[:, 0]}
+                parts.append(part)
+                right += (part[f"{next(iter(columns))}.top"][:, 0] == part["labels"]).sum()
+                seen += len(part["labels"])
+            if bar.update() and seen:  # only when the bar is drawn, since this waits for the device
+                bar.set_postfix_str(f"accuracy {100 * right.item() / seen:.1f} %", refresh=False)
+
+
+def _probabilities(model: nn.Module, pixel_values: Tensor, match: LabelMatch | None) -> dict[str, Tensor]:
+    """Column -> float32 probabilities (B, K) over the classes of the set."""
+    if isinstance(model, AdvBNForImageClassification):
+        output = model(pixel_values=pixel_values, branch="both")
+        logits = dict(zip(BRANCHES, (output.logits, output.auxiliary_logits), strict=True))
+    else:
+        logits = {"plain": logits_of(model(pixel_values=pixel_values))}
+    columns = {
+        name: (values if match is None else restrict(values, match)).float().softmax(dim=1)
+        for name, values in logits.items()
+    }
+    return columns | ({"mean": sum(columns.values()) / len(columns)} if len(columns) > 1 else {})
+
+
+def _join(shares: list[dict[str, Tensor]]) -> Predictions:
+    if not shares:
+        raise InputError("no picture of the set can be decoded; mend or remove those that the log names")
+    joined = {name: torch.cat([share[name] for share in shares]) for name in shares[0]}
+    order = joined["rows"].argsort()
+    joined = {name: tensor[order] for name, tensor in joined.items()}
+    columns = [name.removesuffix(".top") for name in joined if name.endswith(".top")]
+    answers = {name: Answers(joined[f"{name}.top"], joined[f"{name}.confidence"]) for name in columns}
+    return Predictions(joined["rows"], joined["labels"], answers)

@@ -1,0 +1,75 @@
+"""Models to evaluate: AdvBN checkpoints with both branches, and any other image classifier."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import BaseImageProcessor, PreTrainedModel
+from transformers.utils import cached_file
+
+from ..backbones.loading import load_classifier, load_processor
+from ..config import CONFIG_FILE, AdvBNConfig
+from ..modeling import AdvBNForImageClassification
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A model with what its evaluation needs.
+
+    Args:
+        name: the records' `model`.
+        model: a plain classifier, or one with two branches.
+        processor: its image processor.
+    """
+
+    name: str
+    model: PreTrainedModel | AdvBNForImageClassification
+    processor: BaseImageProcessor
+
+    @property
+    def class_names(self) -> list[str]:
+        """The model's classes in the order of its logits."""
+        return [self.model.config.id2label[index] for index in range(self.model.config.num_labels)]
+
+    def fingerprint(self) -> str:
+        """Tells models apart by what they hold, so that one that was trained on is not taken for the one before."""
+        digest = hashlib.sha256(json.dumps(self.processor.to_dict(), sort_keys=True, default=str).encode())
+        digest.update(type(self.model).__name__.encode())
+        for name, tensor in sorted(self.model.state_dict().items()):
+            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+            digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+        return digest.hexdigest()
+
+
+def load_contestant(name_or_path: str, name: str | None = None, revision: str | None = None) -> Contestant:
+    """Loads a model for its evaluation.
+
+    Args:
+        name_or_path: Hub id or folder.
+        name: the records' `model`; by default "advbn" where there are two branches, else the last part of the name.
+        revision: branch, tag or commit on the Hub.
+
+    Returns:
+        Both branches where the checkpoint has them, else the plain classifier.
+
+    Raises:
+        InputError: there is no such model, or it has no image processor.
+    """
+    hub = {} if revision is None else {"revision": revision}
+    branched = _has_branches(name_or_path, hub)
+    load = AdvBNForImageClassification.from_pretrained if branched else load_classifier
+    plain_name = Path(name_or_path).resolve().name if Path(name_or_path).is_dir() else name_or_path.split("/")[-1]
+    return Contestant(
+        name or ("advbn" if branched else plain_name), load(name_or_path, **hub), load_processor(name_or_path, **hub)
+    )
+
+
+def _has_branches(name: str, hub: dict[str, str]) -> bool:
+    """A baseline's checkpoint has a config too, but one that says that its branches are the same."""
+    try:
+        cached_file(name, CONFIG_FILE, **hub)
+    except OSError:
+        return False
+    return AdvBNConfig.from_pretrained(name, **hub).auxiliary_norms

@@ -1,0 +1,1 @@
+"""The paper, on tensors: statistics, perturbation, ascent and losses."""

@@ -1,0 +1,1 @@
+"""From records to people: tables, plots and model cards."""

@@ -1,0 +1,275 @@
+"""The comparison of models, set by set: built once, then shown as text or Markdown."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean
+from typing import NamedTuple
+
+from ..errors import InputError
+from ..evaluation.records import Record, wilson_interval
+from ..utils.tables import align_markdown, align_text, escape_markdown
+
+# Columns come in this order; other models follow in the order of the records.
+KNOWN_MODELS = {
+    "base": "base",
+    "baseline": "baseline",
+    "advbn": "AdvBN",
+    "advbn (mean of branches)": "AdvBN mean",
+}
+P_VALUE = "gain_p_value"  # the metric of a paired test's records
+
+
+class Column(NamedTuple):
+    """A model, or one branch of it.
+
+    Args:
+        model: as in the records.
+        branch: "clean", "auxiliary" or None.
+        label: how people read it, for example "AdvBN auxiliary".
+    """
+
+    model: str
+    branch: str | None
+    label: str
+
+    @property
+    def is_reference(self) -> bool:
+        """Whether this is one of the two models that others are compared with."""
+        return self.model in ("base", "baseline")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """An accuracy.
+
+    Args:
+        value: a fraction in [0, 1].
+        n: number of pictures, if known.
+        interval: lower and upper end of the 95 % interval, if n is known.
+        gain: points (hundredths) above the baseline on the same set; None without a baseline.
+        p_value: of the paired test of that gain; None if there was none.
+        is_first: whether the suite reports this branch first on this set.
+    """
+
+    value: float
+    n: int | None
+    interval: tuple[float, float] | None
+    gain: float | None = None
+    p_value: float | None = None
+    is_first: bool = False
+
+
+@dataclass(frozen=True)
+class Row:
+    """The accuracies on one set, or their mean over several.
+
+    Args:
+        name: the set's name, with shift and severity where the records have them.
+        cells: what was measured; a column without a measurement is absent.
+        mean_over: names of the rows that were averaged; empty for a set.
+    """
+
+    name: str
+    cells: dict[Column, Cell]
+    mean_over: tuple[str, ...] = ()
+
+    @property
+    def baseline(self) -> Cell | None:
+        """The baseline's accuracy, if it was measured."""
+        return _baseline(self.cells)
+
+    @property
+    def pictures(self) -> str:
+        """Number of pictures, "2,000"; a range where the models saw different numbers; empty if unknown."""
+        counts = sorted({cell.n for cell in self.cells.values() if cell.n is not None})
+        return " to ".join(f"{count:,}" for count in dict.fromkeys(counts[:1] + counts[-1:]))
+
+
+@dataclass(frozen=True)
+class Table:
+    """The comparison.
+
+    Args:
+        columns: base, baseline, AdvBN clean, AdvBN auxiliary, other models: those that were measured.
+        rows: the sets in the order of the records, then the mean if one was asked for.
+    """
+
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+
+
+def comparison_table(
+    records: Iterable[Record], mean_over: Sequence[str] = (), first: Mapping[str, str] | None = None
+) -> Table:
+    """Lines up the accuracies of all models on all sets.
+
+    Args:
+        records: measurements; of other metrics than accuracy, only the paired tests' are used.
+        mean_over: names of the rows (sets) for a last row with their mean. The mean of a column that lacks one of them
+            is absent. Its interval averages the ends of theirs, which is wide enough however the sets depend on each
+            other (the deviation of a mean is at most the mean of the deviations).
+        first: name of a row -> the branch that is to be marked there.
+
+    Returns:
+        The table.
+
+    Raises:
+        InputError: one thing was measured twice, or `mean_over` names a set without a record.
+    """
+    records = list(records)
+    accuracies = [record for record in records if record.metric == "accuracy"]
+    p_values = {
+        (set_label(record), record.model, record.branch): record.value
+        for record in records
+        if record.metric == P_VALUE
+    }
+    columns = {(column.model, column.branch): column for column in columns_of(accuracies)}
+    rows: dict[str, dict[Column, Cell]] = {}
+    for record in accuracies:
+        column = columns[record.model, record.branch]
+        cells = rows.setdefault(set_label(record), {})
+        if column in cells:
+            raise InputError(f"results: {set_label(record)!r} has two accuracies for {column.label!r}; keep one")
+        interval = wilson_interval(record.value, record.n) if record.n else None
+        p_value = p_values.get((set_label(record), record.model, record.branch))
+        is_first = record.branch is not None and (first or {}).get(set_label(record)) == record.branch
+        cells[column] = Cell(record.value, record.n, interval, None, p_value, is_first)
+    table_rows = [Row(name, _with_gains(cells)) for name, cells in rows.items()]
+    if mean_over:
+        table_rows.append(_mean_row(rows, tuple(mean_over)))
+    return Table(tuple(columns.values()), tuple(row for row in table_rows if row.cells))
+
+
+def to_text(table: Table) -> str:
+    """Shows a table in a terminal.
+
+    Args:
+        table: from `comparison_table`.
+
+    Returns:
+        Aligned lines: accuracy in per cent, half of its 95 % interval, and the gain in points; then what they mean.
+    """
+    grid = _grid(table, lambda cell: f"{'*' * cell.is_first}{100 * cell.value:.1f}{_half_width(cell)}")
+    return "\n".join([align_text(grid), _notes(table, "+- half of the 95 % interval (Wilson)")])
+
+
+def to_markdown(table: Table) -> str:
+    """Shows a table in Markdown.
+
+    Args:
+        table: from `comparison_table`.
+
+    Returns:
+        A pipe table: accuracy in per cent with its 95 % interval, and the gain in points; then what they mean.
+        Names are escaped.
+    """
+    grid = _grid(table, lambda cell: f"{_bold(f'{100 * cell.value:.1f}', cell.is_first)}{_ends(cell)}")
+    notes = _notes(table, "in brackets the 95 % interval (Wilson)", first="bold")
+    return "\n".join([align_markdown(grid), "", escape_markdown(notes)])
+
+
+def set_label(record: Record) -> str:
+    """Names what a record was measured on.
+
+    Args:
+        record: any record.
+
+    Returns:
+        The set's name, then shift and severity where the record has them, for example "corruptions fog 3".
+    """
+    return " ".join(str(part) for part in (record.set, record.shift, record.severity) if part is not None)
+
+
+def columns_of(records: Sequence[Record]) -> tuple[Column, ...]:
+    """The models and branches that records are about, in the order in which tables show them.
+
+    Args:
+        records: measurements.
+    """
+    keys = list(dict.fromkeys((record.model, record.branch) for record in records))
+    order = [*KNOWN_MODELS, *(model for model, _ in keys)]
+    keys.sort(key=lambda key: (order.index(key[0]), key[1] == "auxiliary"))
+    models = [model for model, _ in keys]
+    return tuple(Column(model, branch, _label(model, branch, models)) for model, branch in keys)
+
+
+def _label(model: str, branch: str | None, models: list[str]) -> str:
+    name = KNOWN_MODELS.get(model, model)
+    # A plain model has nothing but a clean branch: naming it would only puzzle.
+    return f"{name} {branch}" if branch == "auxiliary" or (branch and models.count(model) > 1) else name
+
+
+def _baseline(cells: dict[Column, Cell]) -> Cell | None:
+    return next((cell for column, cell in cells.items() if column.model == "baseline"), None)
+
+
+def _with_gains(cells: dict[Column, Cell]) -> dict[Column, Cell]:
+    baseline = _baseline(cells)
+    if baseline is None:
+        return cells
+    gains = {column: None if column.is_reference else 100 * (c.value - baseline.value) for column, c in cells.items()}
+    return {column: replace(cell, gain=gains[column]) for column, cell in cells.items()}
+
+
+def _mean_row(rows: dict[str, dict[Column, Cell]], names: tuple[str, ...]) -> Row:
+    missing = [name for name in names if name not in rows]
+    if missing:
+        raise InputError(f"mean_over: no accuracy on {', '.join(missing)}; there are {', '.join(rows) or 'none'}")
+    shared = [column for column in rows[names[0]] if all(column in rows[name] for name in names)]
+    cells = {column: _mean_cell([rows[name][column] for name in names]) for column in shared}
+    return Row(f"mean of {len(names)} sets", _with_gains(cells), names)
+
+
+def _mean_cell(cells: list[Cell]) -> Cell:
+    known = all(cell.n for cell in cells)
+    interval = tuple(fmean(ends) for ends in zip(*(cell.interval for cell in cells), strict=True)) if known else None
+    return Cell(fmean(cell.value for cell in cells), sum(cell.n for cell in cells) if known else None, interval)
+
+
+def _grid(table: Table, show: Callable[[Cell], str]) -> list[list[str]]:
+    """Header and body as text; a gain has its own column, right of its accuracy, where there is any."""
+    gaining = {column for row in table.rows for column, cell in row.cells.items() if cell.gain is not None}
+    header = ["set", "pictures"]
+    for column in table.columns:
+        header += [column.label, "gain"] if column in gaining else [column.label]
+    body = []
+    for row in table.rows:
+        line = [row.name, row.pictures]
+        for column in table.columns:
+            cell = row.cells.get(column)
+            line.append(show(cell) if cell else "")
+            if column in gaining:
+                line.append(_gain(cell) if cell else "")
+        body.append(line)
+    return [header, *body]
+
+
+def _gain(cell: Cell) -> str:
+    if cell.gain is None:
+        return ""
+    if cell.p_value is None:
+        return f"{cell.gain:+.1f}"
+    return f"{cell.gain:+.1f} (p {f'{cell.p_value:.3f}' if cell.p_value >= 0.001 else '< 0.001'})"
+
+
+def _bold(text: str, is_bold: bool) -> str:
+    return f"**{text}**" if is_bold else text
+
+
+def _half_width(cell: Cell) -> str:
+    return f" +-{50 * (cell.interval[1] - cell.interval[0]):3.1f}" if cell.interval else ""
+
+
+def _ends(cell: Cell) -> str:
+    return f" [{100 * cell.interval[0]:.1f}, {100 * cell.interval[1]:.1f}]" if cell.interval else ""
+
+
+def _notes(table: Table, interval: str, first: str = "*") -> str:
+    cells = [cell for row in table.rows for cell in row.cells.values()]
+    parts = ["Accuracy in %"]
+    parts += [interval] if any(cell.interval for cell in cells) else []
+    parts += ["gain: points over the baseline"] if any(cell.gain is not None for cell in cells) else []
+    parts += ["p: of a paired test on the same pictures"] if any(cell.p_value is not None for cell in cells) else []
+    parts += [f"{first}: the branch to report first"] if any(cell.is_first for cell in cells) else []
+    means = [f"{row.name.capitalize()}: {', '.join(row.mean_over)}." for row in table.rows if row.mean_over]
+    return " ".join(["; ".join(parts) + ".", *means])

@@ -1,0 +1,300 @@
+"""Pictures for people: the gain per set, what the sets look like, the training curve."""
+
+import io
+import os
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+
+import datasets
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from PIL import Image, ImageOps
+
+from ..data.transforms import to_rgb
+from ..errors import InputError
+from ..evaluation.records import Record
+from ..utils.files import write_whole
+from .accuracy_table import Cell, Column, Row, Table, comparison_table
+
+# Okabe and Ito's colours, told apart by colour-blind readers too (jfly.uni-koeln.de/color).
+BLUE, VERMILLION, GREEN, PURPLE, ORANGE = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00"
+LANE_COLOURS = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE)
+LANE_MARKERS = ("o", "D", "s", "^", "v")
+INK, GREY, PALE = "#1a1a1a", "#6e6e6e", "#e4e4e4"
+TRAINING_PANELS = {  # title -> key of the log: colour and label
+    "training loss (nats)": {
+        "loss": (INK, "sum"),
+        "adversarial_loss": (VERMILLION, "adversarial"),
+        "clean_loss": (BLUE, "clean"),
+    },
+    "loss of the ascent, in eval mode (nats)": {
+        "loss_after_ascent": (VERMILLION, "after"),
+        "loss_before_ascent": (GREEN, "before"),
+    },
+    "multipliers: distance from 1 (RMS of channels)": {
+        "mean_spread": (BLUE, "of the mean"),
+        "deviation_spread": (ORANGE, "of the deviation"),
+    },
+}
+LANE, GAP = 0.26, 0.22  # inches: the height of one model's lane in a set, and the gap between sets
+
+
+def plot_gain(records: Iterable[Record], path: str | os.PathLike, mean_over: Sequence[str] = ()) -> None:
+    """Draws the accuracy of every model on every set; bars from the baseline to AdvBN are the gain.
+
+    Args:
+        records: measurements; accuracies are drawn.
+        path: the PNG file to write.
+        mean_over: names of the sets for a last row with their mean.
+
+    Raises:
+        InputError: there is no accuracy, or `mean_over` names a set without one.
+    """
+    table = comparison_table(records, mean_over)
+    if not table.rows:
+        raise InputError("results: no accuracy to draw")
+    lanes = [column for column in table.columns if not column.is_reference]
+    height = max(len(lanes), 1) * LANE + GAP
+    figure = new_figure(1.6 + height * len(table.rows))
+    axes = figure.add_subplot()
+    for index, row in enumerate(table.rows):
+        _draw_row(axes, row, lanes, top=index * height, height=height)
+    _dress_gain(axes, table, bottom=len(table.rows) * height)
+    write_figure(figure, path)
+
+
+def plot_samples(
+    sets: Mapping[str, datasets.Dataset], path: str | os.PathLike, columns: int = 10, seed: int = 0
+) -> None:
+    """Draws what each set looks like: one row a set, the same row numbers in each where they go that far.
+
+    Args:
+        sets: caption -> dataset with an "image" column (decoded, or `{"bytes", "path"}`) and perhaps a "label" column.
+        path: the PNG file to write.
+        columns: pictures in a row.
+        seed: seed of the choice.
+
+    Raises:
+        InputError: no set, an empty one, or one without an "image" column.
+    """
+    _check_sets(sets)
+    shortest = min(len(dataset) for dataset in sets.values())
+    chosen = np.sort(np.random.default_rng(seed).permutation(shortest)[:columns])
+    left, right, bottom = -1.75, len(chosen) + 0.05, 1.28 * len(sets)  # in widths of a picture
+    figure = Figure(figsize=(8, 8 * bottom / (right - left)), facecolor="white")
+    axes = figure.add_axes((0, 0, 1, 1), xlim=(left, right), ylim=(bottom, -0.05), autoscale_on=False)
+    axes.axis("off")
+    for line, (name, dataset) in enumerate(sets.items()):
+        top = 1.28 * line
+        axes.text(
+            -0.1,
+            top + 0.45,
+            plain_text(shortened(name)),
+            ha="right",
+            va="bottom",
+            weight="bold",
+            color=INK,
+            fontsize=9,
+        )
+        axes.text(-0.1, top + 0.5, f"{len(dataset):,} pictures", ha="right", va="top", color=GREY, fontsize=7.5)
+        undecoded = dataset.cast_column("image", datasets.Image(decode=False))
+        for place, index in enumerate(chosen):
+            _draw_sample(axes, undecoded, int(index), place, top)
+    write_figure(figure, path, dpi=100)
+
+
+def plot_training(
+    log_history: Iterable[Mapping[str, float]], path: str | os.PathLike, pictures_per_step: int | None = None
+) -> None:
+    """Draws over the steps the losses, the loss before and after the ascent, and how far its multipliers go.
+
+    Args:
+        log_history: `Trainer.state.log_history`; entries with "step" and what `TRAINING_PANELS` names are drawn, what
+            is missing is left out.
+        path: the PNG file to write.
+        pictures_per_step: for the label of the axis.
+
+    Raises:
+        InputError: nothing of this was logged.
+    """
+    history = list(log_history)
+    panels = [(title, kept) for title, curves in TRAINING_PANELS.items() if (kept := _logged(history, curves))]
+    if not panels:
+        raise InputError("log_history: no loss was logged; lower logging_steps")
+    figure = new_figure(1 + 1.9 * len(panels))
+    grid = figure.subplots(len(panels), sharex=True, squeeze=False, height_ratios=(3, 2, 2)[: len(panels)])
+    for axes, (title, curves) in zip(grid[:, 0], panels, strict=True):
+        _draw_curves(axes, title, curves)
+    pictures = f" of {pictures_per_step:,} pictures" if pictures_per_step else ""
+    grid[-1, 0].set_xlabel(f"optimiser step{pictures}", color=GREY)
+    write_figure(figure, path)
+
+
+def _draw_row(axes: Axes, row: Row, lanes: list[Column], top: float, height: float) -> None:
+    middle, weight = top + height / 2, "bold" if row.mean_over else "normal"
+    if row.mean_over:
+        axes.axhline(top, color=GREY, linewidth=0.8)
+    left = {"x": -0.015, "transform": axes.get_yaxis_transform(), "ha": "right"}
+    name, _, source = row.name.removesuffix(")").partition(" (")  # "corruptions (ImageNet-C-style, generated)"
+    below = [f"{row.pictures} pictures"] if row.pictures else []
+    axes.text(y=middle, s=plain_text(name), va="bottom", color=INK, fontsize=11, weight=weight, **left)
+    axes.text(y=middle + 0.02, s=plain_text("\n".join([*below, *filter(None, [source])])), va="top", color=GREY,
+              fontsize=8, **left)  # fmt: skip
+    for column, cell in row.cells.items():
+        if column.is_reference:
+            _draw_reference(axes, column.model, cell, top, height)
+    for place, column in enumerate(lanes):
+        if column in row.cells:
+            y = top + GAP / 2 + LANE * (place + 0.5)
+            _draw_lane(axes, row.cells[column], row.baseline, place, y, weight)
+
+
+def _draw_reference(axes: Axes, model: str, cell: Cell, top: float, height: float) -> None:
+    ends = (top + 0.08, top + height - 0.08)
+    if model == "base":
+        axes.plot([100 * cell.value] * 2, ends, color=GREY, linewidth=1.3, linestyle=(0, (2, 1.5)), zorder=3)
+        return
+    if cell.interval:
+        axes.fill_betweenx(ends, *(100 * end for end in cell.interval), color=PALE, linewidth=0, zorder=1)
+    axes.plot([100 * cell.value] * 2, ends, color=INK, linewidth=2.2, solid_capstyle="butt", zorder=4)
+
+
+def _draw_lane(axes: Axes, cell: Cell, baseline: Cell | None, place: int, y: float, weight: str) -> None:
+    value, colour = 100 * cell.value, LANE_COLOURS[place % len(LANE_COLOURS)]
+    if baseline:
+        axes.plot([100 * baseline.value, value], [y, y], color=colour, linewidth=6, alpha=0.35,
+                  solid_capstyle="butt", zorder=2)  # fmt: skip
+    if cell.interval:
+        axes.plot([100 * end for end in cell.interval], [y, y], color=colour, linewidth=1.3, zorder=5)
+    axes.plot(value, y, LANE_MARKERS[place % len(LANE_MARKERS)], color=colour, markersize=6.5, zorder=6,
+              markeredgecolor="white", markeredgewidth=0.7)  # fmt: skip
+    beside = {"transform": axes.get_yaxis_transform(), "ha": "right", "va": "center"}
+    axes.text(1.09, y, f"{value:.1f}", color=INK, fontsize=9.5, weight=weight, **beside)
+    if cell.gain is not None:
+        axes.text(1.18, y, _signed(cell.gain), color=colour, fontsize=9.5, weight="bold", **beside)
+
+
+def _dress_gain(axes: Axes, table: Table, bottom: float) -> None:
+    axes.set(xlim=(0, 100), ylim=(bottom, 0), yticks=[])
+    axes.set_xlabel("accuracy in %; lines and bands: 95 % intervals", color=GREY, fontsize=9.5)
+    axes.tick_params(axis="x", colors=GREY, length=0)
+    axes.xaxis.grid(True, color=PALE, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[:].set_visible(False)
+    above = {"transform": axes.transAxes, "ha": "right", "va": "bottom", "color": GREY, "fontsize": 8}
+    axes.text(1.09, 1.0, "accuracy\n%", **above)
+    if any(cell.gain is not None for row in table.rows for cell in row.cells.values()):
+        axes.text(1.18, 1.0, "gain\npoints", **above)
+    handles = [_legend_handle(axes, column, table) for column in table.columns]
+    axes.legend(handles=handles, loc="lower left", bbox_to_anchor=(0, 1), ncols=4, frameon=False,
+                fontsize=9.5, borderaxespad=0.2, borderpad=0, handletextpad=0.5, columnspacing=1.2)  # fmt: skip
+    pad = 16 + 16 * -(-len(handles) // 4)
+    axes.set_title(plain_text(_headline(table)), loc="left", fontsize=12, weight="bold", color=INK, pad=pad)
+
+
+def _legend_handle(axes: Axes, column: Column, table: Table):
+    if column.is_reference:
+        line = {"linewidth": 2.2} if column.model == "baseline" else {"linewidth": 1.3, "linestyle": (0, (2, 1.5))}
+        style = {"color": INK if column.model == "baseline" else GREY, **line}
+        return axes.plot([], [], label=plain_text(column.label), **style)[0]
+    place = [other for other in table.columns if not other.is_reference].index(column)
+    return axes.plot([], [], LANE_MARKERS[place % len(LANE_MARKERS)], color=LANE_COLOURS[place % len(LANE_COLOURS)],
+                     label=plain_text(column.label))[0]  # fmt: skip
+
+
+def _headline(table: Table) -> str:
+    """The finding, on the branch that a plain `from_pretrained` loads; no finding, no claim."""
+    last = table.rows[-1]
+    gains = [(column, cell.gain) for column, cell in last.cells.items() if column.model == "advbn"]
+    if not last.mean_over or not gains or gains[0][1] is None:
+        return "Accuracy per set"
+    column, gain = gains[0]
+    return f"{column.label}: {_signed(gain)} points over the baseline\n(mean of {', '.join(last.mean_over)})"
+
+
+def _signed(gain: float) -> str:
+    return f"{gain:+.1f}".replace("-", "\N{MINUS SIGN}")
+
+
+def plain_text(text: str) -> str:
+    """Matplotlib would set what stands between dollars as a formula."""
+    return text.replace("$", r"\$")
+
+
+def _check_sets(sets: Mapping[str, datasets.Dataset]) -> None:
+    if not sets:
+        raise InputError("samples: no set to draw")
+    for name, dataset in sets.items():
+        if "image" not in dataset.column_names:
+            raise InputError(f"samples: set {name!r} has no column 'image'; it has {', '.join(dataset.column_names)}")
+        if not len(dataset):
+            raise InputError(f"samples: set {name!r} is empty")
+
+
+def _draw_sample(axes: Axes, dataset: datasets.Dataset, index: int, left: float, top: float) -> None:
+    row = dataset[index]
+    caption = _label_text(dataset, row["label"]) if "label" in row else ""
+    try:
+        image = to_rgb(datasets.Image().decode_example(row["image"]))
+    except Exception:  # damaged files raise more than a dozen types in PIL; the evaluation has named them by now
+        caption = "unreadable"
+    else:
+        # By itself, `pad` of Pillow 12 makes very wide pictures 0 pixels high.
+        size = [max(1, round(72 * side / max(image.size))) for side in image.size]
+        image = ImageOps.pad(image.resize(size, Image.Resampling.BICUBIC), (72, 72), color="white")
+        axes.imshow(image, extent=(left, left + 0.95, top + 0.95, top), aspect="auto", interpolation="antialiased")
+    axes.text(left + 0.475, top + 0.98, plain_text(caption), ha="center", va="top", color=INK, fontsize=7.5)
+
+
+def _label_text(dataset: datasets.Dataset, label: int | str) -> str:
+    feature = dataset.features["label"]
+    return shortened(feature.int2str(label) if isinstance(feature, datasets.ClassLabel) else str(label))
+
+
+def shortened(text: str) -> str:
+    """A class name for a caption below a small picture."""
+    return textwrap.shorten(text, 14, placeholder="...") if " " in text else text[:11] + "..." * (len(text) > 11)
+
+
+def _logged(history: list[Mapping[str, float]], curves: Mapping[str, tuple[str, str]]) -> list[tuple]:
+    """(colour, label, steps, values) of the curves that were logged."""
+    kept = []
+    for key, (colour, label) in curves.items():
+        points = [(entry["step"], entry[key]) for entry in history if key in entry and "step" in entry]
+        if points:
+            kept.append((colour, label, *np.array(points, dtype=float).T))
+    return kept
+
+
+def _draw_curves(axes: Axes, title: str, curves: list[tuple]) -> None:
+    for colour, label, steps, values in curves:
+        window = max(1, len(values) // 40)
+        if window > 1:
+            axes.plot(steps, values, color=colour, linewidth=0.6, alpha=0.3)
+        mean = np.convolve(values, np.ones(window) / window, mode="valid")
+        axes.plot(steps[window - 1 :], mean, color=colour, linewidth=1.8, label=label)
+    if len(curves) > 1:
+        axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=len(curves), frameon=False, borderaxespad=0.2)
+    axes.set_title(title, loc="left", fontsize=11, weight="bold", color=INK)
+    axes.set(xlim=(0, None), ylim=(min(0, axes.get_ylim()[0]), None))
+    axes.tick_params(colors=GREY, length=0)
+    axes.yaxis.grid(True, color=PALE, linewidth=0.8)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+
+
+def new_figure(height: float) -> Figure:
+    figure = Figure(figsize=(8.4, height), layout="constrained", facecolor="white")
+    figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12)
+    return figure
+
+
+def write_figure(figure: Figure, path: str | os.PathLike, dpi: int = 150, colours: int | None = 256) -> None:
+    """Writes a figure as PNG, whole; 256 colours are a third of the size, and of plots no difference to the eye."""
+    drawn, small = io.BytesIO(), io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=dpi)
+    picture = Image.open(drawn).convert("RGB")
+    if colours is not None:
+        picture = picture.quantize(colours, dither=Image.Dither.NONE)
+    picture.save(small, format="png", optimize=True)
+    write_whole(path, small.getvalue())

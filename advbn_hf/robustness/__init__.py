@@ -1,1 +1,0 @@
-"""Measuring robustness: shifts, evaluation, results, tables and plots."""

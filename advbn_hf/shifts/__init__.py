@@ -1,0 +1,1 @@
+"""Shifts that are generated, and shifts that were released."""

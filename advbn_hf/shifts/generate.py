@@ -1,0 +1,255 @@
+"""Shifts that are generated on the fly: which there are, and what each does to a picture or a whole set."""
+
+import importlib
+import importlib.metadata
+from dataclasses import dataclass
+from functools import partial
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+from datasets import Dataset, concatenate_datasets
+from PIL import Image, ImageFilter, ImageOps
+
+from ..data.transforms import to_rgb
+from ..errors import InputError
+from .cache import cached_pictures, hash_bytes, read_picture
+from .imagenet_c import CORRUPTIONS, EXTRA_CORRUPTIONS, SEVERITIES, SMALLEST_SIDE, corrupt
+from .photo_filters import FILTERS, apply_filter
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What the shifts of one group have in common.
+
+    Args:
+        label: What their numbers are called in tables.
+        severities: Empty where there is only one strength.
+        library: The distribution that makes them; None where this package does.
+        module: The name that the library is imported by.
+        extra: The extra of this package that installs the library.
+    """
+
+    label: str
+    severities: tuple[int, ...] = ()
+    library: str | None = None
+    module: str | None = None
+    extra: str | None = None
+
+
+_IMAGENET_C = Kind(
+    "ImageNet-C-style, generated", SEVERITIES, "imagecorruptions-imaug", "imagecorruptions", "corruptions"
+)
+_INSTAGRAM = Kind("Instagram-style, generated", (), "pilgram2", "pilgram2", "filters")
+_PLAIN = Kind("generated")
+
+GROUPS = {
+    "corruptions": CORRUPTIONS,
+    "extra_corruptions": EXTRA_CORRUPTIONS,
+    "filters": FILTERS,
+    "plain": ("sketch", "greyscale", "inversion"),
+}
+_KINDS = {"corruptions": _IMAGENET_C, "extra_corruptions": _IMAGENET_C, "filters": _INSTAGRAM, "plain": _PLAIN}
+_CORRUPTIONS = CORRUPTIONS + EXTRA_CORRUPTIONS
+_FORMAT = 1  # to be raised when the same arguments make other pictures than before
+SHIFTS: dict[str, Kind] = {name: _KINDS[group] for group, names in GROUPS.items() for name in names}
+
+
+def shift_names() -> list[str]:
+    """The names of all shifts: 15 + 4 corruptions, then the filters, then "sketch", "greyscale" and "inversion"."""
+    return list(SHIFTS)
+
+
+def severities(shift: str) -> tuple[int, ...]:
+    """The severities of a shift: (1, 2, 3, 4, 5) for corruptions, () for all others.
+
+    Raises:
+        InputError: There is no such shift.
+    """
+    return _kind(shift).severities
+
+
+def shift_label(shift: str) -> str:
+    """What numbers from a shift must be called, since its pictures are not the published ones.
+
+    Returns:
+        "ImageNet-C-style, generated", "Instagram-style, generated" or "generated".
+
+    Raises:
+        InputError: There is no such shift.
+    """
+    return _kind(shift).label
+
+
+def check_shift(shift: str, severity: int | None = None) -> None:
+    """Checks that a shift can be generated here.
+
+    Args:
+        shift: Its name.
+        severity: One of `severities(shift)`, None if that is empty.
+
+    Raises:
+        InputError: There is no such shift or severity, or its library is not installed.
+    """
+    kind = _kind(shift)
+    if kind.severities and severity not in kind.severities:
+        raise InputError(f"severity of {shift}: must be one of {', '.join(map(str, kind.severities))}, not {severity}")
+    if not kind.severities and severity is not None:
+        raise InputError(f"severity of {shift}: it has none, leave out {severity}")
+    if kind.module is not None:
+        try:
+            importlib.import_module(kind.module)
+        except ImportError as error:
+            reason = str(error).partition("\n")[0]
+            raise InputError(
+                f"shift {shift!r} needs {kind.library} ({reason}): pip install advbn_hf[{kind.extra}]"
+            ) from error
+
+
+def shift_images(
+    dataset: Dataset,
+    shift: str,
+    severity: int | None = None,
+    *,
+    seed: int = 0,
+    size: int | None = None,
+    num_proc: int | None = None,
+) -> Dataset:
+    """Replaces every picture of a data set by its shifted version.
+
+    A picture's randomness depends on the picture, the shift, the severity and the seed alone: not on its row, the
+    other rows or the number of processes. The pictures are kept under `datasets`' cache folder and found again by
+    their content; a second process that asks for the same ones waits for the first.
+
+    Pictures that cannot be decoded stay as they are, for `Pictures` to name or leave out as in any other set.
+
+    Args:
+        dataset: A map-style set with a column "image".
+        shift: One of `shift_names()`.
+        severity: One of `severities(shift)`; None if it has none.
+        seed: Seed of all that is drawn at random, 0 or more.
+        size: None: shift pictures as they are, stored without loss. Otherwise the protocol of ImageNet-C: shorter side
+            to `size` * 256 / 224 (bilinear), the central `size` x `size` pixels, then the shift; corruptions are
+            stored as JPEG of quality 85 as its authors did, other shifts without loss.
+        num_proc: Processes that generate; None: this one.
+
+    Returns:
+        The same rows and columns, with the features that they had.
+
+    Raises:
+        InputError: There is no such shift or severity, its library is not installed, another argument is out of
+            range, there is no column "image", or a picture is too small for the shift or missing on disk.
+    """
+    check_shift(shift, severity)
+    _check_arguments(dataset, shift, seed, size, num_proc)
+    recipe = [_FORMAT, shift, severity, seed, size, library_version(shift)]
+    make = partial(_shift_row, shift=shift, severity=severity, seed=seed, size=size)
+    desc = shift if severity is None else f"{shift} {severity}"
+    pictures = cached_pictures(dataset, make, recipe, num_proc, desc).cast_column("image", dataset.features["image"])
+    names = dataset.column_names
+    if len(names) > 1:
+        # As one table in memory: where rows were selected, concatenating would write each column to disk first.
+        rest = dataset.remove_columns("image")
+        rest = Dataset(rest.with_format("arrow")[:], info=rest.info)
+        pictures = concatenate_datasets([rest, pictures], split=dataset.split, axis=1)
+    return pictures.select_columns(names)
+
+
+def shift_picture(picture: Image.Image, shift: str, severity: int | None = None, *, seed: int = 0) -> Image.Image:
+    """Shifts one picture. Global random state is the same afterwards.
+
+    Args:
+        picture: Mode RGB; at least 32 x 32 pixels for corruptions.
+        shift: One of `shift_names()`, which `check_shift` has accepted.
+        severity: As `check_shift` takes it.
+        seed: All randomness comes from it; 0 to 2**32 - 1.
+
+    Returns:
+        A picture of mode RGB and the same size.
+
+    Raises:
+        InputError: The picture is too small.
+    """
+    if shift in FILTERS:
+        return apply_filter(picture, shift)
+    match shift:
+        case "sketch":
+            return _sketch(picture)
+        case "greyscale":
+            return ImageOps.grayscale(picture).convert("RGB")
+        case "inversion":
+            return ImageOps.invert(picture)
+        case _:
+            return corrupt(picture, shift, severity, seed)
+
+
+def library_version(shift: str) -> str:
+    """The library that makes a shift with its version, such as "pilgram2 2.0.10"; empty if there is none."""
+    library = _kind(shift).library
+    return f"{library} {importlib.metadata.version(library)}" if library else ""
+
+
+def _kind(shift: str) -> Kind:
+    if shift not in SHIFTS:
+        raise InputError(f"shift: there is no {shift!r}; choose one of {', '.join(SHIFTS)}")
+    return SHIFTS[shift]
+
+
+def _sketch(picture: Image.Image) -> Image.Image:
+    """Pencil on paper: grey divided by its own blurred surroundings ("colour dodge"), which leaves only the edges."""
+    grey = ImageOps.autocontrast(ImageOps.grayscale(picture))
+    around = grey.filter(ImageFilter.GaussianBlur(max(1.0, min(picture.size) / 80)))
+    floor = 40  # or the noise of dark regions would be drawn too
+    paper = (np.asarray(grey, np.float32) + floor) / (np.asarray(around, np.float32) + floor)
+    # To the fourth, since a pencil line is darker than the edge that it follows.
+    return Image.fromarray((255 * np.minimum(paper, 1) ** 4).astype(np.uint8)).convert("RGB")
+
+
+def _check_arguments(dataset: Dataset, shift: str, seed: int, size: int | None, num_proc: int | None) -> None:
+    if "image" not in dataset.column_names:
+        raise InputError(
+            f"dataset: has no column 'image', only {', '.join(dataset.column_names)}; load_images makes it"
+        )
+    if len(dataset) == 0:
+        raise InputError("dataset: has no rows; choose another split")
+    smallest = SMALLEST_SIDE if shift in _CORRUPTIONS else 1
+    for name, value, least in (("seed", seed, 0), ("size", size, smallest), ("num_proc", num_proc, 1)):
+        if value is not None and value < least:
+            raise InputError(f"{name}: must be at least {least}, not {value}")
+
+
+def _shift_row(
+    row: dict[str, Any], index: int, shift: str, severity: int | None, seed: int, size: int | None
+) -> dict[str, Any]:
+    name, data = read_picture(row["image"], index)
+    try:
+        picture = to_rgb(Image.open(BytesIO(data)))
+        picture.load()
+    except MemoryError:
+        raise  # the picture may well be fine
+    except Exception:  # damaged files raise more than a dozen types in PIL
+        return {"image": {"bytes": data or None, "path": name or None}}
+    if size is not None:
+        picture = _crop(picture, size)
+    # From the content of the picture, so that it does not matter which set and which row it is in.
+    noise = hash_bytes(hash_bytes(data) + f"{shift}/{severity}/{seed}".encode())
+    try:
+        shifted = shift_picture(picture, shift, severity, seed=int.from_bytes(noise[:4]))
+    except InputError as error:
+        raise InputError(f"row {index} ({name}): {error}" if name else f"row {index}: {error}") from error
+    buffer = BytesIO()
+    if size is not None and shift in _CORRUPTIONS:
+        shifted.save(buffer, "JPEG", quality=85, optimize=True)
+    else:
+        shifted.save(buffer, "PNG", compress_level=1)
+    return {"image": {"bytes": buffer.getvalue(), "path": name or None}}
+
+
+def _crop(picture: Image.Image, size: int) -> Image.Image:
+    """Shorter side to `size` * 256 / 224, then the central square; rounded like torchvision, as ImageNet-C was."""
+    short = round(size * 256 / 224)
+    scale = short / min(picture.size)
+    width, height = (short if side == min(picture.size) else int(side * scale) for side in picture.size)
+    picture = picture.resize((width, height), Image.Resampling.BILINEAR)
+    left, upper = round((width - size) / 2), round((height - size) / 2)
+    return picture.crop((left, upper, left + size, upper + size))

@@ -1,0 +1,104 @@
+"""What a fine-tuning asks for besides `AdvBNConfig` and training arguments, and what of it contradicts itself."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..config import AdvBNConfig
+from ..errors import InputError
+from ..reporting.model_card import validate_metadata
+from ..training_args import AdvBNTrainingArguments
+
+
+@dataclass
+class ModelArguments:
+    """Which model to fine-tune."""
+
+    model_name_or_path: str | None = field(default=None, metadata={"help": "Hub id or folder of the classifier."})
+    model_revision: str = field(default="main", metadata={"help": "Branch, tag or commit of the classifier."})
+    ignore_mismatched_sizes: bool = field(
+        default=False, metadata={"help": "Make a new head where the data set has another number of classes."}
+    )
+    backbone_config: str | None = field(
+        default=None,
+        metadata={"help": "Instead of model_name_or_path: config (JSON, with model_type) of a model to train first."},
+    )
+    base_epochs: float = field(default=8, metadata={"help": "Epochs of that first training."})
+    base_learning_rate: float = field(default=3e-3, metadata={"help": "Highest learning rate of that first training."})
+    baseline: bool = field(default=False, metadata={"help": "Also fine-tune plainly, to compare."})
+    license: str | None = field(
+        default=None, metadata={"help": "Licence of the new model for its card, for example apache-2.0."}
+    )
+    list_insertion_points: bool = field(
+        default=False, metadata={"help": "Only list the modules after which this model could be perturbed."}
+    )
+
+
+@dataclass
+class DataArguments:
+    """Which pictures to use."""
+
+    dataset_name: str | None = field(
+        default=None, metadata={"help": 'Hub id or folder of the data set, or "embedded" for the embedded benchmark.'}
+    )
+    dataset_config_name: str | None = field(default=None, metadata={"help": "Configuration of the data set."})
+    dataset_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the data set."})
+    train_split: str = field(default="train", metadata={"help": "Split to train on."})
+    eval_split: str = field(default="validation", metadata={"help": "Split to evaluate on."})
+    image_column: str | None = field(default=None, metadata={"help": "Column of the pictures; found by its type."})
+    label_column: str | None = field(default=None, metadata={"help": "Column of the labels; found by its type."})
+    streaming: bool = field(default=False, metadata={"help": "Read the training split as it is needed."})
+    max_eval_samples: int | None = field(default=None, metadata={"help": "Evaluate on the first so many of each set."})
+    augment: bool = field(default=True, metadata={"help": "Train on random resized crops and flips."})
+    cache_stem_features: bool = field(
+        default=False,
+        metadata={"help": "Run the frozen stem once for each picture and keep what it gives on disk, while training."},
+    )
+    skip_bad_images: bool = field(
+        default=False, metadata={"help": "Leave out pictures that cannot be decoded, and name them at the end."}
+    )
+
+
+def check_model_arguments(model_args: ModelArguments) -> None:
+    """Stops where there is no model, or where there are two.
+
+    Raises:
+        InputError: names the option.
+    """
+    if (model_args.model_name_or_path is None) == (model_args.backbone_config is None):
+        raise InputError("model_name_or_path: give a Hub id or folder, or run without options for the quickstart")
+
+
+def check_arguments(
+    model_args: ModelArguments, data_args: DataArguments, advbn_config: AdvBNConfig, args: AdvBNTrainingArguments
+) -> None:
+    """Stops on options that contradict each other, or that would write over another run.
+
+    Raises:
+        InputError: names the option.
+    """
+    if data_args.dataset_name is None:
+        raise InputError('dataset_name: give a Hub id or folder, or "embedded"')
+    if data_args.max_eval_samples is not None and data_args.max_eval_samples < 1:
+        raise InputError(f"max_eval_samples must be 1 or more, got {data_args.max_eval_samples}")
+    if data_args.streaming and args.max_steps <= 0:
+        raise InputError("max_steps: a stream has no length; say for how many steps to train")
+    if data_args.streaming and model_args.backbone_config is not None:
+        raise InputError("backbone_config: a new model is trained for epochs, which a stream has not; name a model")
+    if data_args.cache_stem_features:
+        if data_args.streaming:
+            raise InputError("cache_stem_features: a stream has no length; leave out --streaming")
+        if data_args.augment:
+            raise InputError("cache_stem_features: augmented pictures differ in every epoch; add --augment false")
+        if not advbn_config.freeze_stem:
+            raise InputError("cache_stem_features: the stem learns (freeze_stem is false), so its features change")
+    if args.resume_from_checkpoint not in (None, "last") and not Path(args.resume_from_checkpoint).is_dir():
+        raise InputError(
+            f'resume_from_checkpoint: there is no folder {args.resume_from_checkpoint}; give one, or "last"'
+        )
+    validate_metadata({"license": model_args.license} if model_args.license else {})
+    folder = Path(args.output_dir)
+    if folder.exists() and not args.resume_from_checkpoint and (folder.is_file() or any(folder.iterdir())):
+        raise InputError(
+            f"output_dir: {folder} holds another run; choose another folder, remove it, "
+            "or go on with that run by --resume_from_checkpoint last"
+        )

@@ -1,0 +1,73 @@
+"""Watching for a loss, weights and running statistics that are no numbers any more."""
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from transformers.utils import logging
+
+from ..errors import InputError
+
+logger = logging.get_logger(__name__)
+
+_MEND = "lower learning_rate, or mend the data, and go on by --resume_from_checkpoint last or start anew"
+
+
+class LossWatch:
+    """Remembers on the device the first step whose loss was not finite, so that no step waits for it.
+
+    Args:
+        device: of the loss.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._first = torch.tensor(torch.inf, device=device)
+
+    def reset(self) -> None:
+        """Forgets what was seen."""
+        self._first.fill_(torch.inf)
+
+    def note(self, loss: Tensor, step: int) -> None:
+        """Looks at the loss of one step.
+
+        Args:
+            loss: a scalar.
+            step: its number, from 1.
+        """
+        seen = torch.where(loss.detach().isfinite(), torch.inf, step)
+        self._first = torch.minimum(self._first, seen)
+
+    def check(self, accelerator: Accelerator, model: nn.Module) -> None:
+        """Stops if a loss was not finite on any process; with loss scaling, which leaves such steps out, says so.
+
+        Args:
+            accelerator: of the run.
+            model: what is trained. Its running statistics take in also what is left out, and may be spoilt for good.
+
+        Raises:
+            InputError: names the step, and what is spoilt.
+        """
+        step = accelerator.gather(self._first).min().item()
+        if step == torch.inf:
+            return
+        if accelerator.scaler is None:
+            raise InputError(f"the loss is nan or infinite since step {step:.0f}; {_MEND}")
+        check_weights(model, int(step))
+        logger.warning(f"the loss overflowed at step {step:.0f}; such steps are left out")
+        self.reset()
+
+
+def check_weights(model: nn.Module, step: int) -> None:
+    """Stops before weights or running statistics that are no numbers get to the disk.
+
+    Args:
+        model: to be saved.
+        step: the number of steps it was trained for.
+
+    Raises:
+        InputError: names the first such tensor and the step.
+    """
+    tensors = {name: value for name, value in model.state_dict().items() if value.is_floating_point()}
+    finite = torch.stack([value.isfinite().all() for value in tensors.values()])
+    if not finite.all():
+        name = next(name for name, is_finite in zip(tensors, finite.tolist(), strict=True) if not is_finite)
+        raise InputError(f"{name} is nan or infinite after step {step}, so nothing is saved; {_MEND}")

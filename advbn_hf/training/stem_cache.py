@@ -1,0 +1,280 @@
+"""What a frozen stem gives for every picture of a data set, computed once and kept in memory-mapped files.
+
+Stored is only what the tail reads. The other tensors of a recording are replayed as zeros, which take no memory.
+"""
+
+import math
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Subset
+from tqdm.auto import tqdm
+
+from ..backbones.split import Recording, Split
+from ..backbones.tracing import evaluating, logits_of
+from ..errors import InputError
+from ..modeling import AdvBNForImageClassification
+
+_UNREADABLE = -1  # the label of a picture that cannot be decoded
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """One tensor of a recording.
+
+    Args:
+        example: the tensor for two pictures.
+        per_sample: whether its first axis counts pictures; if not, it is the same for all batches.
+        read: whether the tail's answer depends on it.
+    """
+
+    example: Tensor
+    per_sample: bool
+    read: bool
+
+    @property
+    def stored(self) -> bool:
+        return self.per_sample and self.read
+
+    @property
+    def bytes_per_sample(self) -> int:
+        return self.example[0].nbytes if self.stored else 0
+
+    def batch(self, size: int, rows: Tensor | None) -> Tensor:
+        """The tensor for a batch of `size` pictures, of which `rows` (size, ...) is what was stored.
+
+        Laid out in memory as the stem does it, since kernels may round by the layout.
+        """
+        if rows is not None:
+            order = sorted(range(rows.ndim), key=self.example.stride, reverse=True)
+            return torch.empty_permuted(rows.shape, order, dtype=rows.dtype).copy_(rows)
+        if not self.per_sample:
+            return self.example
+        return self.example.new_zeros(()).expand(size, *self.example.shape[1:])
+
+
+class StemFeatures(Dataset):
+    """A map-style data set of recordings; a row is its own number, and `collate` makes a batch of rows.
+
+    Args:
+        recording: of two pictures, as an example.
+        entries: one for each tensor of the recording, in the order of `Recording.mapped`.
+        length: N, the number of pictures.
+        folder: where the files are, or are made.
+    """
+
+    def __init__(self, recording: Recording, entries: list[_Entry], length: int, folder: Path) -> None:
+        self.recording = recording
+        self.entries = entries
+        # None for what is not stored, else (N, ...).
+        self.columns = [
+            _mapped(folder / f"{place}.bin", (length, *entry.example.shape[1:]), entry.example.dtype)
+            if entry.stored
+            else None
+            for place, entry in enumerate(entries)
+        ]
+        self.labels = _mapped(folder / "labels.bin", (length,), torch.int64)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> int:
+        return index
+
+    def collate(self, rows: list[int]) -> dict[str, Any]:
+        """A batch for `AdvBNForImageClassification.forward`, without pictures that could not be decoded.
+
+        Args:
+            rows: numbers of pictures.
+
+        Returns:
+            "recording", a `Recording` on the CPU, and "labels", int64 (B,).
+
+        Raises:
+            InputError: if no picture is left.
+        """
+        index = torch.tensor(rows)
+        index = index[self.labels[index] != _UNREADABLE]
+        if not len(index):
+            raise InputError("a whole batch of pictures cannot be decoded; mend or remove those that the log names")
+        tensors = iter(
+            [
+                entry.batch(len(index), None if column is None else column[index])
+                for entry, column in zip(self.entries, self.columns, strict=True)
+            ]
+        )
+        return {"recording": self.recording.mapped(lambda _: next(tensors)), "labels": self.labels[index]}
+
+    def fill(self, start: int, recording: Recording | None, labels: Tensor) -> None:
+        """Stores consecutive pictures.
+
+        Args:
+            start: the number of the first.
+            recording: of those that could be decoded; None where there is none.
+            labels: (B,) int64, -1 for those that could not.
+
+        Raises:
+            InputError: if the recording does not fit to that of the first picture.
+        """
+        stop = start + len(labels)
+        self.labels[start:stop] = labels
+        if recording is None:
+            return
+        readable = start + torch.nonzero(labels != _UNREADABLE).flatten()
+        for entry, column, tensor in zip(self.entries, self.columns, tensors_of(recording), strict=True):
+            if column is not None and tensor.shape[1:] == column.shape[1:]:
+                column[readable] = tensor.cpu()
+            elif entry.read and not (column is None and torch.equal(tensor.cpu(), entry.example)):
+                raise InputError(
+                    f"cache_stem_features: pictures {start} to {stop - 1} give the tail {tuple(tensor.shape[1:])}, "
+                    f"the first picture {tuple(entry.example.shape[1:])}; features that change cannot be kept"
+                )
+
+
+@contextmanager
+def cached_stem_features(
+    model: AdvBNForImageClassification,
+    dataset: Dataset,
+    folder: str | Path,
+    *,
+    batch_size: int,
+    num_workers: int = 0,
+    autocast: Callable[[], AbstractContextManager] = nullcontext,
+) -> Iterator[StemFeatures]:
+    """Computes the stem's features of a data set once, for training on them within the block.
+
+    Training on them gives bit for bit what training on the pictures gives, as long as the stem gives a picture the
+    same features in batches of any size: some kernels are chosen by the size of the batch.
+    Each process computes its share into the one folder, which several machines must share.
+
+    Args:
+        model: whose stem it is; on the device to compute on.
+        dataset: rows `{"pixel_values": (C, H, W), "labels": int}`, the same at each reading, as `Pictures` without
+            augmentation; `pixel_values` is None where the picture cannot be decoded.
+        folder: where to keep the files; made anew, and removed at the end of the block.
+        batch_size: pictures at a time; take that of the training.
+        num_workers: processes that read pictures.
+        autocast: makes the context to compute in, the same as in training.
+
+    Raises:
+        InputError: if the stem is trained, the data set streams, a picture has another size than the first, or the
+            disk has no room.
+    """
+    if not model.advbn_config.freeze_stem:
+        raise InputError("cache_stem_features: the stem learns (freeze_stem is false), so its features change")
+    if not hasattr(dataset, "__len__"):
+        raise InputError("cache_stem_features: a stream has no length; load the data set without streaming")
+    folder, state = Path(folder), PartialState()
+    with evaluating(model), torch.no_grad(), autocast():
+        recording, entries = _examine(model.split, _first_picture(dataset).to(model.device))
+    if state.is_main_process:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+    state.wait_for_everyone()
+    try:
+        _check_room(len(dataset) * sum(entry.bytes_per_sample for entry in entries), folder)
+        features = StemFeatures(recording, entries, len(dataset), folder)
+        start, end = (
+            len(dataset) * rank // state.num_processes for rank in (state.process_index, state.process_index + 1)
+        )
+        loader = DataLoader(
+            Subset(dataset, range(start, end)),
+            batch_size=batch_size,
+            num_workers=num_workers,
+            collate_fn=_readable,
+            generator=torch.Generator(),  # so that the global one stays as it is
+        )
+        for pictures, labels in tqdm(loader, desc="stem features", disable=not state.is_main_process):
+            with evaluating(model), torch.no_grad(), autocast():
+                seen = None if pictures is None else model.split.stem(pixel_values=pictures.to(model.device))
+            features.fill(start, seen, labels)
+            start += len(labels)
+        state.wait_for_everyone()
+        yield features
+    finally:
+        if state.is_main_process:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def tensors_of(recording: Recording) -> list[Tensor]:
+    """Its tensors, in the order of `Recording.mapped`."""
+    tensors: list[Tensor] = []
+    recording.mapped(lambda tensor: tensors.append(tensor) or tensor)
+    return tensors
+
+
+def _examine(split: Split, picture: Tensor) -> tuple[Recording, list[_Entry]]:
+    """Which tensors of a recording count pictures, and which of them the tail reads.
+
+    Args:
+        split: the model, cut.
+        picture: (1, C, H, W).
+
+    Returns:
+        The recording of two copies of the picture, and an entry for each of its tensors, all on the CPU.
+    """
+    recording, longer = (split.stem(pixel_values=picture.repeat(copies, 1, 1, 1)) for copies in (2, 3))
+    entries = []
+    for place, (tensor, other) in enumerate(zip(tensors_of(recording), tensors_of(longer), strict=True)):
+        per_sample = tensor.shape != other.shape
+        read = not tensor.is_floating_point() or _reads(split, recording, place)
+        if read and per_sample and (len(tensor), len(other), tensor.shape[1:]) != (2, 3, other.shape[1:]):
+            raise InputError(
+                f"cache_stem_features: the tail reads {tuple(tensor.shape)}, in which pictures are not told apart"
+            )
+        entries.append(_Entry(tensor.cpu(), per_sample, read))
+    return recording.to("cpu"), entries
+
+
+def _reads(split: Split, recording: Recording, place: int) -> bool:
+    """Whether the logits depend on one tensor of a recording: they are no numbers where it is none."""
+    places = iter(range(len(tensors_of(recording))))
+    spoilt = recording.mapped(lambda tensor: torch.full_like(tensor, torch.nan) if next(places) == place else tensor)
+    return bool(logits_of(split.tail(spoilt)).isnan().any())
+
+
+def _first_picture(dataset: Dataset) -> Tensor:
+    """(1, C, H, W), of the first picture that can be decoded."""
+    for row in range(len(dataset)):
+        picture = dataset[row]["pixel_values"]
+        if picture is not None:
+            return picture[None]
+    raise InputError("cache_stem_features: none of the pictures can be decoded")
+
+
+def _readable(rows: list[dict[str, Any]]) -> tuple[Tensor | None, Tensor]:
+    """The pictures of a batch that could be decoded, (K, C, H, W) or None, and the labels (B,), -1 for the others."""
+    pictures = [row["pixel_values"] for row in rows if row["pixel_values"] is not None]
+    labels = [_UNREADABLE if row["pixel_values"] is None else row["labels"] for row in rows]
+    if len({picture.shape for picture in pictures}) > 1:
+        raise InputError(
+            "cache_stem_features: pictures have different sizes; set a fixed size in preprocessor_config.json"
+        )
+    return torch.stack(pictures) if pictures else None, torch.tensor(labels)
+
+
+def _mapped(path: Path, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """A tensor in a file, which is made of zeros if need be."""
+    if hasattr(os, "posix_fallocate"):  # takes the room now: a write to a mapped file that finds none is a crash
+        with path.open("ab") as file:
+            os.posix_fallocate(file.fileno(), 0, math.prod(shape) * dtype.itemsize)
+    return torch.from_file(str(path), shared=True, size=math.prod(shape), dtype=dtype).view(shape)
+
+
+def _check_room(needed: int, folder: Path) -> None:
+    """Says how much disk is going to be used, and stops where there is less."""
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise InputError(
+            f"cache_stem_features: needs {needed / 1e9:.1f} GB in {folder}, which has {free / 1e9:.1f} GB"
+        )
+    if PartialState().is_main_process:
+        print(f"stem features take {needed / 1e9:.2f} GB in {folder} until training ends", flush=True)

@@ -1,0 +1,82 @@
+"""Writing files and folders whole: under a temporary name first, then renamed into place."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ..errors import InputError
+
+_UNFINISHED = ".partial-"  # begins the name of what is still being written
+
+
+def write_whole(path: str | Path, content: str | bytes) -> None:
+    """Writes a file so that a reader sees the old content or the new, never a part.
+
+    Args:
+        path: the file; its folder must exist.
+        content: text (written as UTF-8) or bytes.
+    """
+    data = content.encode("utf-8") if isinstance(content, str) else content
+    with replacing(path) as temporary:
+        temporary.write_bytes(data)
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """Gives a temporary path beside `path` to write to, which takes its place when the block ends without an error."""
+    path = Path(path)
+    # The suffix stays last, since writers such as matplotlib read the format from it.
+    temporary = path.with_name(f"{_UNFINISHED}{os.getpid()}-{path.name}")
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def filling(folder: str | Path) -> Iterator[Path]:
+    """Gives an empty temporary folder whose files move into `folder` when the block ends without an error.
+
+    Every file arrives by a rename; files of `folder` that have no successor stay as they are.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=folder))
+    try:
+        yield temporary
+        for source in sorted(temporary.rglob("*")):
+            target = folder / source.relative_to(temporary)
+            if source.is_dir():
+                target.mkdir(exist_ok=True)
+            else:
+                source.replace(target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def remove_unfinished(folder: str | Path) -> None:
+    """Removes what processes that died were still writing in a folder and those in it; no other may write there."""
+    for path in [*Path(folder).glob(f"{_UNFINISHED}*"), *Path(folder).glob(f"*/{_UNFINISHED}*")]:
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def check_empty(folder: str | Path, field: str) -> None:
+    """Stops where new files would mix with others.
+
+    Args:
+        folder: to write to.
+        field: what the person called it.
+
+    Raises:
+        InputError: it is a file or holds something.
+    """
+    folder = Path(folder)
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise InputError(f"{field}: {folder} is not an empty folder; name a new one")

@@ -1,0 +1,79 @@
+"""The part of `benchmark.py` about several processes: how much faster two train than one, of one thread each.
+
+They are started by torchrun, as `accelerate launch` starts them, and train a ResNet-50 at 224 in the recommended
+setting. One process and two take turns, so that what else the machine does meets both.
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from tqdm.auto import tqdm
+
+from .training import Step
+
+STEPS = 3  # that count, of each start; one more comes first
+
+
+def measure_processes(batch_size: int, repeats: int, cpu: bool) -> tuple[str, dict[str, Any]]:
+    """Times steps on one process and on two, with the same pictures for each process.
+
+    Args:
+        batch_size: pictures of a step, on each process.
+        repeats: how often to start each.
+        cpu: whether to train on the CPU though there may be GPUs.
+
+    Returns:
+        The ratio of their throughputs in a line, and of every turn.
+    """
+    ratios = []
+    for _ in tqdm(range(repeats), desc="one process and two", leave=False):
+        one, two = (seconds_of(count, batch_size, cpu) for count in (1, 2))
+        ratios.append(2 * one / two)
+    text = (
+        f"throughput of 2 processes over that of 1: {statistics.median(ratios):.2f} "
+        f"(median of {repeats}, {min(ratios):.2f} to {max(ratios):.2f})"
+    )
+    return text, {"ratios": ratios, "batch_size": batch_size}
+
+
+def seconds_of(processes: int, batch_size: int, cpu: bool) -> float:
+    """Seconds of a step, the median, where so many processes train together."""
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
+    done = subprocess.run(
+        [sys.executable, *launcher, "-m", "benchmarking.processes", str(batch_size)],
+        cwd=Path(__file__).parents[1],
+        env={**os.environ, "OMP_NUM_THREADS": "1", **({"ACCELERATE_USE_CPU": "true"} if cpu else {})},
+        stdout=subprocess.PIPE,
+        check=True,
+        text=True,
+    )
+    return statistics.median(json.loads(done.stdout.splitlines()[-1]))
+
+
+def _train(batch_size: int) -> None:
+    """What each process does; the first one prints the seconds of each step."""
+    accelerator = Accelerator()
+    step = Step("resnet50", "recommended", "none", batch_size, accelerator.device)
+    step.model = accelerator.prepare(step.model)
+    seconds = []
+    for _ in range(STEPS + 1):
+        accelerator.wait_for_everyone()
+        start = time.perf_counter()
+        step("fp32")
+        seconds.append(time.perf_counter() - start)
+    if accelerator.is_main_process:
+        print(json.dumps(seconds[1:]), flush=True)
+    accelerator.end_training()
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    _train(int(sys.argv[1]))

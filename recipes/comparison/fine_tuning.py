@@ -1,0 +1,162 @@
+"""One row of the comparison: a model fine-tuned by a method, and its accuracy on every set in every branch."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
+from transformers import PreTrainedModel, PrinterCallback, TrainerCallback, set_seed
+
+from advbn_hf.modeling import AdvBNForImageClassification
+from advbn_hf.trainer import AdvBNTrainer
+from advbn_hf.training_args import AdvBNTrainingArguments
+
+from .datasets import Collator, PictureSet, to_input
+from .methods import Method
+from .models import QUIET
+
+_BATCH = 500  # pictures of an evaluation step
+
+
+@dataclass(frozen=True)
+class TuningSettings:
+    """How every method fine-tunes; SGD with momentum 0.9 and a cosine, as in the quickstart.
+
+    Args:
+        learning_rate: at the start.
+        batch_size: pictures of a step.
+        weight_decay: on all but norms and biases.
+    """
+
+    learning_rate: float = 0.03
+    batch_size: int = 64
+    weight_decay: float = 1e-4
+
+
+class _Averaging(TrainerCallback):
+    """Keeps a moving average of the weights and running statistics, which replaces them when training ends."""
+
+    def __init__(self, decay: float) -> None:
+        self.decay = decay
+
+    def on_train_begin(
+        self, args: Any, state: Any, control: Any, model: AdvBNForImageClassification, **_: Any
+    ) -> None:
+        self.average = moving_average(model, self.decay)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, model: AdvBNForImageClassification, **_: Any) -> None:
+        self.average.update_parameters(model.backbone)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, model: AdvBNForImageClassification, **_: Any) -> None:
+        model.backbone.load_state_dict(self.average.module.state_dict())
+
+
+def moving_average(model: AdvBNForImageClassification, decay: float) -> AveragedModel:
+    """A moving average of the weights and running statistics; `update_parameters(model.backbone)` moves it."""
+    return AveragedModel(model.backbone, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+
+
+def fine_tune(
+    method: Method,
+    base: PreTrainedModel,
+    pictures: PictureSet,
+    settings: TuningSettings,
+    steps: int,
+    seed: int,
+    folder: str,
+) -> tuple[AdvBNForImageClassification, float]:
+    """Fine-tunes a copy of a classifier.
+
+    Args:
+        method: how.
+        base: the classifier.
+        pictures: to train on.
+        settings: of the optimiser.
+        steps: number of optimiser steps.
+        seed: of order, augmentation and random styles.
+        folder: where Trainer may write; nothing is left there.
+
+    Returns:
+        The model and the seconds that its training took.
+    """
+    set_seed(seed)
+    model = method.wrap(base)
+    arguments = AdvBNTrainingArguments(
+        output_dir=folder,
+        max_steps=steps,
+        optim="sgd",
+        optim_args="momentum=0.9",
+        learning_rate=settings.learning_rate,
+        weight_decay=settings.weight_decay,
+        lr_scheduler_type="cosine",
+        max_grad_norm=0,
+        per_device_train_batch_size=settings.batch_size,
+        seed=seed,
+        **QUIET,
+    )
+    callbacks = [_Averaging(method.averaging)] if method.averaging else []
+    collator = Collator(method.views, seed)
+    trainer = AdvBNTrainer(model, arguments, train_dataset=pictures, data_collator=collator, callbacks=callbacks)
+    trainer.remove_callback(PrinterCallback)
+    start = time.perf_counter()
+    trainer.train()
+    return model.eval(), time.perf_counter() - start
+
+
+def measure(
+    model: AdvBNForImageClassification, sets: Mapping[str, PictureSet], train: PictureSet
+) -> dict[str, dict[str, float]]:
+    """Accuracy, in 0..1, of each branch on each set.
+
+    Args:
+        model: fine-tuned, in eval mode.
+        sets: what to measure on.
+        train: clean pictures, to take running statistics from anew.
+
+    Returns:
+        Branch -> set -> accuracy. Branches are "clean" and, where there are auxiliary norms, "auxiliary", "average"
+        (of both branches' probabilities) and, for batch norms, "re-estimated": the auxiliary branch with running
+        statistics of clean pictures.
+    """
+    config = model.advbn_config
+    accuracy: dict[str, dict[str, float]] = {"clean": {}}
+    restored = _with_clean_statistics(model, train) if config.auxiliary_norms else None
+    for name, pictures in sets.items():
+        answers: dict[str, list[Tensor]] = {}
+        for start in range(0, len(pictures), _BATCH):
+            pixel_values = to_input(pictures.pixels[start : start + _BATCH]).to(model.device)
+            for branch, answer in _answers(model, restored, pixel_values).items():
+                answers.setdefault(branch, []).append(answer.cpu())
+        for branch, parts in answers.items():
+            right = torch.cat(parts) == pictures.labels
+            accuracy.setdefault(branch, {})[name] = right.double().mean().item()
+    return accuracy
+
+
+@torch.no_grad()
+def _answers(
+    model: AdvBNForImageClassification, restored: PreTrainedModel | None, pixel_values: Tensor
+) -> dict[str, Tensor]:
+    """The class that each branch answers with, (B,)."""
+    if not model.advbn_config.auxiliary_norms:
+        return {"clean": model(pixel_values).logits.argmax(-1)}
+    output = model(pixel_values, branch="both")
+    logits = {"clean": output.logits, "auxiliary": output.auxiliary_logits}
+    logits["average"] = sum(answer.softmax(-1) for answer in logits.values())
+    if restored is not None:
+        logits["re-estimated"] = restored(pixel_values).logits
+    return {branch: answer.argmax(-1) for branch, answer in logits.items()}
+
+
+def _with_clean_statistics(model: AdvBNForImageClassification, train: PictureSet) -> PreTrainedModel | None:
+    """The auxiliary branch with running statistics of clean pictures; None where it has no batch norm."""
+    exported = model.export("auxiliary")
+    if not any(isinstance(module, torch.nn.modules.batchnorm._BatchNorm) for module in exported.modules()):
+        return None
+    batches = np.array_split(train.pixels, max(len(train) // _BATCH, 1))
+    update_bn((to_input(batch) for batch in batches), exported, device=model.device)
+    return exported.eval()

@@ -1,0 +1,134 @@
+"""The methods that are compared: each a class that `AdvBNTrainer` trains, its settings, and the views it sees."""
+
+import copy
+import re
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import yaml
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from advbn_hf.backbones.split import Recording
+from advbn_hf.baseline import PlainForImageClassification
+from advbn_hf.config import AdvBNConfig
+from advbn_hf.errors import InputError
+from advbn_hf.method.losses import AdvBNOutput
+from advbn_hf.modeling import AdvBNForImageClassification
+
+from .peers import advprop
+from .peers.advbn_variants import (
+    CleanGradientForImageClassification,
+    CorrelatedForImageClassification,
+    MixedStartForImageClassification,
+    MomentumForImageClassification,
+    RandomDepthForImageClassification,
+    RandomStepForImageClassification,
+    TwoDepthsForImageClassification,
+)
+from .peers.consistency import (
+    ConsistencyConfig,
+    ConsistentBranchesForImageClassification,
+    ConsistentViewsForImageClassification,
+)
+from .peers.mixstyle_dsu import DSUForImageClassification, FeatureStyleConfig, MixStyleForImageClassification
+
+Views = Literal["picture", "augmix", "picture and two augmix"]
+
+
+class DoubledLossForImageClassification(PlainForImageClassification):
+    """Plain fine-tuning with twice the loss: AdvBN's gradient is a sum of two, which alone is like a larger step."""
+
+    def training_output(
+        self, recording: Recording, labels: Tensor, smoothing: float = 0.0, measure_ascent: bool = False
+    ) -> AdvBNOutput:
+        """2 CE(tail(f))."""
+        output = super().training_output(recording, labels, smoothing, measure_ascent)
+        output.loss = 2 * output.loss
+        return output
+
+
+@dataclass(frozen=True)
+class Method:
+    """How a classifier is fine-tuned.
+
+    Args:
+        family: "control", "peer", "advbn" or "beyond" the paper; plots have a colour for each.
+        model_class: what computes the training loss.
+        config: its settings.
+        views: what it sees of each picture.
+        averaging: decay of a moving average of the weights, which is then the result; None for the last weights.
+    """
+
+    family: Literal["control", "peer", "advbn", "beyond"]
+    model_class: type[AdvBNForImageClassification]
+    config: AdvBNConfig
+    views: Views = "picture"
+    averaging: float | None = None
+
+    def wrap(self, base: PreTrainedModel) -> AdvBNForImageClassification:
+        """A model to fine-tune, on a copy of `base`."""
+        return self.model_class.from_backbone(copy.deepcopy(base), self.config)
+
+
+_PLAIN = AdvBNConfig(auxiliary_norms=False)
+_RANDOM = AdvBNConfig(num_steps=0)
+_PAPER, _OURS = AdvBNConfig.paper(), AdvBNConfig()
+_STAGES = replace(_OURS, insert_after="auto")  # a second place is found where the first is a stage
+_ADVBN = AdvBNForImageClassification
+
+METHODS: dict[str, Method] = {
+    "plain": Method("control", PlainForImageClassification, _PLAIN),
+    "plain_doubled": Method("control", DoubledLossForImageClassification, _PLAIN),
+    "random_batch": Method("control", _ADVBN, replace(_RANDOM, num_perturbations=1)),
+    "random_4": Method("control", _ADVBN, replace(_RANDOM, num_perturbations=4)),
+    "random_image": Method("control", _ADVBN, _RANDOM),
+    "mixstyle": Method("peer", MixStyleForImageClassification, FeatureStyleConfig()),
+    "dsu": Method("peer", DSUForImageClassification, FeatureStyleConfig()),
+    "advprop": Method("peer", advprop.AdvPropForImageClassification, advprop.PUBLISHED),
+    "augmix": Method("peer", PlainForImageClassification, _PLAIN, views="augmix"),
+    "augmix_jsd": Method(
+        "peer",
+        ConsistentViewsForImageClassification,
+        ConsistencyConfig(auxiliary_norms=False, consistency=12.0),
+        views="picture and two augmix",
+    ),
+    "advbn_paper_1": Method("advbn", _ADVBN, replace(_PAPER, num_perturbations=1)),
+    "advbn_paper_4": Method("advbn", _ADVBN, _PAPER),
+    "advbn_quarter": Method("advbn", _ADVBN, replace(_PAPER, attack_fraction=0.25)),
+    "advbn": Method("advbn", _ADVBN, _OURS),
+    "augmix_advbn": Method("advbn", _ADVBN, _OURS, views="augmix"),
+    "advbn_consistent": Method("beyond", ConsistentBranchesForImageClassification, ConsistencyConfig()),
+    "advbn_random_step": Method("beyond", RandomStepForImageClassification, _OURS),
+    "advbn_clean_gradient": Method("beyond", CleanGradientForImageClassification, _OURS),
+    "advbn_momentum": Method("beyond", MomentumForImageClassification, _OURS),
+    "advbn_mixed_start": Method("beyond", MixedStartForImageClassification, _OURS),
+    "advbn_correlated": Method("beyond", CorrelatedForImageClassification, _OURS),
+    "advbn_two_depths": Method("beyond", TwoDepthsForImageClassification, _STAGES),
+    "advbn_random_depth": Method("beyond", RandomDepthForImageClassification, _STAGES),
+    "advbn_averaged": Method("beyond", _ADVBN, _OURS, averaging=0.99),
+}
+
+
+def method_called(text: str) -> Method:
+    """A method of `METHODS`, perhaps with settings of its own.
+
+    Args:
+        text: "NAME" or "NAME:setting=value,setting=value"; settings are those of the method's config.
+
+    Raises:
+        InputError: if there is no such method or setting, or a value is out of its range.
+    """
+    name, _, settings = text.partition(":")
+    if name not in METHODS:
+        raise InputError(f"methods: there is no {name!r}; choose from {', '.join(METHODS)}")
+    method, values = METHODS[name], {}
+    for part in filter(None, settings.split(",")):
+        if not (found := re.fullmatch(r"(\w+)=(.+)", part)):
+            raise InputError(f"methods: {text}: {part!r} is not setting=value")
+        values[found[1]] = yaml.safe_load(found[2])
+    try:
+        config = type(method.config).from_dict({**method.config.to_dict(), **values}, source=f"methods: {text}")
+    except TypeError as error:  # a comparison with a value of another type
+        raise InputError(f"methods: {text}: a setting has a value of the wrong type ({error})") from error
+    return replace(method, config=config)

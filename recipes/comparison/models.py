@@ -1,0 +1,110 @@
+"""The models that are compared: small, of two kinds, trained on clean pictures before any method fine-tunes them."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainingArguments, set_seed
+
+from advbn_hf.backbones.loading import load_classifier, new_classifier
+
+from .datasets import Collator, PictureSet
+
+# The quickstart's ResNet and another network with batch norms; then two with layer norms instead. ConvNeXt's blocks
+# are at full strength from the start: at 48 pixels and 4,000 pictures it would otherwise hardly learn.
+MODELS: dict[str, dict[str, Any]] = {
+    "resnet": {
+        "model_type": "resnet",
+        "embedding_size": 16,
+        "hidden_sizes": [16, 32, 64, 128],
+        "depths": [1, 1, 1, 1],
+        "layer_type": "basic",
+        "image_size": 48,
+    },
+    "regnet": {
+        "model_type": "regnet",
+        "embedding_size": 16,
+        "hidden_sizes": [16, 32, 64, 128],
+        "depths": [1, 1, 1, 1],
+        "groups_width": 8,
+        "layer_type": "y",
+        "image_size": 48,
+    },
+    "convnext": {
+        "model_type": "convnext",
+        "num_stages": 3,
+        "hidden_sizes": [32, 64, 128],
+        "depths": [1, 1, 1],
+        "layer_scale_init_value": 1.0,
+        "image_size": 48,
+    },
+    "vit": {
+        "model_type": "vit",
+        "hidden_size": 96,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "intermediate_size": 192,
+        "patch_size": 6,
+        "image_size": 48,
+    },
+}
+
+
+@dataclass(frozen=True)
+class BaseSettings:
+    """How a model is trained on clean pictures first.
+
+    Args:
+        epochs: passes over the training split.
+        learning_rate: of AdamW, the highest of a one-cycle schedule.
+        batch_size: pictures of a step.
+    """
+
+    epochs: float = 8.0
+    learning_rate: float = 3e-3
+    batch_size: int = 64
+
+
+def base_model(model: str, pictures: PictureSet, settings: BaseSettings, seed: int, folder: Path) -> PreTrainedModel:
+    """The trained classifier of `folder`, which is made first where it is not there.
+
+    Args:
+        model: one of `MODELS`.
+        pictures: to train on.
+        settings: how.
+        seed: of weights and order.
+        folder: of a Transformers checkpoint; it arrives whole.
+    """
+    if folder.is_dir():
+        return load_classifier(folder)
+    temporary = folder.with_name(f".{folder.name}")
+    set_seed(seed)
+    backbone, _ = new_classifier(json.dumps(MODELS[model]), list(pictures.names))
+    arguments = TrainingArguments(
+        output_dir=str(temporary),
+        num_train_epochs=settings.epochs,
+        learning_rate=settings.learning_rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=0.3,  # a rise over 30 % of the steps, as OneCycle has
+        per_device_train_batch_size=settings.batch_size,
+        seed=seed,
+        **QUIET,
+    )
+    trainer = Trainer(backbone, arguments, train_dataset=pictures, data_collator=Collator("picture", seed))
+    trainer.remove_callback(PrinterCallback)
+    trainer.train()
+    backbone.save_pretrained(temporary)
+    temporary.replace(folder)
+    return load_classifier(folder)
+
+
+# Training arguments of runs that write nothing, print nothing and keep to the bar over all rows.
+QUIET: dict[str, Any] = {
+    "disable_tqdm": True,
+    "logging_strategy": "no",
+    "report_to": "none",
+    "save_strategy": "no",
+    "dataloader_pin_memory": False,
+    "remove_unused_columns": False,
+}

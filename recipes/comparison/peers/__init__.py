@@ -1,0 +1,1 @@
+"""The methods that AdvBN is compared with, a file a method."""

@@ -1,0 +1,62 @@
+"""AdvProp: adversarial pixels through auxiliary norms (Xie et al., CVPR 2020)."""
+
+import torch
+from torch import Tensor
+
+from advbn_hf.backbones.split import Recording
+from advbn_hf.backbones.tracing import evaluating
+from advbn_hf.config import AdvBNConfig
+from advbn_hf.method.losses import AdvBNOutput, cross_entropy, two_branch_output
+from advbn_hf.modeling import AdvBNForImageClassification
+
+LOWEST, HIGHEST = -1.0, 1.0  # the model's input for black and for white
+_LEVEL = (HIGHEST - LOWEST) / 255
+
+# The paper's attacker: PGD with epsilon 4, step 1 and epsilon + 1 steps, in levels of 0..255, from a random start.
+PUBLISHED = AdvBNConfig(epsilon=4 * _LEVEL, step_size=_LEVEL, num_steps=5, random_start=True)
+
+
+class AdvPropForImageClassification(AdvBNForImageClassification):
+    """A classifier whose tail is trained on pictures and, through its auxiliary norms, on adversarial pictures.
+
+    `epsilon` and `step_size` of its `AdvBNConfig` are in units of the input, which lies in [-1, 1];
+    `num_perturbations` and `attack_fraction` have no meaning. Recordings must hold the pictures.
+    """
+
+    def training_output(
+        self, recording: Recording, labels: Tensor, smoothing: float = 0.0, measure_ascent: bool = False
+    ) -> AdvBNOutput:
+        """CE(x) through the clean norms + CE(x_adv) through the auxiliary ones, equation 3 of the paper."""
+        adversarial = self.attacked_pixels(recording.inputs["pixel_values"], labels, smoothing)
+        auxiliary_logits = self._auxiliary_logits(adversarial)
+        logits = self.tail_logits(recording, None, "clean")
+        return two_branch_output(logits, auxiliary_logits, labels, smoothing)
+
+    def attacked_pixels(self, pixel_values: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
+        """Projected sign ascent of the auxiliary branch's loss (Madry et al., ICLR 2018), with norms in eval mode.
+
+        Args:
+            pixel_values: (B, C, H, W) in [-1, 1].
+            labels: (B,) int64.
+            smoothing: label smoothing of the loss that is climbed, in 0..1.
+
+        Returns:
+            (B, C, H, W) in [-1, 1], at most `epsilon` away from `pixel_values`, detached.
+        """
+        config = self.advbn_config
+        low = (pixel_values - config.epsilon).clamp(min=LOWEST)
+        high = (pixel_values + config.epsilon).clamp(max=HIGHEST)
+        attacked = pixel_values
+        if config.random_start:
+            uniform = torch.rand(pixel_values.shape, generator=self.generator).to(pixel_values)
+            attacked = (pixel_values + config.epsilon * (2 * uniform - 1)).clamp(low, high)
+        with evaluating(self.backbone), torch.enable_grad():
+            for _ in range(config.num_steps):
+                attacked = attacked.detach().requires_grad_()
+                loss = cross_entropy(self._auxiliary_logits(attacked), labels, smoothing, "sum")
+                (gradient,) = torch.autograd.grad(loss, attacked)
+                attacked = (attacked + config.step_size * gradient.sign()).clamp(low, high)
+        return attacked.detach()
+
+    def _auxiliary_logits(self, pixel_values: Tensor) -> Tensor:
+        return self.tail_logits(self.split.stem(pixel_values=pixel_values), None, "auxiliary")

@@ -1,0 +1,98 @@
+"""What a comparison found, as files: the table, all numbers, and plots."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from advbn_hf.data.embedded.rendering import MEAN_OVER
+from advbn_hf.utils.files import write_whole
+from advbn_hf.utils.tables import align_markdown
+
+from .grid import Row
+from .plots import plot_cost, plot_gains
+from .questions import answers, difference
+from .summary import MEAN, Entry, summarize
+
+BUDGETS = {"steps": "equal steps", "time": "equal time"}
+# Header -> branch and set of the columns after the gain, where a method has them.
+_FURTHER = {
+    "inverted": ("clean", "inverted"),
+    "auxiliary: clean": ("auxiliary", "clean"),
+    "auxiliary: shifts": ("auxiliary", MEAN),
+    "average: shifts": ("average", MEAN),
+    "re-estimated: shifts": ("re-estimated", MEAN),
+}
+
+
+def write_report(rows: Sequence[Row], settings: dict[str, Any], reference: str, folder: Path) -> list[Path]:
+    """Writes comparison.json, comparison.md and plots: the gains, and at equal steps the costs.
+
+    Args:
+        rows: with their results.
+        settings: what they have in common.
+        reference: the method that gains are over.
+        folder: where to.
+
+    Returns:
+        The files.
+    """
+    entries = summarize(rows, reference)
+    files = [folder / "comparison.json", folder / "comparison.md"]
+    content = {
+        "settings": settings,
+        "rows": [dataclasses.asdict(row) for row in rows],
+        "summary": [dataclasses.asdict(entry) for entry in entries],
+    }
+    write_whole(files[0], json.dumps(content, indent=1) + "\n")
+    sections = []
+    group_of = lambda entry: (entry.dataset, entry.model, entry.budget)  # noqa: E731
+    for group, members in groupby(sorted(entries, key=group_of), key=group_of):
+        members = list(members)
+        title = f"{group[0]}, {group[1]}, {BUDGETS[group[2]]}"
+        sections.append(f"## {title}\n\n{to_markdown(members, reference)}\n")
+        files.append(folder / f"gains-{'-'.join(group)}.png")
+        plot_gains(members, title, reference, files[-1])
+        if group[2] == "steps":  # at equal time there is one cost
+            files.append(folder / f"cost-{'-'.join(group)}.png")
+            plot_cost(members, title, reference, files[-1])
+    about = lambda row: (row.model, row.budget)  # noqa: E731
+    for (model, budget), members in groupby(sorted(rows, key=about), key=about):
+        sections.append(f"## Questions: {model}, {BUDGETS[budget]}\n\n{answers(list(members))}\n")
+    head = (
+        f"Accuracy in % on the {settings['split']} split, mean and deviation over seeds. Shifts are the mean of "
+        f"{', '.join(MEAN_OVER)}. Gains are paired differences to {reference} in points, with 95 % intervals over "
+        "seeds (paired t), and so are the answers to the questions. Cost is that of a step relative to "
+        f"{reference}'s. Without another word: the clean branch.\n"
+    )
+    write_whole(files[1], "\n".join([head, *sections]))
+    return files
+
+
+def to_markdown(entries: Sequence[Entry], reference: str) -> str:
+    """The table of one data set, model and budget.
+
+    Args:
+        entries: of them; one line a method, in their order.
+        reference: the method that gains are over.
+    """
+    header = ["method", "seeds", "clean", "shifts", f"gain over {reference}", *_FURTHER, "steps", "ms/step", "cost"]
+    lines = [header]
+    of_method: dict[str, dict[tuple[str, str], Entry]] = {}
+    for entry in entries:
+        of_method.setdefault(entry.method, {})[entry.branch, entry.set] = entry
+    for method, found in of_method.items():
+        shifts = found["clean", MEAN]
+        further = [_value(found[place]) if place in found else "" for place in _FURTHER.values()]
+        cost = [str(shifts.steps), f"{shifts.step_ms:.0f}", f"{shifts.cost:.2f}"]
+        accuracies = [_value(found["clean", "clean"]), _value(shifts)]
+        lines.append(
+            [method, str(shifts.seeds), *accuracies, difference(shifts.gain, shifts.interval), *further, *cost]
+        )
+    return align_markdown(lines)
+
+
+def _value(entry: Entry) -> str:
+    return f"{entry.mean:.1f}" + ("" if entry.deviation is None else f" ± {entry.deviation:.1f}")

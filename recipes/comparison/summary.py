@@ -1,0 +1,119 @@
+"""From rows to numbers: means and deviations over seeds, and paired gains over a reference method."""
+
+import math
+import statistics
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from scipy.stats import t
+
+from advbn_hf.data.embedded.rendering import MEAN_OVER
+
+from .grid import Row
+
+MEAN = "shifts"  # the mean of the sets in `MEAN_OVER`
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One method's accuracy on one set, in %, over the seeds.
+
+    Args:
+        dataset, model, budget, method: as in `Row`.
+        branch: as from `fine_tuning.measure`.
+        set: a style, or "shifts" for the mean of `MEAN_OVER`.
+        seeds: how many.
+        mean: over the seeds.
+        deviation: over the seeds; None for a single one.
+        gain: mean difference, in points, to the reference's clean branch with the same seeds; None where it has none.
+        interval: the gain's 95 % interval by the paired t test; None for less than two seeds.
+        cost: of a step, in steps of the reference.
+        step_ms: of a step, in milliseconds.
+        steps: of the fine-tuning.
+    """
+
+    dataset: str
+    model: str
+    budget: str
+    method: str
+    branch: str
+    set: str
+    seeds: int
+    mean: float
+    deviation: float | None
+    gain: float | None
+    interval: tuple[float, float] | None
+    cost: float
+    step_ms: float
+    steps: int
+
+
+def paired_gain(
+    values: Mapping[int, float], reference: Mapping[int, float]
+) -> tuple[float | None, tuple[float, float] | None]:
+    """Mean difference of values with the same seeds, and its 95 % interval by the paired t test (Student, 1908).
+
+    Args:
+        values: seed -> value.
+        reference: seed -> value.
+
+    Returns:
+        The difference, None without a common seed; the interval, None with less than two.
+    """
+    seeds = sorted(values.keys() & reference.keys())
+    if not seeds:
+        return None, None
+    gains = [values[seed] - reference[seed] for seed in seeds]
+    gain = statistics.mean(gains)
+    if len(seeds) < 2:
+        return gain, None
+    half = float(t.ppf(0.975, len(seeds) - 1)) * statistics.stdev(gains) / math.sqrt(len(seeds))
+    return gain, (gain - half, gain + half)
+
+
+def summarize(rows: Iterable[Row], reference: str) -> list[Entry]:
+    """An entry for each data set, model, budget, method, branch and set, in the order of the rows.
+
+    Args:
+        rows: with their results.
+        reference: the method that gains are over.
+    """
+    by_seed: dict[tuple[str, str, str, str], dict[int, Row]] = {}
+    for row in rows:
+        by_seed.setdefault((row.dataset, row.model, row.budget, row.method), {})[row.seed] = row
+    entries = []
+    for (dataset, model, budget, method), seeds in by_seed.items():
+        others = by_seed.get((dataset, model, budget, reference), {})
+        first = next(iter(seeds.values())).result
+        for branch, accuracies in first["accuracy"].items():
+            for name in (*accuracies, MEAN):
+                values = values_by_seed(seeds, branch, name)
+                gain, interval = paired_gain(values, values_by_seed(others, "clean", name))
+                entries.append(
+                    Entry(
+                        dataset=dataset,
+                        model=model,
+                        budget=budget,
+                        method=method,
+                        branch=branch,
+                        set=name,
+                        seeds=len(values),
+                        mean=statistics.mean(values.values()),
+                        deviation=statistics.stdev(values.values()) if len(values) > 1 else None,
+                        gain=gain,
+                        interval=interval,
+                        cost=first["cost"],
+                        step_ms=first["step_ms"],
+                        steps=first["steps"],
+                    )
+                )
+    return entries
+
+
+def values_by_seed(seeds: Mapping[int, Row], branch: str, name: str) -> dict[int, float]:
+    """Seed -> accuracy in % of a branch on a set, or on "shifts", the mean of `MEAN_OVER`."""
+    values = {}
+    for seed, row in seeds.items():
+        accuracies = row.result["accuracy"][branch]
+        values[seed] = 100 * statistics.mean(accuracies[s] for s in (MEAN_OVER if name == MEAN else (name,)))
+    return values

@@ -1,0 +1,53 @@
+"""The table of `recipes/architectures.py`: what it says of networks whose parts can be counted, and its mistakes."""
+
+import json
+import sys
+
+import architectures
+import pytest
+
+from advbn_hf.utils.cli import run
+
+
+def table(monkeypatch, *options):
+    monkeypatch.setattr(sys, "argv", ["architectures.py", *map(str, options)])
+    run(architectures.main)
+
+
+def test_rows(monkeypatch, tmp_path, capsys):
+    names = ["ResNetForImageClassification", "ViTForImageClassification"]
+    table(monkeypatch, "--only", *names, "--repeats", 2, "--output_file", tmp_path / "new" / "rows.json")
+    rows = json.loads((tmp_path / "new" / "rows.json").read_text())
+    assert [row["name"] for row in rows] == names
+    # ResNet-18 has 20 norms, one of them in its embedder; ViT has two a block and one, in 12 blocks.
+    found = [(row["insert_after"], row["features"], row["norms"]) for row in rows]
+    assert found == [("resnet.embedder", [64, 56, 56], 19), ("vit.embeddings", [197, 192], 25)]
+    for row in rows:
+        assert len(row["costs"]) == 2
+        assert row["cost"] == pytest.approx(sum(row["costs"]) / 2)
+        assert min(row["costs"]) > 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("| class | perturbed after |")
+    assert lines[2].startswith("| ResNetForImageClassification | `resnet.embedder` | 64 x 56 x 56 | 19 | ")
+
+
+@pytest.mark.parametrize("name", architectures.MODELS)
+def test_every_row_is_a_class_of_transformers(name):
+    config_class = getattr(architectures.transformers, name).config_class
+    assert set(architectures.MODELS[name]) <= set(config_class().to_dict())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--only", "ResNet"], "only: there is no row 'ResNet'; choose from ResNetForImageClassification, "),
+        (["--repeats", 0], "repeats must be 1 or more, got 0"),
+        (["--batch_size", -1], "batch_size must be 1 or more, got -1"),
+    ],
+)
+def test_mistakes_end_in_one_line(monkeypatch, capsys, options, message):
+    with pytest.raises(SystemExit) as left:
+        table(monkeypatch, *options)
+    assert left.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {message}")

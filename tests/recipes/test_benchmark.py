@@ -1,0 +1,47 @@
+"""`recipes/benchmark.py` in small, and its mistakes; no time is asserted."""
+
+import json
+import sys
+
+import benchmark
+import datasets
+import pytest
+
+from advbn_hf.utils.cli import run
+
+
+def test_evaluation_in_small(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
+    file = tmp_path / "new" / "benchmark.json"
+    options = ["--only", "evaluation", "--num_pictures", "3", "--batch_size", "2", "--repeats", "1"]
+    monkeypatch.setattr(sys, "argv", ["benchmark.py", *options, "--output_file", str(file)])
+    for _ in range(2):  # the second time beside what another benchmark has written
+        run(benchmark.main)
+        assert "evaluation:\noverhead of our loop over the bare forward pass" in capsys.readouterr().out
+        numbers = json.loads(file.read_text())
+        assert len(numbers["evaluation"]["ratios"]) == 1
+        file.write_text(json.dumps({"training": {"records": []}, **numbers}))
+    assert numbers.keys() == {"training", "evaluation"}
+
+
+def test_ratios_are_of_ours_to_the_reference(monkeypatch):
+    clock = iter([0, 1, 1, 2, 10, 13, 20, 22, 30, 35, 40, 45])  # a pass that is not counted, then 3 to 2 and 5 to 5
+    monkeypatch.setattr(benchmark.time, "perf_counter", lambda: next(clock))
+    ratios, seconds = benchmark.compare(lambda: None, lambda: None, 2, benchmark.Accelerator())
+    assert (ratios, seconds) == ([1.5, 1.0], [3, 5])
+    assert benchmark.describe(ratios) == "+25.0 % (median of 2, +0.0 to +50.0)"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--only", "speed"], "only: there is no benchmark 'speed'; choose one of training, profile"),
+        (["--repeats", "0"], "repeats must be 1 or more, got 0"),
+    ],
+)
+def test_mistakes(monkeypatch, capsys, options, message):
+    monkeypatch.setattr(sys, "argv", ["benchmark.py", *options])
+    with pytest.raises(SystemExit) as left:
+        run(benchmark.main)
+    assert left.value.code == 2
+    assert f"error: {message}" in capsys.readouterr().err

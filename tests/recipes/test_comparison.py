@@ -1,0 +1,262 @@
+"""Rows, costs and summary of a comparison in small: what is stored is not made again; numbers by hand."""
+
+import dataclasses
+import json
+import sys
+
+import compare
+import pytest
+import torch
+from comparison import grid as grid_module
+from comparison.datasets import load_pictures
+from comparison.fine_tuning import TuningSettings, fine_tune
+from comparison.grid import Grid, Row, Settings
+from comparison.methods import METHODS
+from comparison.models import MODELS, BaseSettings
+from comparison.plots import apart, frontier, method_label
+from comparison.questions import answers
+from comparison.store import Store
+from comparison.summary import paired_gain, summarize
+from transformers import AutoModelForImageClassification
+
+from advbn_hf.backbones.loading import new_classifier
+from advbn_hf.data.embedded.rendering import STYLES
+from advbn_hf.errors import InputError
+from advbn_hf.utils.cli import run
+
+SMALL = Settings(
+    steps=3,
+    base=BaseSettings(0.5, 3e-3),
+    tuning=TuningSettings(batch_size=8),
+    train_images=64,
+    eval_images=36,
+    timed_steps=2,
+)
+
+
+@pytest.fixture(autouse=True)
+def small_models(monkeypatch):
+    monkeypatch.setitem(MODELS, "resnet", MODELS["resnet"] | {"hidden_sizes": [8, 8, 8, 8], "embedding_size": 8})
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("compare")
+
+
+OPTIONS = ["--methods", "plain", "advbn", "--datasets", "digits", "--models", "resnet", "--seeds", "0", "1",
+           "--steps", "3", "--base_epochs", "0.5", "--batch_size", "8", "--train_images", "64", "--eval_images", "36",
+           "--timed_steps", "2"]  # fmt: skip
+
+
+def recipe(monkeypatch, *options):
+    monkeypatch.setattr(sys, "argv", ["compare.py", *map(str, options)])
+    run(compare.main)
+
+
+def test_a_run_stops_and_goes_on(monkeypatch, folder, capsys):
+    made, tune = [], grid_module.fine_tune
+
+    def counting(*args):
+        if len(made) == 3:
+            raise KeyboardInterrupt
+        made.append(args)
+        return tune(*args)
+
+    monkeypatch.setattr(grid_module, "fine_tune", counting)
+    with pytest.raises(SystemExit) as left:
+        recipe(monkeypatch, *OPTIONS, "--output_dir", folder)
+    assert left.value.code == 1
+    assert "stopped by Ctrl-C" in capsys.readouterr().err
+    rows = sorted((folder / "rows").iterdir())
+    assert len(rows) == 3
+    before = {path: path.read_text() for path in rows}
+    made.clear()
+    recipe(monkeypatch, *OPTIONS, "--output_dir", folder)
+    assert len(made) == 1  # the one that was missing
+    assert {path: path.read_text() for path in rows} == before
+
+    content = json.loads((folder / "comparison.json").read_text())
+    assert [(row["method"], row["seed"]) for row in content["rows"]] == [
+        (method, seed) for method in ("plain", "advbn") for seed in (0, 1)
+    ]
+    assert set(content["rows"][0]["result"]["accuracy"]) == {"clean"}
+    assert set(content["rows"][2]["result"]["accuracy"]) == {"clean", "auxiliary", "average", "re-estimated"}
+    assert set(content["rows"][0]["result"]["accuracy"]["clean"]) == set(STYLES)
+    assert content["rows"][0]["result"]["cost"] == 1
+    table = (folder / "comparison.md").read_text()
+    assert "## digits, resnet, equal steps" in table
+    assert "| advbn | 2 |" in table
+    for kind in ("gains", "cost"):
+        assert (folder / f"{kind}-digits-resnet-steps.png").stat().st_size > 1000
+    assert "| advbn | 2 |" in capsys.readouterr().out
+
+
+def test_one_row_alone_anew_gives_the_same_and_leaves_the_others_in_the_report(monkeypatch, folder):
+    before = json.loads((folder / "comparison.json").read_text())
+    stored = {path: path.stat().st_mtime_ns for path in (folder / "rows").iterdir()}
+    recipe(monkeypatch, *OPTIONS, "--output_dir", folder, "--methods", "advbn", "--seeds", "1", "--anew", "true")
+    after = json.loads((folder / "comparison.json").read_text())
+    assert [path for path, changed in stored.items() if path.stat().st_mtime_ns != changed] == [
+        path for path in stored if path.name.startswith("advbn_digits_resnet_1_")
+    ]
+    for one, other in zip(before["rows"], after["rows"], strict=True):
+        one["result"].pop("seconds"), other["result"].pop("seconds")
+        assert one == other
+
+
+def test_equal_time_and_other_settings_are_other_rows(monkeypatch, folder):
+    grid = Grid(folder, SMALL)
+    rows = {(method, budget): Row(method, "digits", "resnet", 0, budget)
+            for method in ("plain", "advbn") for budget in ("steps", "time")}  # fmt: skip
+    monkeypatch.setitem(grid._costs, ("resnet", "plain"), grid_module.Cost(10.0, 1.0))
+    monkeypatch.setitem(grid._costs, ("resnet", "advbn"), grid_module.Cost(25.0, 2.5))
+    assert {place: grid.steps(row) for place, row in rows.items()} == {
+        ("plain", "steps"): 3, ("advbn", "steps"): 3, ("advbn", "time"): 3, ("plain", "time"): 8
+    }  # fmt: skip
+    count = len(list((folder / "rows").iterdir()))
+    grid.make(rows["advbn", "time"])  # as many steps: the same row
+    assert len(list((folder / "rows").iterdir())) == count
+    assert {row.method for row in grid.stored(["steps"])} == {"plain", "advbn"}
+    monkeypatch.setitem(MODELS, "resnet", MODELS["resnet"] | {"hidden_sizes": [8, 8, 8, 12]})
+    assert grid.stored(["steps"]) == []  # made with another model
+
+
+def test_bases_are_ordinary_checkpoints(folder):
+    bases = sorted((folder / "bases").iterdir())
+    assert len(bases) == 2
+    assert AutoModelForImageClassification.from_pretrained(bases[0]).config.id2label[3] == "3"
+
+
+def test_averaged_weights_are_the_result(tmp_path):
+    pictures = load_pictures("digits", "clean", "train", 64)
+    torch.manual_seed(0)
+    base, _ = new_classifier(json.dumps(MODELS["resnet"]), list(pictures.names))
+    last, at_once, slowly = (
+        fine_tune(
+            dataclasses.replace(METHODS["advbn"], averaging=decay), base, pictures, SMALL.tuning, 3, 0, str(tmp_path)
+        )[0].state_dict()
+        for decay in (None, 1e-9, 0.9)
+    )
+    torch.testing.assert_close(at_once, last)
+    differing = [name for name in last if not torch.allclose(slowly[name].float(), last[name].float(), atol=1e-6)]
+    assert any("running_mean" in name for name in differing)
+    assert any(name.endswith("weight") for name in differing)
+
+
+def test_paired_interval_by_hand():
+    # Differences 1, 2, 3, 4, 5: mean 3, deviation sqrt(2.5), and t of 4 degrees of freedom at 97.5 % is 2.7764.
+    values, reference = {seed: 60.0 + seed for seed in range(6)}, dict.fromkeys(range(5), 59.0) | {9: 1.0}
+    gain, interval = paired_gain(values, reference)
+    assert gain == 3.0
+    assert interval == pytest.approx((3 - 2.7764 * 2.5**0.5 / 5**0.5, 3 + 2.7764 * 2.5**0.5 / 5**0.5), abs=1e-3)
+    assert paired_gain({0: 5.0}, {0: 3.0}) == (2.0, None)
+    assert paired_gain({0: 5.0}, {1: 3.0}) == (None, None)
+    assert paired_gain({0: 5.0, 1: 6.0}, {0: 4.0, 1: 5.0}) == (1.0, (1.0, 1.0))
+
+
+def test_summary_by_hand():
+    def row(method, seed, accuracy):
+        sets = dict.fromkeys(STYLES, accuracy) | {"sketch": accuracy + 0.04}
+        result = {"accuracy": {"clean": sets}, "cost": 1.0, "step_ms": 5.0, "steps": 3}
+        return Row(method, "digits", "resnet", seed, "steps", result)
+
+    rows = [row("plain", 0, 0.5), row("plain", 1, 0.6), row("advbn", 0, 0.6), row("advbn", 1, 0.8)]
+    entries = {(entry.method, entry.set): entry for entry in summarize(rows, "plain")}
+    shifts = entries["advbn", "shifts"]  # the mean of four sets, of which one is 4 points better
+    assert (shifts.mean, shifts.deviation, shifts.seeds) == (pytest.approx(71), pytest.approx(20 / 2**0.5), 2)
+    assert shifts.gain == pytest.approx(15)
+    assert shifts.interval == pytest.approx((15 - 12.7062 * 5, 15 + 12.7062 * 5), abs=1e-2)
+    assert entries["advbn", "clean"].mean == pytest.approx(70)
+    assert entries["plain", "shifts"].gain == 0
+
+
+def test_frontier():
+    assert frontier([1, 2, 2, 3, 4], [50, 60, 61, 55, 62]) == [0, 2, 4]
+
+
+def test_a_damaged_row_is_named(tmp_path):
+    store = Store(tmp_path)
+    store.put({"method": "plain", "config": {"a": 1}}, {"value": 1.5})
+    assert store.get({"method": "plain", "config": {"a": 1}}) == {"value": 1.5}
+    assert store.get({"method": "plain", "config": {"a": 2}}) is None
+    next(tmp_path.glob("plain_*.json")).write_text("{")
+    with pytest.raises(InputError, match=r"plain_\w+\.json: is no stored result"):
+        list(store.all())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--method", "plain"], "unknown option method; did you mean methods?"),
+        (["--methods", "advbn:stepsize=1"], "unknown key 'stepsize'; did you mean step_size?"),
+        (["--datasets", "letters"], "datasets: there is no 'letters'; choose from digits, characters, patterns"),
+        (["--models", "alexnet"], "models: there is no 'alexnet'; choose from resnet, regnet, convnext, vit"),
+        (["--budgets", "money"], "budgets: there is no 'money'; choose from steps, time"),
+        (["--split", "train"], "split must be validation or test"),
+        (["--steps", "0"], "steps must be above 0"),
+        (["--seeds", "-1"], "seeds must be 0 or more"),
+        (["--reference", "none"], "methods: there is no 'none'"),
+        (["--timed_steps", "0"], "timed_steps must be 1 or more"),
+    ],
+)
+def test_mistakes(monkeypatch, capsys, options, message):
+    with pytest.raises(SystemExit) as left:
+        recipe(monkeypatch, *options)
+    assert left.value.code == 2
+    assert f"{message}" in capsys.readouterr().err
+
+
+def test_unknown_key_of_the_file(monkeypatch, tmp_path, capsys):
+    (tmp_path / "mine.yaml").write_text("metods: [plain]\n")
+    with pytest.raises(SystemExit) as left:
+        recipe(monkeypatch, tmp_path / "mine.yaml")
+    assert left.value.code == 2
+    assert "unknown key metods; did you mean methods?" in capsys.readouterr().err
+
+
+def test_questions_are_answered_by_paired_differences():
+    def row(method, seed, clean, auxiliary=None):
+        accuracy = {"clean": dict.fromkeys(STYLES, clean)} | (
+            {"auxiliary": dict.fromkeys(STYLES, auxiliary)} if auxiliary else {}
+        )
+        return Row(method, "digits", "resnet", seed, "steps", {"accuracy": accuracy})
+
+    rows = [
+        row("advbn", 0, 0.7, 0.8),
+        row("advbn", 1, 0.6, 0.8),
+        row("random_image", 0, 0.5, 0.5),
+        row("random_image", 2, 0.1, 0.1),
+    ]
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in answers(rows).splitlines()]
+    assert lines[0] == ["question", "on", "digits"]
+    assert lines[2] == ["Does one adversarial step beat random styles?", "shifts", "+20.0"]  # of the one common seed
+    assert lines[3] == [
+        "Does the auxiliary branch beat the clean one?",
+        "shifts",
+        "+15.0 [-48.5, +78.5]",
+    ]  # 12.706 * 5
+    assert len(lines) == 5  # nothing about methods that were not compared
+
+
+def test_names_of_methods_with_settings_of_their_own_are_short():
+    assert method_label("advbn") == "advbn"
+    text = "advbn:insert_after=resnet.encoder.stages.1,num_perturbations=16,epsilon=0.5"
+    assert method_label(text) == "advbn (stages 1, 16, 0.5)"
+
+
+def test_names_in_the_cost_plot_do_not_overlap():
+    costs, values = [1, 2.2, 2.3, 2.25, 8, 3], [10, 50, 50.1, 50.2, 60, 30]
+    spans = [(1.1 * cost, 1.5 * cost) for cost in costs]
+    heights = apart(costs, values, spans, gap=2)
+    assert [heights[place] for place in (0, 4, 5)] == [10, 60, 30]  # nothing beside them
+    low, middle, high = heights[1:4]
+    assert middle - low == pytest.approx(2, abs=1e-6)
+    assert high - middle == pytest.approx(2, abs=1e-6)
+    assert middle == pytest.approx(50.1, abs=1e-6)
+
+
+def test_names_in_the_cost_plot_leave_the_points_of_others():
+    heights = apart([1, 1.2], [50, 51], [(1.1, 1.5), (1.3, 1.7)], gap=1)
+    assert heights[0] < 50.2
+    assert heights[1] - heights[0] >= 1 - 1e-6

@@ -1,0 +1,324 @@
+"""Each peer against the formula of its paper, computed independently; settings of methods."""
+
+import copy
+import math
+
+import numpy as np
+import pytest
+import torch
+from builders import models_equal, pictures_and_labels, tiny_convnext, tiny_resnet, tiny_vit
+from comparison.methods import METHODS, method_called
+from comparison.peers import advbn_variants as variations
+from comparison.peers import augmix as augmix_module
+from comparison.peers.advbn_variants import TwoDepthsForImageClassification, mix_channels
+from comparison.peers.advprop import PUBLISHED, AdvPropForImageClassification
+from comparison.peers.augmix import OPERATIONS, augmix
+from comparison.peers.consistency import jensen_shannon
+from comparison.peers.mixstyle_dsu import mix_styles, scatter_styles
+from PIL import Image
+
+from advbn_hf import AdvBNConfig, AdvBNForImageClassification, InputError
+from advbn_hf.method.attack import starting_multipliers
+from advbn_hf.method.perturbation import ascend, perturb
+
+BACKBONES = {"resnet": tiny_resnet, "convnext": tiny_convnext, "vit": tiny_vit}
+
+
+def batch(count=4):
+    pixel_values, labels = pictures_and_labels(count)
+    return pixel_values.clamp(-1, 1), labels
+
+
+@pytest.mark.parametrize("channel_axis", [1, -1])
+def test_mixstyle_by_loops(channel_axis):
+    torch.manual_seed(0)
+    features, partners, weight = torch.randn(3, 5, 4, 4), torch.tensor([2, 0, 1]), torch.tensor([0.1, 0.5, 1.0])
+    laid_out = features if channel_axis == 1 else features.movedim(1, -1)
+    mixed = mix_styles(laid_out, partners, weight, channel_axis)
+    mixed = mixed if channel_axis == 1 else mixed.movedim(-1, 1)
+    for picture in range(3):
+        for channel in range(5):
+            own, other = (features[i, channel].numpy() for i in (picture, int(partners[picture])))
+            share = weight[picture].item()
+            deviation = share * own.std() + (1 - share) * other.std()
+            expected = (own - own.mean()) / own.std() * deviation + share * own.mean() + (1 - share) * other.mean()
+            np.testing.assert_allclose(mixed[picture, channel].numpy(), expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(mixed[2], features[2], rtol=1e-4, atol=1e-5)
+
+
+def test_dsu_by_loops():
+    torch.manual_seed(0)
+    features, noise = torch.randn(6, 3, 4, 4) * 2 + 1, torch.randn(2, 6, 3)
+    scattered = scatter_styles(features, noise, 1).numpy()
+    means, deviations = features.numpy().mean(axis=(2, 3)), features.numpy().std(axis=(2, 3))
+    for picture in range(6):
+        for channel in range(3):
+            beta = means[picture, channel] + noise[0, picture, channel].item() * means[:, channel].std()
+            gamma = deviations[picture, channel] + noise[1, picture, channel].item() * deviations[:, channel].std()
+            own = features[picture, channel].numpy()
+            expected = gamma * (own - means[picture, channel]) / deviations[picture, channel] + beta
+            np.testing.assert_allclose(scattered[picture, channel], expected, rtol=1e-3, atol=1e-3)
+
+
+def test_jensen_shannon_by_hand():
+    sure, unsure = torch.tensor([[0.9, 0.1]]), torch.tensor([[0.5, 0.5]])
+    mixture = [0.7, 0.3]
+    expected = sum(
+        0.5 * p * math.log(p / m)
+        for answer in (sure, unsure)
+        for p, m in zip(answer[0].tolist(), mixture, strict=True)
+    )
+    assert jensen_shannon(sure.log(), unsure.log()).item() == pytest.approx(expected, rel=1e-5)
+    assert jensen_shannon(sure.log(), sure.log() + 3).item() == pytest.approx(0, abs=1e-6)
+
+
+def test_advprop_is_pgd_on_pixels_through_the_auxiliary_branch():
+    pixel_values, labels = batch()
+    model = AdvPropForImageClassification.from_backbone(tiny_resnet(), PUBLISHED).train()
+    start = pixel_values + PUBLISHED.epsilon * (
+        2 * torch.rand(pixel_values.shape, generator=torch.Generator().manual_seed(7)) - 1
+    )
+    network = model.export("auxiliary")  # in eval mode, a plain model: nothing of ours computes what is expected
+    expected = torch.minimum(torch.maximum(start, pixel_values - 8 / 255), pixel_values + 8 / 255).clamp(-1, 1)
+    for _ in range(5):
+        expected = expected.detach().requires_grad_()
+        torch.nn.functional.cross_entropy(network(expected).logits, labels).backward()
+        moved = expected + 2 / 255 * expected.grad.sign()
+        expected = torch.minimum(torch.maximum(moved, pixel_values - 8 / 255), pixel_values + 8 / 255).clamp(-1, 1)
+    model.generator.manual_seed(7)
+    attacked = model.attacked_pixels(pixel_values, labels)
+    assert (attacked - expected.detach()).abs().gt(1e-5).float().mean() < 0.01
+    assert (attacked - pixel_values).abs().max() <= 8 / 255 + 1e-6
+    assert all(weight.grad is None for weight in model.parameters())
+    output = model(pixel_values=pixel_values, labels=labels)
+    torch.testing.assert_close(output.loss, output.clean_loss + output.adversarial_loss)
+
+
+def test_augmix_mixes_chains_of_one_to_three(monkeypatch):
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (48, 48, 3), dtype=np.uint8))
+    brighter = lambda one, rng: Image.fromarray(np.asarray(one) // 2)  # noqa: E731
+    monkeypatch.setattr(augmix_module, "OPERATIONS", (brighter,))
+    view = augmix(picture, np.random.default_rng(3))
+    rng = np.random.default_rng(3)
+    weights, share = rng.dirichlet([1, 1, 1]), rng.beta(1, 1)
+    original = np.asarray(picture)
+    expected = (1 - share) * original.astype(float)
+    for weight in weights:
+        depth = len(rng.choice(1, rng.integers(1, 4)))
+        expected += share * weight * (original // 2**depth)
+    np.testing.assert_allclose(view, expected, rtol=1e-4, atol=0.01)
+
+
+def test_operations_keep_size_and_move_within_their_severity():
+    square = np.zeros((48, 48, 3), np.uint8)
+    square[20:28, 20:28] = 200
+    for seed, operation in enumerate(OPERATIONS):
+        result = operation(Image.fromarray(square), np.random.default_rng(seed))
+        assert result.size == (48, 48)
+        assert result.mode == "RGB"
+        rows, columns = np.nonzero(np.asarray(result)[..., 0] > 90)
+        if len(rows):  # solarizing at most turns light to dark
+            assert abs(rows.mean() - 23.5) < 48 / 3 * 0.3 + 9
+            assert abs(columns.mean() - 23.5) < 48 / 3 * 0.3 + 9
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_trains_the_tail_of_every_model_alone(name, backbone):
+    base = BACKBONES[backbone]()
+    method = METHODS[name]
+    model = method.wrap(base).train()
+    pixel_values, labels = batch()
+    views = 3 if method.views == "picture and two augmix" else 1
+    output = model(pixel_values=pixel_values.repeat(views, 1, 1, 1), labels=labels)
+    assert output.logits.shape == (4, 5)
+    assert output.loss.isfinite()
+    output.loss.backward()
+    stem = {id(weight) for weight in model.split.stem_weights}
+    assert all(weight.grad is None for weight in model.parameters() if id(weight) in stem)
+    assert any(weight.grad is not None for weight in model.parameters())
+    assert models_equal(base, BACKBONES[backbone]())  # a copy is trained
+
+
+def test_controls_differ_as_they_say():
+    pixel_values, labels = batch()
+    plain, doubled = (
+        METHODS[name].wrap(tiny_convnext()).train()(pixel_values=pixel_values, labels=labels).loss
+        for name in ("plain", "plain_doubled")
+    )
+    torch.testing.assert_close(doubled, 2 * plain)
+    for name, groups in (("random_batch", 1), ("random_4", 4), ("random_image", "per_sample")):
+        config = METHODS[name].config
+        assert (config.num_steps, config.random_start, config.num_perturbations) == (0, True, groups)
+
+
+def test_identical_views_make_the_consistency_term_vanish():
+    pixel_values, labels = batch()
+    model = METHODS["augmix_jsd"].wrap(tiny_convnext()).train()
+    output = model(pixel_values=pixel_values.repeat(3, 1, 1, 1), labels=labels)
+    torch.testing.assert_close(output.loss, output.clean_loss, rtol=1e-4, atol=1e-6)
+    mixed = model(pixel_values=torch.cat([pixel_values, -pixel_values, pixel_values.flip(0)]), labels=labels)
+    answers = mixed.logits, *(model(pixel_values=views).logits for views in (-pixel_values, pixel_values.flip(0)))
+    assert mixed.loss.item() == pytest.approx((mixed.clean_loss + 12 * jensen_shannon(*answers)).item(), rel=1e-4)
+
+
+def test_consistent_branches_add_the_divergence_to_the_loss_of_advbn():
+    pixel_values, labels = batch()
+    config = METHODS["advbn_consistent"].config
+    ours = AdvBNForImageClassification.from_backbone(tiny_convnext(), AdvBNConfig()).train()
+    theirs = METHODS["advbn_consistent"].wrap(tiny_convnext()).train()
+    for model in (ours, theirs):
+        model.generator.manual_seed(0)
+    plain, consistent = (model(pixel_values=pixel_values, labels=labels) for model in (ours, theirs))
+    divergence = jensen_shannon(plain.logits, plain.auxiliary_logits)
+    torch.testing.assert_close(consistent.loss, plain.loss + config.consistency * divergence)
+
+
+def test_random_step_leaves_the_settings_as_they_are():
+    model = METHODS["advbn_random_step"].wrap(tiny_resnet()).train()
+    before = copy.copy(model.advbn_config)
+    pixel_values, labels = batch()
+    drawn = {model(pixel_values=pixel_values, labels=labels).adversarial_loss.item() for _ in range(3)}
+    assert len(drawn) == 3
+    assert model.advbn_config == before
+
+
+def test_momentum_moves_the_start_to_where_earlier_ascents_ended(monkeypatch):
+    pixel_values, labels = batch()
+    ours = METHODS["advbn"].wrap(tiny_resnet()).train()
+    theirs = METHODS["advbn_momentum"].wrap(tiny_resnet()).train()
+    started, ended = [], []
+
+    def recording_ascend(loss_of, multipliers, **settings):
+        started.append(multipliers)
+        ended.append(ascend(loss_of, multipliers, **settings))
+        return ended[-1]
+
+    monkeypatch.setattr(variations, "ascend", recording_ascend)
+    for model in (ours, theirs):
+        model.generator.manual_seed(0)
+    first = [model(pixel_values=pixel_values, labels=labels).adversarial_loss for model in (ours, theirs)]
+    torch.testing.assert_close(*first)  # nothing came before
+    drift = 0.1 * (ended[0].mean(dim=1, keepdim=True) - 1)
+    torch.testing.assert_close(theirs.drift, drift)
+    assert drift.abs().max() > 0.01
+    drawn = starting_multipliers(len(labels), started[0].shape[2], ours.advbn_config, ours.generator)
+    theirs(pixel_values=pixel_values, labels=labels)
+    torch.testing.assert_close(started[1], (drawn + drift).clamp(-1, 3))
+    torch.testing.assert_close(theirs.drift, 0.9 * drift + 0.1 * (ended[1].mean(dim=1, keepdim=True) - 1))
+
+
+def test_the_clean_gradient_is_that_of_the_clean_branchs_loss(monkeypatch):
+    pixel_values, labels = batch()
+    model = METHODS["advbn_clean_gradient"].wrap(tiny_convnext()).train()
+    model.generator.manual_seed(0)
+    applied = []
+    monkeypatch.setattr(
+        variations, "perturb", lambda *given: applied.append(given[2].detach().clone()) or perturb(*given)
+    )
+    output = model(pixel_values=pixel_values, labels=labels)
+    found = applied[-1]
+
+    recording = model.split.stem(pixel_values=pixel_values)
+    features, groups = recording.features.detach(), torch.arange(len(labels))
+    means = features.mean(dim=(2, 3))
+    ones = torch.ones_like(found).requires_grad_()
+    logits = model.tail_logits(recording, perturb(features, means, ones, groups, False, 1), "clean")
+    (slope,) = torch.autograd.grad(torch.nn.functional.cross_entropy(logits, labels, reduction="sum"), ones)
+    model.generator.manual_seed(0)
+    start = starting_multipliers(len(labels), means.shape[1], model.advbn_config, model.generator)
+    torch.testing.assert_close(found, (start + slope.sign()).clamp(-1, 3))
+    adversarial = model.tail_logits(recording, perturb(features, means, found, groups, False, 1), "auxiliary")
+    torch.testing.assert_close(output.adversarial_loss, torch.nn.functional.cross_entropy(adversarial, labels))
+
+
+@pytest.mark.parametrize("method", ["advbn_momentum", "advbn_clean_gradient"])
+def test_a_perturbation_a_picture_refuses_settings_that_it_would_leave_out(method):
+    with pytest.raises(InputError, match=f"{method}: num_perturbations must be per_sample, got 4"):
+        method_called(f"{method}:num_perturbations=4").wrap(tiny_resnet())
+    with pytest.raises(InputError, match="attack_fraction"):
+        method_called(f"{method}:attack_fraction=0.5")
+
+
+def test_the_clean_gradient_refuses_more_steps():
+    with pytest.raises(InputError, match="advbn_clean_gradient: num_steps must be 1, got 2"):
+        method_called("advbn_clean_gradient:num_steps=2").wrap(tiny_resnet())
+
+
+def test_settings_of_a_method():
+    assert method_called("advbn:epsilon=0.5,num_perturbations=4").config == AdvBNConfig(
+        epsilon=0.5, num_perturbations=4
+    )
+    assert method_called("mixstyle:alpha=0.3,probability=1").config.alpha == 0.3
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("advbm", "methods: there is no 'advbm'; choose from plain"),
+        ("advbn:epsilom=1", "methods: advbn:epsilom=1: unknown key 'epsilom'; did you mean epsilon?"),
+        ("advbn:epsilon=-1", "epsilon must be a number above 0"),
+        ("advbn:epsilon", "'epsilon' is not setting=value"),
+        ("dsu:probability=2", "probability must be in 0..1"),
+        ("mixstyle:alpha=0", "alpha must be above 0"),
+        ("augmix_jsd:consistency=-1", "consistency must be 0 or more"),
+        ("mixstyle:alpha=high", "wrong type"),
+    ],
+)
+def test_mistakes_in_settings(text, message):
+    with pytest.raises(InputError) as error:
+        method_called(text)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("channel_axis", [1, -1])
+def test_channels_are_mixed_around_their_means(channel_axis):
+    torch.manual_seed(0)
+    features, matrices = torch.randn(2, 3, 4, 5) + 1, torch.randn(2, 3, 3)
+    laid_out = features if channel_axis == 1 else features.movedim(1, -1)
+    mixed = mix_channels(laid_out, matrices, channel_axis)
+    mixed = mixed if channel_axis == 1 else mixed.movedim(-1, 1)
+    for picture in range(2):
+        flat = features[picture].reshape(3, -1).numpy()
+        own = flat.mean(axis=1, keepdims=True)
+        expected = own + matrices[picture].numpy() @ (flat - own)
+        np.testing.assert_allclose(mixed[picture].reshape(3, -1).numpy(), expected, rtol=1e-4, atol=1e-4)
+    assert mix_channels(laid_out, torch.eye(3).expand(2, 3, 3), channel_axis).allclose(laid_out, atol=1e-6)
+
+
+def test_two_depths_without_room_for_styles_are_two_plain_passes():
+    """With epsilon next to 0 both perturbations leave the features as they are: the loss of each branch is plain."""
+    pixel_values, labels = batch()
+    config = AdvBNConfig("auto", epsilon=1e-9, step_size=1e-9)
+    model = TwoDepthsForImageClassification.from_backbone(tiny_resnet(), config).train()
+    assert model.deeper.insert_after == "resnet.encoder.stages.1"
+    output = model(pixel_values=pixel_values, labels=labels)
+    torch.testing.assert_close(output.adversarial_loss, output.clean_loss, rtol=1e-4, atol=1e-4)
+    model.advbn_config = AdvBNConfig("auto")
+    deeper = {name: w for name, w in model.named_parameters() if ".stages.1." in name and ".clean." not in name}
+    output = model(pixel_values=pixel_values, labels=labels)
+    assert (output.adversarial_loss - output.clean_loss).abs() > 1e-3
+    output.adversarial_loss.backward()
+    assert deeper and all(weight.grad is not None for weight in deeper.values())  # also those between both places
+
+
+def test_a_second_depth_needs_stages():
+    with pytest.raises(InputError, match=r"insert_after: after resnet\.embedder there is no second place"):
+        method_called("advbn_two_depths:insert_after=embeddings").wrap(tiny_resnet())
+
+
+def test_random_depth_is_one_of_both(monkeypatch):
+    pixel_values, labels = batch()
+    model = METHODS["advbn_random_depth"].wrap(tiny_resnet()).train()
+    places = []
+    original = AdvBNForImageClassification.perturb
+    monkeypatch.setattr(
+        AdvBNForImageClassification,
+        "perturb",
+        lambda self, *given: places.append(self.split.insert_after) or original(self, *given),
+    )
+    for _ in range(12):
+        model(pixel_values=pixel_values, labels=labels)
+    assert len(places) == 12
+    assert set(places) == {"resnet.encoder.stages.0", "resnet.encoder.stages.1"}

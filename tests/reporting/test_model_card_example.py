@@ -1,0 +1,30 @@
+"""`model_cards/example/`, copied from the output of `accelerate launch recipes/finetune.py`."""
+
+import re
+from pathlib import Path
+
+import finetune
+from huggingface_hub import metadata_load
+
+from advbn_hf.evaluation.records import read_results
+from advbn_hf.reporting.accuracy_table import comparison_table, to_markdown
+from advbn_hf.reporting.model_card import validate_metadata
+
+EXAMPLE = Path(__file__).parents[2] / "model_cards" / "example"
+
+
+def test_the_example_says_what_was_measured():
+    records = read_results(EXAMPLE / "results.json")
+    text = (EXAMPLE / "README.md").read_text()
+    assert to_markdown(comparison_table(records, finetune.MEAN_OVER)) in text
+    metadata = metadata_load(EXAMPLE / "README.md")
+    validate_metadata(metadata)
+    metrics = [m["value"] for result in metadata["model-index"][0]["results"] for m in result["metrics"]]
+    assert metrics == [record.value for record in records if record.model == "advbn"]
+    assert (metadata["library_name"], metadata["pipeline_tag"]) == ("transformers", "image-classification")
+
+
+def test_the_example_is_small_and_shows_its_pictures():
+    pictures = re.findall(r"\]\((\w+\.png)\)", (EXAMPLE / "README.md").read_text())
+    assert sorted([*pictures, "README.md", "results.json"]) == sorted(path.name for path in EXAMPLE.iterdir())
+    assert sum(path.stat().st_size for path in EXAMPLE.iterdir()) < 400_000

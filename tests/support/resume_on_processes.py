@@ -1,0 +1,85 @@
+"""What `test_processes_resume.py` starts on two processes: a whole run, one that goes on, one on a stream."""
+
+import sys
+from pathlib import Path
+
+import torch
+from builders import EpochRows, rows, tiny_resnet
+from datasets import Dataset, Features, Value
+from datasets import Image as ImageFeature
+from PIL import Image
+
+from advbn_hf import AdvBNForImageClassification, AdvBNTrainer, AdvBNTrainingArguments
+from advbn_hf.data.images import collate
+from advbn_hf.data.streaming import StreamedPictures
+
+
+def train(output_dir: str, resume_from: str | None = None) -> dict:
+    """Five steps over 21 pictures, of which two processes make two whole batches and a short one."""
+    args = AdvBNTrainingArguments(
+        output_dir,
+        max_steps=5,
+        per_device_train_batch_size=4,
+        per_device_eval_batch_size=4,
+        optim="sgd",
+        optim_args="momentum=0.9",
+        learning_rate=0.1,
+        save_steps=2,
+        eval_strategy="steps",
+        eval_steps=5,
+        report_to="none",
+        use_cpu=True,
+        disable_tqdm=True,
+    )
+    model = AdvBNForImageClassification.from_backbone(tiny_resnet())
+    data = EpochRows(21)
+    trainer = AdvBNTrainer(model, args, train_dataset=data, eval_dataset=rows(8))
+    trainer.train(resume_from_checkpoint=resume_from)
+    evaluations = [log for log in trainer.state.log_history if "eval_loss" in log]
+    return {
+        "weights": trainer.model.state_dict(),
+        "eval_loss": evaluations[-1]["eval_loss"],
+        "world": args.world_size,
+        "read_in": data.read_in,
+    }
+
+
+def train_on_stream(output_dir: str) -> dict:
+    """Three steps of two pictures a process over a stream of six, which is two passes; says which were seen."""
+    pictures = Dataset.from_dict(
+        {"image": [Image.new("RGB", (32, 32), (row, row, row)) for row in range(6)], "label": [0] * 6},
+        features=Features({"image": ImageFeature(), "label": Value("int64")}),
+    )
+    args = AdvBNTrainingArguments(
+        output_dir,
+        max_steps=3,
+        per_device_train_batch_size=2,
+        save_strategy="no",
+        report_to="none",
+        use_cpu=True,
+        disable_tqdm=True,
+    )
+    seen = []
+
+    def note(image: Image.Image) -> torch.Tensor:
+        seen.append(image.getpixel((0, 0))[0])
+        return torch.full((3, 32, 32), seen[-1] / 255)
+
+    stream = pictures.cast_column("image", ImageFeature(decode=False)).to_iterable_dataset(num_shards=3)
+    stream = StreamedPictures(stream, note, rank=args.process_index, world_size=args.world_size)
+    model = AdvBNForImageClassification.from_backbone(tiny_resnet())
+    AdvBNTrainer(model, args, train_dataset=stream, data_collator=collate).train()
+    return {"seen": seen, "weights": model.state_dict()}
+
+
+def main(output_dir: str) -> None:
+    """Writes `rank<r>.pt`."""
+    folder = Path(output_dir)
+    whole = train(str(folder / "whole"))
+    resumed = train(str(folder / "resumed"), resume_from=str(folder / "whole" / "checkpoint-2"))
+    kept = {"whole": whole, "resumed": resumed, "streamed": train_on_stream(str(folder / "streamed"))}
+    torch.save(kept, folder / f"rank{torch.distributed.get_rank()}.pt")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

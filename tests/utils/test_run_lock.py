@@ -1,0 +1,128 @@
+"""Two runs and one folder; a reader and a writer and one file."""
+
+import json
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import finetune
+import pytest
+import torch
+from jobs import job
+from lives import Life
+
+from advbn_hf import AdvBNForImageClassification, InputError
+from advbn_hf.training.checkpoints import last_whole_checkpoint
+from advbn_hf.utils.cli import run
+from advbn_hf.utils.files import filling, replacing, write_whole
+from advbn_hf.utils.run_lock import claim
+
+FORK = multiprocessing.get_context("fork")
+
+
+def hold(folder: Path, held) -> None:
+    claim(folder)
+    held.set()
+    time.sleep(60)
+
+
+@contextmanager
+def another_run(folder: Path) -> Iterator[None]:
+    """A process that has claimed a folder, and is killed at the end of the block."""
+    held = FORK.Event()
+    process = FORK.Process(target=hold, args=(folder, held))
+    process.start()
+    try:
+        assert held.wait(30)
+        yield
+    finally:
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+
+
+def test_a_folder_is_one_runs_until_it_ends_however_it_ends(tmp_path):
+    folder = tmp_path / "new" / "run"
+    with another_run(folder):
+        for same in (folder, folder / ".." / "run"):
+            with pytest.raises(InputError, match=r"output_dir: another run is writing to .*run; wait for it"):
+                claim(same)
+    claim(folder)
+    claim(folder)
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("options", [(), ("--resume_from_checkpoint", "last")])
+def test_recipe_does_not_write_beside_another_run(monkeypatch, folders, tmp_path, capsys, options):
+    monkeypatch.setattr(sys, "argv", ["finetune.py", *job(folders, tmp_path / "run", *options)])
+    with another_run(tmp_path / "run"), pytest.raises(SystemExit) as left:
+        run(finetune.main)
+    assert left.value.code == 2
+    assert "error: output_dir: another run is writing to" in capsys.readouterr().err
+    assert list((tmp_path / "run").iterdir()) == []
+
+
+def test_of_two_runs_at_once_one_runs(folders, tmp_path, capfd):
+    arguments = job(folders, tmp_path / "run", "--save_steps", "1", "--resume_from_checkpoint", "last")
+    lives = [Life(arguments), Life(arguments)]
+    assert sorted(life.end() for life in lives) == [0, 2]
+    assert capfd.readouterr().err.count("error: output_dir: another run is writing to") == 1
+    AdvBNForImageClassification.from_pretrained(tmp_path / "run")
+    assert last_whole_checkpoint(tmp_path / "run") == str(tmp_path / "run" / "checkpoint-2")
+
+
+def test_a_reader_of_checkpoints_sees_whole_ones_alone(folders, tmp_path):
+    folder = tmp_path / "run"
+    life = Life(job(folders, folder, "--max_steps", "5", "--save_steps", "1", "--disable_tqdm", "true"))
+    seen = {}
+    while life.process.is_alive():
+        last = last_whole_checkpoint(folder)
+        if last is not None and last not in seen:
+            model = AdvBNForImageClassification.from_pretrained(last)
+            seen[last] = {name: value.clone() for name, value in model.state_dict().items()}
+    assert life.end() == 0
+    assert len(seen) > 1
+    for checkpoint, weights in seen.items():
+        found = AdvBNForImageClassification.from_pretrained(checkpoint).state_dict()
+        assert all(torch.equal(found[name], value) for name, value in weights.items())
+
+
+def test_what_a_dead_run_was_still_writing_is_removed(tmp_path):
+    def die_writing():
+        with filling(tmp_path) as whole, replacing(tmp_path / "results.png") as picture:
+            (whole / "model.safetensors").write_bytes(b"0")
+            picture.write_bytes(b"0")
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    process = FORK.Process(target=die_writing)
+    process.start()
+    process.join()
+    assert len(list(tmp_path.iterdir())) == 2
+    claim(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_reader_never_sees_a_part(tmp_path):
+    path, stop, seen = tmp_path / "results.json", threading.Event(), set()
+    contents = {text: json.dumps([text] * 50_000) for text in ("old", "new")}
+    write_whole(path, contents["old"])
+
+    def read():
+        while not stop.is_set():
+            seen.add(path.read_text() in contents.values())
+
+    readers = [threading.Thread(target=read) for _ in range(2)]
+    for reader in readers:
+        reader.start()
+    for turn in range(100):
+        write_whole(path, contents["new" if turn % 2 else "old"])
+    stop.set()
+    for reader in readers:
+        reader.join()
+    assert seen == {True}
+    assert list(tmp_path.iterdir()) == [path]
