@@ -14,6 +14,7 @@ from transformers import BaseImageProcessor, PreTrainedConfig, PreTrainedModel
 from .backbones.activation_checkpointing import enable, recomputed_within
 from .backbones.adapters import has_adapters, merged, without_wrapper
 from .backbones.loading import load_classifier
+from .backbones.model_outputs import logits_of
 from .backbones.norms import (
     BRANCHES,
     Branch,
@@ -24,7 +25,7 @@ from .backbones.norms import (
     using_branch,
 )
 from .backbones.split import Recording, Split
-from .backbones.tracing import evaluating, logits_of
+from .backbones.tracing import evaluating
 from .config import AUXILIARY_FOLDER, AdvBNConfig
 from .errors import InputError
 from .hub import upload_checkpoint
@@ -359,3 +360,18 @@ class AdvBNForImageClassification(nn.Module):
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder, processor=processor)
             return upload_checkpoint(folder, repo_id, **kwargs)
+
+
+class PlainForImageClassification(AdvBNForImageClassification):
+    """A classifier cut as for AdvBN whose tail is trained on clean features alone, with `AdvBNTrainer` or by hand.
+
+    Wrap with `AdvBNConfig(auxiliary_norms=False)`: without adversarial features an auxiliary branch learns nothing.
+    """
+
+    def training_output(
+        self, recording: Recording, labels: Tensor, smoothing: float = 0.0, measure_ascent: bool = False
+    ) -> AdvBNOutput:
+        """CE(tail(f)); nothing is perturbed, so there is no ascent to measure."""
+        logits = self.tail_logits(recording, None, "clean")
+        loss = cross_entropy(logits, labels, smoothing)
+        return AdvBNOutput(loss=loss, logits=logits, clean_loss=loss)

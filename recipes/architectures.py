@@ -25,7 +25,7 @@ from transformers import PreTrainedModel
 from advbn_hf import AdvBNConfig, AdvBNForImageClassification, InputError
 from advbn_hf.backbones.norms import two_branch_norms
 from advbn_hf.backbones.tracing import probe_inputs
-from advbn_hf.baseline import PlainForImageClassification
+from advbn_hf.modeling import PlainForImageClassification
 from advbn_hf.utils.cli import parse, run, use_all_cores
 from advbn_hf.utils.files import write_whole
 

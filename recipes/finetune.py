@@ -20,7 +20,6 @@ from transformers import BaseImageProcessor, PreTrainedModel, Trainer, TrainingA
 from advbn_hf import AdvBNConfig, AdvBNForImageClassification, AdvBNTrainer, AdvBNTrainingArguments, InputError
 from advbn_hf.backbones import insertion
 from advbn_hf.backbones.loading import load_classifier, load_classifier_for, load_processor, new_classifier
-from advbn_hf.baseline import PlainForImageClassification
 from advbn_hf.data.embedded.digits import MEAN_OVER, STYLES
 from advbn_hf.data.images import BadPictures, EachEpochAnew, Pictures, collate
 from advbn_hf.data.loading import check_labels, class_names, load_images
@@ -29,6 +28,7 @@ from advbn_hf.data.transforms import EvaluationTransform, TrainingTransform
 from advbn_hf.evaluation.inference import measure_accuracy
 from advbn_hf.evaluation.records import Record, write_results
 from advbn_hf.hub import check_access
+from advbn_hf.modeling import PlainForImageClassification
 from advbn_hf.reporting.accuracy_table import comparison_table, to_text
 from advbn_hf.reporting.eval_results import write_eval_results
 from advbn_hf.reporting.model_card import installed_versions, render_card, save_card

@@ -13,8 +13,8 @@ from transformers import AutoModelForImageClassification, ViTImageProcessorPil
 
 from advbn_hf import AdvBNConfig, AdvBNForImageClassification, InputError
 from advbn_hf.backbones.norms import two_branch_norms
-from advbn_hf.baseline import PlainForImageClassification
 from advbn_hf.method.perturbation import initial_multipliers
+from advbn_hf.modeling import PlainForImageClassification
 
 MODELS = {"resnet": tiny_resnet, "convnext": tiny_convnext, "vit": tiny_vit}
 SETTINGS = {

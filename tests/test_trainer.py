@@ -13,7 +13,7 @@ from trainers import ROWS, trainer_of
 from transformers import EarlyStoppingCallback
 
 from advbn_hf import AdvBNConfig, AdvBNForImageClassification, AdvBNTrainer, AdvBNTrainingArguments, InputError
-from advbn_hf.baseline import PlainForImageClassification
+from advbn_hf.modeling import PlainForImageClassification
 
 
 def test_whole_tail_changes_and_nothing_of_the_stem_does(tmp_path):

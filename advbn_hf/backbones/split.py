@@ -19,7 +19,8 @@ from transformers.utils import ModelOutput
 from ..errors import InputError
 from .activation_checkpointing import recomputed_within
 from .insertion import channel_axis, find_insertion, named_places
-from .tracing import evaluating, first_tensor, logits_of, probe, probe_inputs
+from .model_outputs import first_tensor, logits_of, map_tensors, with_first_tensor
+from .tracing import evaluating, probe, probe_inputs
 
 
 class _ReachedInsertion(Exception):  # noqa: N818 - it is a signal, not an error
@@ -240,29 +241,6 @@ def _answering(
                 del module.forward
             else:
                 module.forward = forward
-
-
-def with_first_tensor(output: Any, features: Tensor) -> Any:
-    """A module's output with another feature map."""
-    if isinstance(output, Tensor):
-        return features
-    if isinstance(output, ModelOutput):
-        name = next(iter(output))
-        return replace(output, **{name: with_first_tensor(output[name], features)})
-    return type(output)([with_first_tensor(output[0], features), *output[1:]])
-
-
-def map_tensors(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
-    """The same structure with every tensor mapped."""
-    if isinstance(value, Tensor):
-        return function(value)
-    if isinstance(value, ModelOutput):
-        return replace(value, **{name: map_tensors(entry, function) for name, entry in value.items()})
-    if isinstance(value, dict):
-        return {name: map_tensors(entry, function) for name, entry in value.items()}
-    if isinstance(value, (tuple, list)):
-        return type(value)([map_tensors(entry, function) for entry in value])
-    return value
 
 
 def _versions(outputs: list[list[Any]]) -> list[int]:

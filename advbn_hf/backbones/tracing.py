@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
 from ..errors import InputError
+from .model_outputs import first_tensor, logits_of
 
 
 @dataclass(frozen=True)
@@ -32,20 +33,6 @@ class ModuleCall:
     shape: tuple[int, ...] | None
     flops: int
     varies: bool
-
-
-def first_tensor(output: Any) -> Tensor | None:
-    """The feature map of a module's output: the output itself, or the first entry of a tuple or `ModelOutput`."""
-    if isinstance(output, ModelOutput):
-        output = output.to_tuple()
-    if isinstance(output, (tuple, list)) and output:
-        return first_tensor(output[0])
-    return output if isinstance(output, Tensor) else None
-
-
-def logits_of(output: ModelOutput) -> Tensor:
-    """A classifier's logits (B, K): its `logits`, or the first entry of an output that does not name them."""
-    return output.logits if "logits" in output else first_tensor(output)
 
 
 def probe_inputs(model: PreTrainedModel, batch_size: int = 2) -> dict[str, Tensor]:

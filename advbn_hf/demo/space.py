@@ -8,7 +8,7 @@ import yaml
 from packaging.requirements import Requirement
 
 from ..evaluation.models import Contestant
-from ..reporting.model_card import is_on_hub
+from ..hub.metadata import is_on_hub
 from ..shifts.generate import library_version
 from ..utils.files import check_empty, filling
 from .app import TITLE, Example, save_examples

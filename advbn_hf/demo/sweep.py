@@ -7,8 +7,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ..backbones.model_outputs import logits_of
 from ..backbones.norms import BRANCHES
-from ..backbones.tracing import logits_of
 from ..data.transforms import EvaluationTransform, to_rgb
 from ..errors import InputError
 from ..evaluation.models import Contestant

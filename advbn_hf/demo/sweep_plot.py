@@ -5,7 +5,7 @@ import io
 from matplotlib.figure import Figure
 from PIL import Image
 
-from ..reporting.plots import GREY, INK, LANE_COLOURS, LANE_MARKERS, PALE, plain_text
+from ..reporting.plot_style import GREY, INK, LANE_COLOURS, LANE_MARKERS, PALE, plain_text
 from .sweep import Sweep
 
 

@@ -10,8 +10,8 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
+from ..backbones.model_outputs import logits_of
 from ..backbones.norms import BRANCHES
-from ..backbones.tracing import logits_of
 from ..data.images import Pictures, collate
 from ..errors import InputError
 from ..modeling import AdvBNForImageClassification

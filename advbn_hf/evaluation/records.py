@@ -1,12 +1,10 @@
 """Measurements as flat records, and the file that holds them."""
 
 import json
-import math
 import os
 import sys
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
-from statistics import NormalDist
 
 from ..backbones.norms import BRANCHES
 from ..errors import InputError
@@ -52,27 +50,6 @@ class Record:
         for name in ("severity", "n"):
             count = getattr(self, name)
             _require(count is None or _is_positive_int(count), name, count, "a whole number of 1 or more, or null")
-
-
-def wilson_interval(value: float, n: int) -> tuple[float, float]:
-    """95 % confidence interval of an accuracy.
-
-    The score interval of E. B. Wilson, "Probable inference, the law of succession, and statistical inference",
-    Journal of the American Statistical Association 22 (1927); recommended over the textbook interval by Brown, Cai and
-    DasGupta, "Interval estimation for a binomial proportion", Statistical Science 16 (2001).
-
-    Args:
-        value: the accuracy, a fraction in [0, 1].
-        n: number of pictures, 1 or more.
-
-    Returns:
-        The lower and the upper end, within [0, 1].
-    """
-    z = NormalDist().inv_cdf(0.975)
-    centre = (value + z**2 / (2 * n)) / (1 + z**2 / n)
-    half = z / (1 + z**2 / n) * math.sqrt(value * (1 - value) / n + z**2 / (4 * n**2))
-    # The ends are exact at 0 and 1; only rounding could carry them past the value.
-    return max(0.0, min(centre - half, value)), min(1.0, max(centre + half, value))
 
 
 def write_results(path: str | os.PathLike, records: Iterable[Record]) -> None:
@@ -137,3 +114,6 @@ def _is_finite(value: object) -> bool:
 
 def _is_positive_int(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+P_VALUE = "gain_p_value"  # the metric of a paired test's records

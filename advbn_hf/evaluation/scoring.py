@@ -12,15 +12,13 @@ from transformers.utils import logging
 
 from ..backbones.norms import BRANCHES
 from ..errors import InputError
-from ..reporting.accuracy_table import P_VALUE
-from .calibration import calibration_error
 from .inference import KEPT
 from .metrics import load_metric
 from .predictions import Predictions
-from .records import Record
+from .records import P_VALUE, Record
 from .runner import MeasuredSet
 from .sets import Part
-from .statistics import mcnemar
+from .statistics import calibration_error, mcnemar
 
 logger = logging.get_logger(__name__)
 

@@ -64,3 +64,43 @@ def _as_bool(field: str, values: Sequence[bool]) -> np.ndarray:
     if array.ndim != 1 or not (array.dtype == bool or np.isin(array, (0, 1)).all()):
         raise InputError(f"{field}: must be a list of true and false, one for each picture")
     return array.astype(bool)
+
+
+def wilson_interval(value: float, n: int) -> tuple[float, float]:
+    """95 % confidence interval of an accuracy.
+
+    The score interval of E. B. Wilson, "Probable inference, the law of succession, and statistical inference",
+    Journal of the American Statistical Association 22 (1927); recommended over the textbook interval by Brown, Cai and
+    DasGupta, "Interval estimation for a binomial proportion", Statistical Science 16 (2001).
+
+    Args:
+        value: the accuracy, a fraction in [0, 1].
+        n: number of pictures, 1 or more.
+
+    Returns:
+        The lower and the upper end, within [0, 1].
+    """
+    z = NormalDist().inv_cdf(0.975)
+    centre = (value + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * math.sqrt(value * (1 - value) / n + z**2 / (4 * n**2))
+    # The ends are exact at 0 and 1; only rounding could carry them past the value.
+    return max(0.0, min(centre - half, value)), min(1.0, max(centre + half, value))
+
+
+BINS = 15  # as in Guo et al., "On Calibration of Modern Neural Networks", ICML 2017
+
+
+def calibration_error(confidence: np.ndarray, correct: np.ndarray) -> float:
+    """The mean over bins of confidence, weighted by their pictures, of |accuracy - mean confidence|; Guo, eq. 3.
+
+    Args:
+        confidence: probability of the predicted class, (N,), in [0, 1].
+        correct: whether the prediction was right, bool (N,).
+
+    Returns:
+        A fraction in [0, 1]; bins are (i / 15, (i + 1) / 15].
+    """
+    confidence = np.asarray(confidence)
+    bins = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
+    gaps = np.bincount(bins, weights=correct - confidence, minlength=BINS)
+    return float(np.abs(gaps).sum() / len(confidence))

@@ -10,7 +10,7 @@ from huggingface_hub import CommitOperationAdd, get_token, metadata_load
 
 from ..config import AUXILIARY_FOLDER, CONFIG_FILE
 from ..errors import InputError
-from ..reporting.model_card import LOCAL_FOLDER, validate_metadata
+from .metadata import LOCAL_FOLDER, validate_metadata
 
 BRANCHES = ("", f"{AUXILIARY_FOLDER}/")  # where each lies in a checkpoint
 _CARD = "README.md"

@@ -14,7 +14,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import httpx
 
 from ..errors import InputError
-from ..reporting.model_card import TOKEN
+from .metadata import TOKEN
 
 LOG_IN = "log in with `hf auth login`, or set HF_TOKEN to a token that may write"
 AGAIN = "the same command continues"

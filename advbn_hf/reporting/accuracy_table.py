@@ -6,7 +6,8 @@ from statistics import fmean
 from typing import NamedTuple
 
 from ..errors import InputError
-from ..evaluation.records import Record, wilson_interval
+from ..evaluation.records import P_VALUE, Record
+from ..evaluation.statistics import wilson_interval
 from ..utils.tables import align_markdown, align_text, escape_markdown
 
 # Columns come in this order; other models follow in the order of the records.
@@ -16,7 +17,6 @@ KNOWN_MODELS = {
     "advbn": "AdvBN",
     "advbn (mean of branches)": "AdvBN mean",
 }
-P_VALUE = "gain_p_value"  # the metric of a paired test's records
 
 
 class Column(NamedTuple):

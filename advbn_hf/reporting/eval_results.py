@@ -16,9 +16,9 @@ from transformers.utils import logging
 from ..errors import InputError
 from ..evaluation.records import Record
 from ..hub.errors import explained
+from ..hub.metadata import is_on_hub
 from ..utils.documents import read_yaml
 from ..utils.files import write_whole
-from .model_card import is_on_hub
 
 logger = logging.get_logger(__name__)
 

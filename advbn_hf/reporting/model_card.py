@@ -1,7 +1,6 @@
 """The model card: measured results, and how the model was made, from `model_cards/template.md`."""
 
 import importlib.metadata
-import math
 import platform
 import re
 import shlex
@@ -13,11 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
-from huggingface_hub.errors import HFValidationError
-from huggingface_hub.utils import validate_repo_id
 
 from ..errors import InputError
 from ..evaluation.records import Record
+from ..hub.metadata import LOCAL_FOLDER, TOKEN, is_repo_id, is_on_hub, validate_metadata
 from ..utils.files import write_whole
 from ..utils.tables import escape_markdown
 from .accuracy_table import Row, Table, comparison_table, set_label, to_markdown
@@ -26,10 +24,8 @@ TASK = "image-classification"
 TAGS = ["advbn", "robustness", "adversarial-training", TASK]
 # A built wheel has the template inside the package, a clone at its top.
 TEMPLATES = [folder / "model_cards" / "template.md" for folder in Path(__file__).resolve().parents[1:3]]
-LOCAL_FOLDER = "path/to/this/folder"  # where the code of a card loads from, until it is on the Hub
 # The folders of an absolute path, up to its last part; URLs and relative paths do not match.
 ABSOLUTE_FOLDERS = re.compile(r"(?:file://|(?<![\w:/.~-]))(?:/|[A-Za-z]:[\\/])(?:[^\\/\"',]+[\\/])*")
-TOKEN = re.compile(r"\bhf_\w{8,}")
 
 
 def render_card(
@@ -76,7 +72,7 @@ def render_card(
     table = comparison_table(records, [_public(name) for name in mean_over])
     metadata = _metadata(records, _public(model_name), base_model, dataset, license)
     validate_metadata(metadata.to_dict())
-    if repo_id is not None and not _is_repo_id(repo_id):
+    if repo_id is not None and not is_repo_id(repo_id):
         raise InputError(f"repo_id: {repo_id!r} is no Hub id; give one like me/my-model")
     return ModelCard.from_template(
         metadata,
@@ -109,51 +105,6 @@ def installed_versions() -> dict[str, str]:
     """Versions of Python and of the packages that decide the numbers."""
     packages = ("advbn_hf", "torch", "transformers", "accelerate", "datasets", "huggingface_hub")
     return {"Python": platform.python_version()} | {name: importlib.metadata.version(name) for name in packages}
-
-
-def validate_metadata(content: Mapping[str, Any]) -> None:
-    """Checks what the Hub's client does not: it would send NaN, empty names and texts for numbers as they are.
-
-    Args:
-        content: metadata of a card, as YAML gives them.
-
-    Raises:
-        InputError: names the field and what is wrong with it.
-    """
-    if not isinstance(content, Mapping):
-        raise InputError(f"card metadata: must be a mapping, not a {type(content).__name__}")
-    _check_values(content, "")
-    for name in ("base_model", "datasets"):
-        ids = content.get(name, [])
-        for repo_id in [ids] if isinstance(ids, str) else ids:
-            if not _is_repo_id(repo_id):
-                raise InputError(f"card metadata: {name} {repo_id!r} is no Hub id; mend it or leave it out")
-    license = content.get("license")
-    if license is not None and not re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", str(license)):
-        raise InputError(f"card metadata: license {license!r} is no Hub licence identifier such as apache-2.0")
-    try:
-        models = content.get("model-index", [])
-        metrics = [
-            (m["type"], m["value"]) for model in models for result in model["results"] for m in result["metrics"]
-        ]
-    except (TypeError, KeyError) as error:
-        raise InputError("card metadata: model-index must list models with results and metrics") from error
-    for kind, value in metrics:
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise InputError(f"card metadata: {kind} must be a number, not {value!r}")
-
-
-def _check_values(value: Any, where: str) -> None:
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            _check_values(inner, f"{where}.{key}".lstrip("."))
-    elif isinstance(value, list):
-        for inner in value:
-            _check_values(inner, where)
-    elif isinstance(value, str) and not value.strip():
-        raise InputError(f"card metadata: {where} is empty; fill it or leave it out")
-    elif isinstance(value, float) and not math.isfinite(value):
-        raise InputError(f"card metadata: {where} is {value}; leave out what was not measured")
 
 
 def _metadata(
@@ -261,19 +212,6 @@ def _reference(name: str, kind: str) -> str:
 def _name(name: str) -> str:
     """A folder by its name alone, anything else as it is."""
     return Path(name).resolve().name if Path(name).is_dir() else _public(name)
-
-
-def is_on_hub(name: str | None) -> bool:
-    """Whether a name is a Hub id with its namespace, and no folder here."""
-    return name is not None and name.count("/") == 1 and _is_repo_id(name) and not Path(name).exists()
-
-
-def _is_repo_id(name: Any) -> bool:
-    try:
-        validate_repo_id(name)
-    except HFValidationError:
-        return False
-    return True
 
 
 def _text(text: str) -> str:

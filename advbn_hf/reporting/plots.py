@@ -1,6 +1,5 @@
 """Pictures for people: the gain per set, what the sets look like, the training curve."""
 
-import io
 import os
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,14 +13,22 @@ from PIL import Image, ImageOps
 from ..data.transforms import to_rgb
 from ..errors import InputError
 from ..evaluation.records import Record
-from ..utils.files import write_whole
 from .accuracy_table import Cell, Column, Row, Table, comparison_table
+from .plot_style import (
+    BLUE,
+    GREEN,
+    GREY,
+    INK,
+    LANE_COLOURS,
+    LANE_MARKERS,
+    ORANGE,
+    PALE,
+    VERMILLION,
+    new_figure,
+    plain_text,
+    write_figure,
+)
 
-# Okabe and Ito's colours, told apart by colour-blind readers too (jfly.uni-koeln.de/color).
-BLUE, VERMILLION, GREEN, PURPLE, ORANGE = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00"
-LANE_COLOURS = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE)
-LANE_MARKERS = ("o", "D", "s", "^", "v")
-INK, GREY, PALE = "#1a1a1a", "#6e6e6e", "#e4e4e4"
 TRAINING_PANELS = {  # title -> key of the log: colour and label
     "training loss (nats)": {
         "loss": (INK, "sum"),
@@ -217,11 +224,6 @@ def _signed(gain: float) -> str:
     return f"{gain:+.1f}".replace("-", "\N{MINUS SIGN}")
 
 
-def plain_text(text: str) -> str:
-    """Matplotlib would set what stands between dollars as a formula."""
-    return text.replace("$", r"\$")
-
-
 def _check_sets(sets: Mapping[str, datasets.Dataset]) -> None:
     if not sets:
         raise InputError("samples: no set to draw")
@@ -281,20 +283,3 @@ def _draw_curves(axes: Axes, title: str, curves: list[tuple]) -> None:
     axes.tick_params(colors=GREY, length=0)
     axes.yaxis.grid(True, color=PALE, linewidth=0.8)
     axes.spines[["top", "right", "left"]].set_visible(False)
-
-
-def new_figure(height: float) -> Figure:
-    figure = Figure(figsize=(8.4, height), layout="constrained", facecolor="white")
-    figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12)
-    return figure
-
-
-def write_figure(figure: Figure, path: str | os.PathLike, dpi: int = 150, colours: int | None = 256) -> None:
-    """Writes a figure as PNG, whole; 256 colours are a third of the size, and of plots no difference to the eye."""
-    drawn, small = io.BytesIO(), io.BytesIO()
-    figure.savefig(drawn, format="png", dpi=dpi)
-    picture = Image.open(drawn).convert("RGB")
-    if colours is not None:
-        picture = picture.quantize(colours, dither=Image.Dither.NONE)
-    picture.save(small, format="png", optimize=True)
-    write_whole(path, small.getvalue())

@@ -7,9 +7,10 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from ..errors import InputError
-from ..evaluation.records import Record, wilson_interval
+from ..evaluation.records import Record
+from ..evaluation.statistics import wilson_interval
 from .accuracy_table import Column, columns_of
-from .plots import GREY, INK, LANE_COLOURS, LANE_MARKERS, PALE, new_figure, plain_text, write_figure
+from .plot_style import GREY, INK, LANE_COLOURS, LANE_MARKERS, PALE, new_figure, plain_text, write_figure
 
 ACROSS = 5  # panels in a row
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ..config import AdvBNConfig
 from ..errors import InputError
-from ..reporting.model_card import validate_metadata
+from ..hub.metadata import validate_metadata
 from ..training_args import AdvBNTrainingArguments
 
 

@@ -1,6 +1,5 @@
 """Ctrl-C and SIGTERM end a training after the step that runs, with a checkpoint to go on from; all else, at once."""
 
-import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -13,34 +12,6 @@ import torch.distributed as dist
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 _NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
-
-
-@contextmanager
-def interrupted_by_sigterm(message: str) -> Iterator[None]:
-    """Has SIGTERM raise `KeyboardInterrupt` within the block, as Ctrl-C does, so that what is half-written is removed.
-
-    A process that was forked within the block ends by it as ever, and what is ignored stays ignored.
-
-    Args:
-        message: of the exception.
-    """
-    main_thread = threading.current_thread() is threading.main_thread()
-    if not main_thread or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
-        yield
-        return
-    process = os.getpid()
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        if os.getpid() != process:
-            signal.signal(number, signal.SIG_DFL)
-            signal.raise_signal(number)
-        raise KeyboardInterrupt(message)
-
-    signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 class StopAfterStep(TrainerCallback):

@@ -18,8 +18,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm.auto import tqdm
 
+from ..backbones.model_outputs import logits_of
 from ..backbones.split import Recording, Split
-from ..backbones.tracing import evaluating, logits_of
+from ..backbones.tracing import evaluating
 from ..errors import InputError
 from ..modeling import AdvBNForImageClassification
 

@@ -6,11 +6,14 @@ import errno
 import inspect
 import json
 import os
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
-from types import UnionType
+from types import FrameType, UnionType
 from typing import Any, NoReturn, get_args
 
 import torch
@@ -18,7 +21,6 @@ from tqdm.auto import tqdm
 from transformers import HfArgumentParser
 
 from ..errors import InputError
-from ..training.interrupts import interrupted_by_sigterm
 from .documents import read_yaml
 
 
@@ -193,3 +195,31 @@ def _one_line(error: Exception) -> str:
     if len(lines) > 1 and "in DataLoader worker" in lines[0]:  # torch puts a worker's traceback before its message
         return lines[-1].partition(": ")[2]
     return lines[0] if lines else type(error).__name__
+
+
+@contextmanager
+def interrupted_by_sigterm(message: str) -> Iterator[None]:
+    """Has SIGTERM raise `KeyboardInterrupt` within the block, as Ctrl-C does, so that what is half-written is removed.
+
+    A process that was forked within the block ends by it as ever, and what is ignored stays ignored.
+
+    Args:
+        message: of the exception.
+    """
+    main_thread = threading.current_thread() is threading.main_thread()
+    if not main_thread or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    process = os.getpid()
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        if os.getpid() != process:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        raise KeyboardInterrupt(message)
+
+    signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)

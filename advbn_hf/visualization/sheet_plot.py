@@ -9,7 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image, ImageOps
 
-from ..reporting.plots import GREY, INK, VERMILLION, plain_text, shortened, write_figure
+from ..reporting.plot_style import GREY, INK, VERMILLION, plain_text, write_figure
+from ..reporting.plots import shortened
 from .sheet import Answer, Column
 
 SIDE = 0.98  # inches from one picture to the next

@@ -32,8 +32,7 @@ from transformers import (
 
 from advbn_hf import AdvBNConfig, AdvBNForImageClassification, InputError
 from advbn_hf.backbones.split import Recording
-from advbn_hf.baseline import PlainForImageClassification
-from advbn_hf.modeling import AdvBNOutput
+from advbn_hf.modeling import AdvBNOutput, PlainForImageClassification
 
 MODELS: dict[str, Callable[[], PreTrainedModel]] = {
     "resnet50": lambda: ResNetForImageClassification(ResNetConfig(num_labels=1000, image_size=224)),

@@ -10,11 +10,10 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from advbn_hf.backbones.split import Recording
-from advbn_hf.baseline import PlainForImageClassification
 from advbn_hf.config import AdvBNConfig
 from advbn_hf.errors import InputError
 from advbn_hf.method.losses import AdvBNOutput
-from advbn_hf.modeling import AdvBNForImageClassification
+from advbn_hf.modeling import AdvBNForImageClassification, PlainForImageClassification
 
 from .peers import advprop
 from .peers.advbn_variants import (

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.patheffects import withStroke
 
 from advbn_hf.data.embedded.rendering import MEAN_OVER
-from advbn_hf.reporting.plots import (
+from advbn_hf.reporting.plot_style import (
     BLUE,
     GREY,
     INK,

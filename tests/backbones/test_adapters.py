@@ -8,8 +8,8 @@ from builders import models_equal, move_auxiliary_norms, pictures_and_labels, ro
 from transformers import AutoModelForImageClassification
 
 from advbn_hf import AdvBNConfig, AdvBNForImageClassification, AdvBNTrainer, AdvBNTrainingArguments, InputError
-from advbn_hf.baseline import PlainForImageClassification
 from advbn_hf.data.images import collate
+from advbn_hf.modeling import PlainForImageClassification
 
 peft = pytest.importorskip("peft")
 

@@ -12,8 +12,8 @@ from transformers import AutoModelForImageClassification, PreTrainedModel
 
 from advbn_hf import AdvBNConfig, AdvBNForImageClassification, InputError
 from advbn_hf.backbones.activation_checkpointing import can_recompute
+from advbn_hf.backbones.model_outputs import logits_of
 from advbn_hf.backbones.norms import two_branch_norms
-from advbn_hf.backbones.tracing import logits_of
 from advbn_hf.method.losses import AdvBNOutput
 
 PICTURES, LABELS = pictures_and_labels(4, NUM_LABELS, IMAGE_SIZE)

@@ -12,7 +12,7 @@ from advbn_hf import InputError
 from advbn_hf.data.embedded.digits import load_embedded
 from advbn_hf.evaluation import metrics
 from advbn_hf.evaluation.metrics import METRICS, load_metric
-from advbn_hf.evaluation.records import wilson_interval
+from advbn_hf.evaluation.statistics import wilson_interval
 
 # Corruption -> AlexNet's top-1 error (%) on ImageNet-C at severities 1 to 5, whose means are the published
 # normalisers; and ResNet-50's error in percent of AlexNet's, from Hendrycks and Dietterich (2019), who give for that

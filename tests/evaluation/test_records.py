@@ -5,7 +5,8 @@ import json
 import pytest
 
 from advbn_hf import InputError
-from advbn_hf.evaluation.records import Record, read_results, wilson_interval, write_results
+from advbn_hf.evaluation.records import Record, read_results, write_results
+from advbn_hf.evaluation.statistics import wilson_interval
 
 ROW = {
     "model": "advbn",

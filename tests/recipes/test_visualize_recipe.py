@@ -15,7 +15,7 @@ from builders import save_digit_models
 from PIL import Image
 
 from advbn_hf.data.loading import class_names, load_images
-from advbn_hf.reporting.plots import INK
+from advbn_hf.reporting.plot_style import INK
 from advbn_hf.utils.cli import run
 from advbn_hf.visualization.sheet import Answer, Column
 from advbn_hf.visualization.sheet_plot import plot_sheet

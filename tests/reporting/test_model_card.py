@@ -10,7 +10,8 @@ from transformers.training_args import OptimizerNames
 
 from advbn_hf import AdvBNConfig, InputError
 from advbn_hf.evaluation.records import Record
-from advbn_hf.reporting.model_card import render_card, save_card, validate_metadata
+from advbn_hf.hub.metadata import validate_metadata
+from advbn_hf.reporting.model_card import render_card, save_card
 
 VALUES = {"clean": (0.98, 0.975, 0.96), "filters": (0.60, 0.75, 0.80), "sketch": (0.50, 0.51, 0.40)}
 COLUMNS = (("baseline", None), ("advbn", "clean"), ("advbn", "auxiliary"))

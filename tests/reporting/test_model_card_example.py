@@ -7,8 +7,8 @@ import finetune
 from huggingface_hub import metadata_load
 
 from advbn_hf.evaluation.records import read_results
+from advbn_hf.hub.metadata import validate_metadata
 from advbn_hf.reporting.accuracy_table import comparison_table, to_markdown
-from advbn_hf.reporting.model_card import validate_metadata
 
 EXAMPLE = Path(__file__).parents[2] / "model_cards" / "example"
 

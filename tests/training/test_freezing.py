@@ -9,8 +9,8 @@ from builders import pictures_and_labels
 from tiny_models import IMAGE_SIZE, NUM_LABELS, tiny_model
 
 from advbn_hf import AdvBNConfig, AdvBNForImageClassification
+from advbn_hf.backbones.model_outputs import logits_of
 from advbn_hf.backbones.norms import two_branch_norms
-from advbn_hf.backbones.tracing import logits_of
 
 PICTURES, LABELS = pictures_and_labels(4, NUM_LABELS, IMAGE_SIZE)
 CLASSES = ["ResNet", "ConvNext", "EfficientNet", "MobileViT", "PvtV2", "Swin", "ViT", "Dinov2", "Beit"]

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from advbn_hf.backbones.model_outputs import with_first_tensor
 from advbn_hf.backbones.norms import using_branch
-from advbn_hf.backbones.split import Recording, Split, with_first_tensor
+from advbn_hf.backbones.split import Recording, Split
 from advbn_hf.backbones.tracing import evaluating
 from advbn_hf.config import AdvBNConfig
 from advbn_hf.errors import InputError

@@ -5,7 +5,8 @@ import evaluate
 import numpy as np
 
 from advbn_hf.errors import InputError
-from advbn_hf.evaluation.calibration import calibration_error
+
+from ...statistics import calibration_error
 
 _DESCRIPTION = (
     "How far confidence is from accuracy: pictures are put into 15 bins of equal width by the probability of the "

@@ -5,7 +5,8 @@ import evaluate
 import numpy as np
 
 from advbn_hf.errors import InputError
-from advbn_hf.evaluation.records import wilson_interval
+
+from ...statistics import wilson_interval
 
 _DESCRIPTION = "Share of pictures whose label is among the k highest scores, with a 95 % interval (Wilson 1927)."
 _CITATION = ""
