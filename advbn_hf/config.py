@@ -13,7 +13,7 @@ from transformers.utils import cached_file
 
 from .errors import InputError
 from .utils.documents import read_json
-from .utils.files import write_whole
+from .utils.files import write_atomically
 
 CONFIG_FILE = "advbn_config.json"
 AUXILIARY_FOLDER = "auxiliary"  # the auxiliary branch in a checkpoint
@@ -132,9 +132,9 @@ class AdvBNConfig:
         return dataclasses.asdict(self)
 
     def save_pretrained(self, save_directory: str | Path) -> None:
-        """Writes `advbn_config.json` into a folder, which is made if need be."""
+        """Writes `advbn_config.json` into a folder, created if missing."""
         Path(save_directory).mkdir(parents=True, exist_ok=True)
-        write_whole(Path(save_directory) / CONFIG_FILE, json.dumps(self.to_dict(), indent=2) + "\n")
+        write_atomically(Path(save_directory) / CONFIG_FILE, json.dumps(self.to_dict(), indent=2) + "\n")
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> Self:

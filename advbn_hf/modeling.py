@@ -218,7 +218,7 @@ class AdvBNForImageClassification(nn.Module):
             branch: "clean", "auxiliary", or "both" for the logits of both with the stem run once.
             smoothing: label smoothing of every cross entropy, in 0..1.
             measure_ascent: whether to tell what the ascent did, at the cost of two tail passes.
-            recording: in train mode instead of pictures: what a frozen stem gave for them (see `stem_cache`).
+            recording: in train mode instead of images: what a frozen stem gave for them (see `stem_cache`).
 
         Returns:
             An `AdvBNOutput`.
@@ -319,7 +319,7 @@ class AdvBNForImageClassification(nn.Module):
         """Writes an ordinary Transformers checkpoint of the clean branch, `auxiliary/` with the other, and the config.
 
         Args:
-            save_directory: folder; it is made if need be, and every file in it arrives whole.
+            save_directory: folder; created if missing, and every file in it arrives whole.
             processor: image processor to write beside both branches.
             is_main_process: whether this process writes.
             kwargs: for the backbone's own `save_pretrained`.
@@ -346,7 +346,7 @@ class AdvBNForImageClassification(nn.Module):
         """Uploads both branches as one commit, in the form that `save_pretrained` writes.
 
         Args:
-            repo_id: repository on the Hub; it is made if need be.
+            repo_id: repository on the Hub; created if missing.
             processor: image processor to upload beside both branches.
             kwargs: for `advbn_hf.hub.upload_checkpoint`, such as `commit_message`, `private`, `token` and `revision`.
 

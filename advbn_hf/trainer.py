@@ -27,18 +27,18 @@ from transformers.utils import PushInProgress, logging
 
 from .backbones.adapters import has_adapters
 from .backbones.norms import BRANCHES
-from .data.images import EachEpochAnew
-from .data.streaming import StreamedPictures, load_stream
+from .data.images import SetEpochCallback
+from .data.streaming import StreamedImageDataset, load_stream
 from .errors import InputError
 from .hub import check_access, options_from, upload_checkpoint, upload_in_background
 from .modeling import AdvBNForImageClassification
-from .training.checkpoints import check_same_structure, reporting_full_disk, seal, whole_checkpoint
+from .training.checkpoints import check_same_structure, complete_checkpoint, reporting_full_disk, seal
 from .training.interrupts import StopAfterStep
 from .training.metrics import StepLog
 from .training.nonfinite import LossWatch, check_weights
 from .training.stem_cache import StemFeatures
 from .training_args import AdvBNTrainingArguments, check_perturbations
-from .utils.files import write_whole
+from .utils.files import write_atomically
 
 logger = logging.get_logger(__name__)
 
@@ -106,7 +106,7 @@ class AdvBNTrainer(Trainer):
         self._losses = LossWatch(args.device)
         self._stop_after_step = StopAfterStep()
         self.add_callback(self._stop_after_step)
-        self.add_callback(EachEpochAnew())
+        self.add_callback(SetEpochCallback())
 
     def create_scheduler(
         self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
@@ -138,7 +138,7 @@ class AdvBNTrainer(Trainer):
 
     def get_train_dataloader(self) -> DataLoader:
         """As `Trainer.get_train_dataloader`; stored stem features and streams make batches of their own kind."""
-        if isinstance(self.train_dataset, StreamedPictures):
+        if isinstance(self.train_dataset, StreamedImageDataset):
             return load_stream(self.train_dataset, self.args, self.data_collator)
         collator = self.data_collator
         if isinstance(self.train_dataset, StemFeatures):
@@ -163,11 +163,11 @@ class AdvBNTrainer(Trainer):
         """
         self._resumed_step = 0
         if resume_from_checkpoint:
-            resume_from_checkpoint = whole_checkpoint(resume_from_checkpoint, self.args.output_dir)
+            resume_from_checkpoint = complete_checkpoint(resume_from_checkpoint, self.args.output_dir)
             state = TrainerState.load_from_json(str(Path(resume_from_checkpoint) / TRAINER_STATE_NAME))
             self._resumed_step = state.global_step
         ignore_data_skip = self.args.ignore_data_skip
-        if isinstance(self.train_dataset, StreamedPictures):
+        if isinstance(self.train_dataset, StreamedImageDataset):
             self._pass_over_stream()
         self._losses.reset()
         try:
@@ -200,7 +200,7 @@ class AdvBNTrainer(Trainer):
             if isinstance(error, InputError) or len(inputs["labels"]) > 1:
                 raise
             raise InputError(
-                f"step {self.state.global_step + 1}: its batch is a single picture, too few for a batch norm; "
+                f"step {self.state.global_step + 1}: its batch is a single image, too few for a batch norm; "
                 "set dataloader_drop_last, or another per_device_train_batch_size"
             ) from error
 
@@ -327,7 +327,7 @@ class AdvBNTrainer(Trainer):
         self.args.ignore_data_skip = True
 
     def _share_statistics(self) -> None:
-        """Gives all processes the running statistics of the first, which are saved: each has seen its own pictures."""
+        """Gives all processes the running statistics of the first, which are saved: each has seen its own images."""
         if self.args.world_size > 1:
             for buffer in self._unwrapped.buffers():
                 dist.broadcast(buffer, src=0)
@@ -360,7 +360,7 @@ class AdvBNTrainer(Trainer):
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
             with reporting_full_disk(folder):
-                write_whole(folder / ARGUMENTS_FILE, self.args.to_json_string())
+                write_atomically(folder / ARGUMENTS_FILE, self.args.to_json_string())
                 seal(folder)
             rotate_checkpoints(str(output_dir), limit, self.state.best_model_checkpoint, use_mtime=True)
         self.accelerator.wait_for_everyone()
@@ -370,7 +370,7 @@ class AdvBNTrainer(Trainer):
         folder = Path(output_dir or self.args.output_dir)
         logger.info(f"Saving model checkpoint to {folder}")
         self._unwrapped.save_pretrained(folder, processor=self.processing_class)
-        write_whole(folder / ARGUMENTS_FILE, self.args.to_json_string())
+        write_atomically(folder / ARGUMENTS_FILE, self.args.to_json_string())
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
         """Starts an upload while training goes on, unless the last one is still under way."""

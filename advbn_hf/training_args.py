@@ -79,4 +79,4 @@ def check_perturbations(config: AdvBNConfig, args: TrainingArguments) -> None:
         )
     batch = args.train_batch_size * args.world_size
     if wanted > batch:
-        raise InputError(f"num_perturbations ({wanted}) must not exceed the {batch} pictures of a forward pass")
+        raise InputError(f"num_perturbations ({wanted}) must not exceed the {batch} images of a forward pass")

@@ -27,7 +27,7 @@ from advbn_hf.backbones.norms import two_branch_norms
 from advbn_hf.backbones.tracing import probe_inputs
 from advbn_hf.modeling import PlainForImageClassification
 from advbn_hf.utils.cli import parse, run, use_all_cores
-from advbn_hf.utils.files import write_whole
+from advbn_hf.utils.files import write_atomically
 
 TINY_VIT = {"hidden_size": 192, "num_attention_heads": 3, "intermediate_size": 768}
 # What differs from the defaults of the class's config.
@@ -73,7 +73,7 @@ class TableArguments:
     """Which rows, and how long to time them."""
 
     only: list[str] | None = field(default=None, metadata={"help": "Names of the classes to measure."})
-    batch_size: int = field(default=2, metadata={"help": "Pictures in a step."})
+    batch_size: int = field(default=2, metadata={"help": "Images in a step."})
     repeats: int = field(default=5, metadata={"help": "How often to time each of the two steps, in turn."})
     output_file: str = field(
         default="outputs/architectures.json", metadata={"help": "Where the rows go, with every repeat."}
@@ -106,7 +106,7 @@ def main() -> None:
     print(to_markdown(rows))
     path = Path(args.output_file)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, json.dumps([asdict(row) for row in rows], indent=2) + "\n")
+    write_atomically(path, json.dumps([asdict(row) for row in rows], indent=2) + "\n")
 
 
 def measure(name: str, args: TableArguments) -> Row:

@@ -4,7 +4,7 @@ accelerate launch recipes/benchmark.py                      all benchmarks
 accelerate launch recipes/benchmark.py --only evaluation    our evaluation loop over the bare forward pass
 accelerate launch recipes/benchmark.py --only training      a training step of AdvBN over plain fine-tuning, and memory
 accelerate launch recipes/benchmark.py --only profile       what the time of a training step goes into
-accelerate launch recipes/benchmark.py --only loading       how much of a training step waits for its pictures
+accelerate launch recipes/benchmark.py --only loading       how much of a training step waits for its images
 accelerate launch recipes/benchmark.py --only processes     two processes over one
 accelerate launch recipes/benchmark.py --only planning      what the published training would cost, estimated
 
@@ -30,13 +30,13 @@ from tqdm.auto import tqdm
 from transformers import ConvNextImageProcessorPil, ResNetConfig, ResNetForImageClassification
 
 from advbn_hf import InputError
-from advbn_hf.data.images import Pictures
+from advbn_hf.data.images import ImageDataset
 from advbn_hf.data.transforms import Unresized
 from advbn_hf.evaluation.inference import predict
 from advbn_hf.reporting.model_card import installed_versions
 from advbn_hf.shifts.generate import shift_images
 from advbn_hf.utils.cli import parse, run, use_all_cores
-from advbn_hf.utils.files import write_whole
+from advbn_hf.utils.files import write_atomically
 
 Numbers = dict[str, Any]
 
@@ -46,9 +46,9 @@ class BenchmarkArguments:
     """What to measure, and how long."""
 
     only: str | None = field(default=None, metadata={"help": "Name of the one benchmark to run."})
-    num_pictures: int = field(default=256, metadata={"help": "Pictures of one pass."})
-    batch_size: int = field(default=32, metadata={"help": "Pictures at a time."})
-    num_workers: int = field(default=0, metadata={"help": "Processes that read pictures."})
+    num_images: int = field(default=256, metadata={"help": "Images of one pass."})
+    batch_size: int = field(default=32, metadata={"help": "Images at a time."})
+    num_workers: int = field(default=0, metadata={"help": "Processes that read images."})
     repeats: int = field(default=5, metadata={"help": "How often to time each of the two, in turn."})
     bf16: bool = field(default=False, metadata={"help": "Evaluate in bfloat16."})
     output_file: str = field(default="outputs/benchmark.json", metadata={"help": "Where to write the numbers."})
@@ -60,7 +60,7 @@ def main() -> None:
     use_all_cores()
     if args.only is not None and args.only not in BENCHMARKS:
         raise InputError(f"only: there is no benchmark {args.only!r}; choose one of {', '.join(BENCHMARKS)}")
-    for name in ("num_pictures", "batch_size", "repeats"):
+    for name in ("num_images", "batch_size", "repeats"):
         if getattr(args, name) < 1:
             raise InputError(f"{name} must be 1 or more, got {getattr(args, name)}")
     accelerator = Accelerator(mixed_precision="bf16" if args.bf16 else None)
@@ -77,7 +77,7 @@ def main() -> None:
         text, numbers[name] = BENCHMARKS[name](args, training_args, accelerator)
         numbers[name] |= {"device": device, "versions": installed_versions()}
         Path(args.output_file).parent.mkdir(parents=True, exist_ok=True)
-        write_whole(args.output_file, json.dumps(numbers, indent=1) + "\n")
+        write_atomically(args.output_file, json.dumps(numbers, indent=1) + "\n")
         print(f"{name}:\n{text}")
     print(f"written to {args.output_file}")
 
@@ -112,7 +112,7 @@ def profile(
 def loading(
     args: BenchmarkArguments, training_args: TrainingBenchmarkArguments, accelerator: Accelerator
 ) -> tuple[str, Numbers]:
-    """Waiting for pictures over a whole step, for the Trainer's own loaders."""
+    """Waiting for images over a whole step, for the Trainer's own loaders."""
     return measure_loading(training_args.train_batch_size, args.repeats, accelerator.device)
 
 
@@ -133,16 +133,16 @@ def evaluation(
 ) -> tuple[str, Numbers]:
     """Our loop, from files to answers, over the forward passes of the same batches that lie ready on the device.
 
-    The pictures are fog of severity 3 as ImageNet-C makes it, from the cache; the model is a ResNet-50 at 224.
+    The images are fog of severity 3 as ImageNet-C makes it, from the cache; the model is a ResNet-50 at 224.
     """
     torch.manual_seed(0)
     model = ResNetForImageClassification(ResNetConfig(num_labels=1000)).eval().to(accelerator.device)
     processor = ConvNextImageProcessorPil(size={"shortest_edge": SIZE}, crop_pct=SIZE / 256)
-    rows = shift_images(photographs(args.num_pictures), "fog", 3, size=SIZE)
-    pictures = Pictures(rows, Unresized(processor))
-    starts = range(0, len(pictures), args.batch_size)
+    rows = shift_images(photographs(args.num_images), "fog", 3, size=SIZE)
+    images = ImageDataset(rows, Unresized(processor))
+    starts = range(0, len(images), args.batch_size)
     batches = [
-        torch.stack([pictures[i]["pixel_values"] for i in range(start, min(start + args.batch_size, len(pictures)))])
+        torch.stack([images[i]["pixel_values"] for i in range(start, min(start + args.batch_size, len(images)))])
         for start in starts
     ]
     batches = [batch.to(accelerator.device) for batch in batches]
@@ -155,12 +155,12 @@ def evaluation(
 
     def ours() -> None:
         settings = {"batch_size": args.batch_size, "num_workers": args.num_workers}
-        predict(model, pictures, accelerator=accelerator, description="evaluation", **settings)
+        predict(model, images, accelerator=accelerator, description="evaluation", **settings)
 
     ratios, seconds = compare(ours, bare, args.repeats, accelerator)
-    rate = len(pictures) / statistics.median(seconds)
-    text = f"overhead of our loop over the bare forward pass {describe(ratios)}; {rate:.1f} pictures/s in our loop"
-    return text, {"ratios": ratios, "seconds": seconds, "num_pictures": args.num_pictures, "bf16": args.bf16}
+    rate = len(images) / statistics.median(seconds)
+    text = f"overhead of our loop over the bare forward pass {describe(ratios)}; {rate:.1f} images/s in our loop"
+    return text, {"ratios": ratios, "seconds": seconds, "num_images": args.num_images, "bf16": args.bf16}
 
 
 def compare(

@@ -1,4 +1,4 @@
-"""Compares AdvBN with its peers: methods x data sets x models x seeds, at equal steps and at equal time.
+"""Compares AdvBN with its peers: methods x datasets x models x seeds, at equal steps and at equal time.
 
 accelerate launch recipes/compare.py                                    all of recipes/configs/compare.yaml
 accelerate launch recipes/compare.py recipes/configs/compare.yaml --methods advbn:epsilon=0.5 --seeds 0

@@ -19,7 +19,7 @@ from transformers import (
 from transformers.modeling_outputs import ImageClassifierOutput
 
 from advbn_hf import AdvBNConfig, AdvBNForImageClassification, AdvBNTrainer, AdvBNTrainingArguments
-from advbn_hf.data.images import Pictures, collate
+from advbn_hf.data.images import ImageDataset, collate
 from advbn_hf.data.loading import class_names, load_images
 from advbn_hf.data.transforms import EvaluationTransform
 from advbn_hf.utils.cli import parse, run, use_all_cores
@@ -44,9 +44,9 @@ class Network(nn.Module):
         self.stages = nn.Sequential(Stage(3, width), Stage(width, 2 * width), Stage(2 * width, 4 * width))
         self.head = nn.Linear(4 * width, num_classes)
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        """Logits (B, K) of pictures (B, 3, H, W)."""
-        return self.head(self.stages(pictures).mean(dim=(2, 3)))
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (B, K) of images (B, 3, H, W)."""
+        return self.head(self.stages(images).mean(dim=(2, 3)))
 
 
 class NetworkConfig(PreTrainedConfig):
@@ -94,12 +94,12 @@ def main() -> None:
     # This network is untrained, so that its stem has to learn too; leave the stem of a trained one frozen.
     model = AdvBNForImageClassification.from_backbone(network, AdvBNConfig(freeze_stem=False))
     processor = ViTImageProcessorPil(size={"height": config.image_size, "width": config.image_size})
-    pictures = {split: Pictures(rows[split], EvaluationTransform(processor)) for split in rows}
+    images = {split: ImageDataset(rows[split], EvaluationTransform(processor)) for split in rows}
     trainer = AdvBNTrainer(
         model,
         args,
-        train_dataset=pictures["train"],
-        eval_dataset=pictures["validation"],
+        train_dataset=images["train"],
+        eval_dataset=images["validation"],
         data_collator=collate,
         processing_class=processor,
     )

@@ -1,4 +1,4 @@
-"""Opens a page to try a classifier on shifted pictures, beside a baseline.
+"""Opens a page to try a classifier on shifted images, beside a baseline.
 
 python recipes/demo.py --model ID_OR_FOLDER [--baseline ID_OR_FOLDER] [--option value ...]
 python recipes/demo.py recipes/configs/demo.yaml                     the quickstart's models
@@ -22,10 +22,10 @@ class DemoArguments:
     baseline: str | None = field(default=None, metadata={"help": "Hub id or folder of a model to compare with."})
     dataset_name: str | None = field(
         default=None,
-        metadata={"help": 'Data set with pictures to choose from; "embedded" where the model knows its classes.'},
+        metadata={"help": 'Dataset with images to choose from; "embedded" where the model knows its classes.'},
     )
-    split: str = field(default="test", metadata={"help": "Split of the data set."})
-    num_examples: int = field(default=10, metadata={"help": "Pictures to choose from."})
+    split: str = field(default="test", metadata={"help": "Split of the dataset."})
+    num_examples: int = field(default=10, metadata={"help": "Images to choose from."})
     server_name: str = field(default="127.0.0.1", metadata={"help": "Address to serve on; 0.0.0.0 for all."})
     server_port: int = field(default=7860, metadata={"help": "Port to serve on."})
     export_space: str | None = field(
@@ -49,16 +49,16 @@ def main() -> None:
 
     if args.export_space is not None:
         check_empty(args.export_space, "export_space")
-    contestants = load_models(args.model, args.baseline)
-    examples = load_examples(contestants, args.dataset_name, args.split, args.num_examples)
+    models = load_models(args.model, args.baseline)
+    examples = load_examples(models, args.dataset_name, args.split, args.num_examples)
     if args.export_space is not None:
-        export_space(args.export_space, {"model": args.model, "baseline": args.baseline}, contestants, examples)
+        export_space(args.export_space, {"model": args.model, "baseline": args.baseline}, models, examples)
         print(
             f"written to {args.export_space}; hf upload --repo-type space ID {args.export_space} . puts it on the Hub"
         )
         return
     try:
-        launch(build_app(contestants, examples), server_name=args.server_name, server_port=args.server_port)
+        launch(build_app(models, examples), server_name=args.server_name, server_port=args.server_port)
     except OSError as error:
         raise InputError(f"server_port: {args.server_port} cannot be served on; choose another ({error})") from error
 

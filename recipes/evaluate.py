@@ -2,9 +2,9 @@
 
 accelerate launch recipes/evaluate.py --model ID_OR_FOLDER                       on the embedded benchmark
 accelerate launch recipes/evaluate.py --model ID_OR_FOLDER --suite imagenet      on ImageNet and its shifted sets
-accelerate launch recipes/evaluate.py --model ID_OR_FOLDER --dataset_name ID     on a data set and generated shifts
+accelerate launch recipes/evaluate.py --model ID_OR_FOLDER --dataset_name ID     on a dataset and generated shifts
 
-Add --baseline ID_OR_FOLDER to compare with another model on the same pictures, and --check to see, before anything
+Add --baseline ID_OR_FOLDER to compare with another model on the same images, and --check to see, before anything
 runs, which sets can be reached. Suites are described in advbn_hf/evaluation/suites.py.
 """
 
@@ -16,9 +16,9 @@ from tqdm.auto import tqdm
 
 from advbn_hf import InputError
 from advbn_hf.evaluation.dry_run import check_set, check_table
-from advbn_hf.evaluation.models import Contestant, load_contestant
+from advbn_hf.evaluation.models import EvaluatedModel, load_evaluated_model
 from advbn_hf.evaluation.records import write_results
-from advbn_hf.evaluation.runner import RunSettings, open_suite, run_suite
+from advbn_hf.evaluation.runner import RunSettings, load_sets, run_suite
 from advbn_hf.evaluation.scoring import score
 from advbn_hf.evaluation.suites import Suite, load_suite
 from advbn_hf.reporting.plots import plot_gain
@@ -41,24 +41,24 @@ class EvaluationArguments:
     suite: str | None = field(
         default=None,
         metadata={
-            "help": 'Name of a suite in recipes/suites, or a YAML file; "embedded" or, with a data set, "generic".'
+            "help": 'Name of a suite in recipes/suites, or a YAML file; "embedded" or, with a dataset, "generic".'
         },
     )
     sets: list[str] | None = field(default=None, metadata={"help": "Names of the suite's sets to evaluate; all else."})
-    dataset_name: str | None = field(default=None, metadata={"help": "Hub id or folder of a data set."})
-    dataset_config_name: str | None = field(default=None, metadata={"help": "Configuration of the data set."})
-    dataset_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the data set."})
-    split: str | None = field(default=None, metadata={"help": 'Split of the data set; "validation" by default.'})
-    image_column: str | None = field(default=None, metadata={"help": "Column of the pictures; found by its type."})
+    dataset_name: str | None = field(default=None, metadata={"help": "Hub id or folder of a dataset."})
+    dataset_config_name: str | None = field(default=None, metadata={"help": "Configuration of the dataset."})
+    dataset_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the dataset."})
+    split: str | None = field(default=None, metadata={"help": 'Split of the dataset; "validation" by default.'})
+    image_column: str | None = field(default=None, metadata={"help": "Column of the images; found by its type."})
     label_column: str | None = field(default=None, metadata={"help": "Column of the labels; found by its type."})
     output_dir: str = field(default="outputs/evaluation", metadata={"help": "Folder of results and predictions."})
     check: bool = field(default=False, metadata={"help": "Only say what can be reached and whether labels match."})
-    max_samples: int | None = field(default=None, metadata={"help": "Take so many pictures of each set, at random."})
-    batch_size: int = field(default=64, metadata={"help": "Pictures at a time on each process."})
-    num_workers: int = field(default=0, metadata={"help": "Processes that read pictures, for each process."})
+    max_samples: int | None = field(default=None, metadata={"help": "Take so many images of each set, at random."})
+    batch_size: int = field(default=64, metadata={"help": "Images at a time on each process."})
+    num_workers: int = field(default=0, metadata={"help": "Processes that read images, for each process."})
     bf16: bool = field(default=False, metadata={"help": "Compute in bfloat16."})
     skip_bad_images: bool = field(
-        default=False, metadata={"help": "Leave out pictures that cannot be decoded, and name them at the end."}
+        default=False, metadata={"help": "Leave out images that cannot be decoded, and name them at the end."}
     )
 
 
@@ -69,17 +69,17 @@ def main() -> None:
     suite = get_suite(args)
     check_arguments(args)
     accelerator = Accelerator(mixed_precision="bf16" if args.bf16 else None)
-    contestants = load_contestants(args)
+    models = load_evaluated_models(args)
     if args.check:
-        check(suite, contestants)
+        check(suite, models)
         return
 
     folder = Path(args.output_dir)
-    opened = open_suite(suite, contestants, accelerator, args.max_samples)
+    opened = load_sets(suite, models, accelerator, args.max_samples)
     if accelerator.is_main_process:
         claim(folder)
     settings = RunSettings(folder / "predictions", args.batch_size, args.num_workers, args.skip_bad_images)
-    measured = run_suite(opened, contestants, accelerator, settings)
+    measured = run_suite(opened, models, accelerator, settings)
     if accelerator.is_main_process:
         report(SuiteReport(score(measured), suite), folder)
         for found in measured:
@@ -89,7 +89,7 @@ def main() -> None:
 
 
 def get_suite(args: EvaluationArguments) -> Suite:
-    """The suite that was asked for, with the command line's data set for the sets that name none."""
+    """The suite that was asked for, with the command line's dataset for the sets that name none."""
     name = args.suite or ("generic" if args.dataset_name else "embedded")
     shipped = {path.stem: path for path in sorted(SUITES.glob("*.yaml"))}
     path = shipped.get(name, Path(name))
@@ -105,7 +105,7 @@ def get_suite(args: EvaluationArguments) -> Suite:
     }
     suite = load_suite(path, {key: value for key, value in overrides.items() if value is not None})
     if args.dataset_name is not None and all(entry.dataset != args.dataset_name for entry in suite.sets):
-        raise InputError(f"dataset_name: the suite {name} names its own data sets; leave one of the two out")
+        raise InputError(f"dataset_name: the suite {name} names its own datasets; leave one of the two out")
     return suite.only(args.sets) if args.sets else suite
 
 
@@ -121,19 +121,19 @@ def check_arguments(args: EvaluationArguments) -> None:
         raise InputError(f"output_dir: {args.output_dir} is a file; name a folder")
 
 
-def load_contestants(args: EvaluationArguments) -> list[Contestant]:
+def load_evaluated_models(args: EvaluationArguments) -> list[EvaluatedModel]:
     """The model, and the baseline to compare it with."""
-    contestants = [load_contestant(args.model, revision=args.model_revision)]
-    if args.baseline is not None and contestants[0].name == "baseline":
-        contestants[0] = replace(contestants[0], name="model")  # a folder of that name
+    models = [load_evaluated_model(args.model, revision=args.model_revision)]
+    if args.baseline is not None and models[0].name == "baseline":
+        models[0] = replace(models[0], name="model")  # a folder of that name
     if args.baseline is not None:
-        contestants.append(load_contestant(args.baseline, "baseline", args.baseline_revision))
-    return contestants
+        models.append(load_evaluated_model(args.baseline, "baseline", args.baseline_revision))
+    return models
 
 
-def check(suite: Suite, contestants: list[Contestant]) -> None:
+def check(suite: Suite, models: list[EvaluatedModel]) -> None:
     """Says what can be reached; a mistake if that is not all."""
-    checks = [check_set(entry, contestants) for entry in tqdm(suite.sets, desc="reaching for the sets", leave=False)]
+    checks = [check_set(entry, models) for entry in tqdm(suite.sets, desc="reaching for the sets", leave=False)]
     if PartialState().is_main_process:
         print(check_table(checks))
     failed = [found.name for found in checks if found.problem]

@@ -21,9 +21,9 @@ from advbn_hf import AdvBNConfig, AdvBNForImageClassification, AdvBNTrainer, Adv
 from advbn_hf.backbones import insertion
 from advbn_hf.backbones.loading import load_classifier, load_classifier_for, load_processor, new_classifier
 from advbn_hf.data.embedded.digits import MEAN_OVER, STYLES
-from advbn_hf.data.images import BadPictures, EachEpochAnew, Pictures, collate
+from advbn_hf.data.images import BadImages, ImageDataset, SetEpochCallback, collate
 from advbn_hf.data.loading import check_labels, class_names, load_images
-from advbn_hf.data.streaming import StreamedPictures
+from advbn_hf.data.streaming import StreamedImageDataset
 from advbn_hf.data.transforms import EvaluationTransform, TrainingTransform
 from advbn_hf.evaluation.inference import measure_accuracy
 from advbn_hf.evaluation.records import Record, write_results
@@ -35,7 +35,7 @@ from advbn_hf.reporting.model_card import installed_versions, render_card, save_
 from advbn_hf.reporting.plots import plot_gain, plot_samples, plot_training
 from advbn_hf.trainer import ARGUMENTS_FILE
 from advbn_hf.training.arguments import DataArguments, ModelArguments, check_arguments, check_model_arguments
-from advbn_hf.training.checkpoints import check_same_structure, last_whole_checkpoint
+from advbn_hf.training.checkpoints import check_same_structure, last_complete_checkpoint
 from advbn_hf.training.stem_cache import StemFeatures, cached_stem_features
 from advbn_hf.training_args import check_perturbations
 from advbn_hf.utils.cli import parse, run, use_all_cores
@@ -87,14 +87,14 @@ def main() -> None:
     output_dir = Path(args.output_dir)
     if args.process_index == 0:
         claim(output_dir)
-    bad_pictures = BadPictures(output_dir / "bad_pictures.jsonl") if data_args.skip_bad_images else None
-    for_evaluation = partial(Pictures, transform=EvaluationTransform(processor), bad_pictures=bad_pictures)
+    bad_images = BadImages(output_dir / "bad_images.jsonl") if data_args.skip_bad_images else None
+    for_evaluation = partial(ImageDataset, transform=EvaluationTransform(processor), bad_images=bad_images)
     transform = TrainingTransform(processor) if data_args.augment else EvaluationTransform(processor)
     if data_args.streaming:
         shares = {"rank": args.process_index, "world_size": args.world_size, "num_labels": base.config.num_labels}
-        train_pictures = StreamedPictures(train_set, transform, bad_pictures, args.seed, **shares)
+        train_images = StreamedImageDataset(train_set, transform, bad_images, args.seed, **shares)
     else:
-        train_pictures = Pictures(train_set, transform, bad_pictures, args.seed)
+        train_images = ImageDataset(train_set, transform, bad_images, args.seed)
     train = partial(
         AdvBNTrainer,
         data_collator=collate,
@@ -105,9 +105,9 @@ def main() -> None:
     models: dict[str, PreTrainedModel | AdvBNForImageClassification] = {}
     if model_args.backbone_config is not None:
         announce("Training the base model")
-        base = train_base(base, processor, train_pictures, model_args, args)
+        base = train_base(base, processor, train_images, model_args, args)
     models["base"] = base
-    with training_rows(train_pictures, base, data_args, advbn_config, args) as rows:
+    with training_rows(train_images, base, data_args, advbn_config, args) as rows:
         train = partial(train, train_dataset=rows)
         if model_args.baseline:
             announce("Fine-tuning plainly: the baseline")
@@ -134,7 +134,7 @@ def main() -> None:
             )
     if trainer.is_world_process_zero():
         report(records, sets, trainer, model_args, data_args)
-        for place in bad_pictures.summary() if bad_pictures else []:
+        for place in bad_images.summary() if bad_images else []:
             print(f"left out, since it cannot be decoded: {place}")
     if args.push_to_hub:
         trainer.push_to_hub()
@@ -158,7 +158,7 @@ def list_insertion_points(model_args: ModelArguments) -> None:
 
 
 def load_split(data_args: DataArguments, split: str, streaming: bool = False) -> Dataset | IterableDataset:
-    """One split of the data set, with the columns "image" and "label"."""
+    """One split of the dataset, with the columns "image" and "label"."""
     return load_images(
         data_args.dataset_name,
         split,
@@ -184,10 +184,10 @@ def evaluation_sets(data_args: DataArguments, eval_set: Dataset) -> dict[str, Da
 def get_base(
     model_args: ModelArguments, train_set: Dataset | IterableDataset, eval_set: Dataset
 ) -> tuple[PreTrainedModel, BaseImageProcessor]:
-    """The classifier to start from, for the data set's classes, and its image processor."""
+    """The classifier to start from, for the dataset's classes, and its image processor."""
     names = class_names(train_set)
     if names != class_names(eval_set):
-        raise InputError("eval_split: its classes are not those of train_split; choose splits of one data set")
+        raise InputError("eval_split: its classes are not those of train_split; choose splits of one dataset")
     if model_args.backbone_config is not None:
         model, processor = new_classifier(model_args.backbone_config, names)
     else:
@@ -202,18 +202,18 @@ def get_base(
 def last_checkpoint(args: AdvBNTrainingArguments) -> str | None:
     """The checkpoint to go on from: the one named, or the output folder's last whole one; None to start anew."""
     if args.resume_from_checkpoint == "last":
-        return last_whole_checkpoint(args.output_dir)
+        return last_complete_checkpoint(args.output_dir)
     return args.resume_from_checkpoint
 
 
 def train_base(
     model: PreTrainedModel,
     processor: BaseImageProcessor,
-    pictures: Pictures,
+    images: ImageDataset,
     model_args: ModelArguments,
     args: AdvBNTrainingArguments,
 ) -> PreTrainedModel:
-    """Trains all of a new model on clean pictures, unless the run that is gone on with has done so."""
+    """Trains all of a new model on clean images, unless the run that is gone on with has done so."""
     folder = Path(args.output_dir) / "base"
     if not (folder / "preprocessor_config.json").exists():
         base_args = TrainingArguments(
@@ -232,8 +232,8 @@ def train_base(
             save_strategy="no",
             report_to=args.report_to,
         )
-        callbacks = [EachEpochAnew()]
-        Trainer(model, base_args, train_dataset=pictures, data_collator=collate, callbacks=callbacks).train()
+        callbacks = [SetEpochCallback()]
+        Trainer(model, base_args, train_dataset=images, data_collator=collate, callbacks=callbacks).train()
         with filling(folder) as whole:  # the processor's file comes last, and says that all is there
             model.save_pretrained(whole)
             processor.save_pretrained(whole)
@@ -241,21 +241,21 @@ def train_base(
 
 
 def training_rows(
-    pictures: Pictures | StreamedPictures,
+    images: ImageDataset | StreamedImageDataset,
     base: PreTrainedModel,
     data_args: DataArguments,
     config: AdvBNConfig,
     args: AdvBNTrainingArguments,
-) -> AbstractContextManager[Pictures | StreamedPictures | StemFeatures]:
-    """What to train on: pictures, or what the stem gives for them, computed once."""
+) -> AbstractContextManager[ImageDataset | StreamedImageDataset | StemFeatures]:
+    """What to train on: images, or what the stem gives for them, computed once."""
     if not data_args.cache_stem_features:
-        return nullcontext(pictures)
+        return nullcontext(images)
     announce("Computing stem features")
     half = {"bf16": torch.bfloat16, "fp16": torch.float16}
     dtype = next((dtype for name, dtype in half.items() if getattr(args, name)), None)
     return cached_stem_features(
         AdvBNForImageClassification.from_backbone(copy.deepcopy(base), config).to(args.device),
-        pictures,
+        images,
         Path(args.output_dir) / "stem_features",
         batch_size=args.train_batch_size,
         num_workers=args.dataloader_num_workers,
@@ -294,13 +294,13 @@ def report(
     mean_over = MEAN_OVER if set(MEAN_OVER) <= set(sets) else ()
     print(to_text(comparison_table(records, mean_over)))
     write_results(folder / "results.json", records)
-    pictures = ["results.png", "samples.png"]
+    images = ["results.png", "samples.png"]
     plot_gain(records, folder / "results.png", mean_over)
     plot_samples(sets, folder / "samples.png")
     if any("loss" in log for log in trainer.state.log_history):
-        pictures.append("training.png")
-        pictures_per_step = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
-        plot_training(trainer.state.log_history, folder / "training.png", pictures_per_step)
+        images.append("training.png")
+        images_per_step = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+        plot_training(trainer.state.log_history, folder / "training.png", images_per_step)
     card = render_card(
         records,
         model_name=(args.hub_model_id or folder.name).split("/")[-1],
@@ -311,7 +311,7 @@ def report(
         command=["accelerate", "launch", "recipes/finetune.py", *sys.argv[1:]],
         versions=installed_versions(),
         mean_over=mean_over,
-        pictures=pictures,
+        images=images,
         license=model_args.license,
         repo_id=trainer.hub_model_id,
     )
@@ -319,7 +319,7 @@ def report(
     if data_args.max_eval_samples is None:
         name, config, revision = data_args.dataset_name, data_args.dataset_config_name, data_args.dataset_revision
         write_eval_results(folder, records, name, config=config, split=data_args.eval_split, revision=revision)
-    print(f"\nwritten to {folder}: both branches, README.md, results.json, {', '.join(pictures)}")
+    print(f"\nwritten to {folder}: both branches, README.md, results.json, {', '.join(images)}")
 
 
 if __name__ == "__main__":

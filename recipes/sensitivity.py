@@ -22,7 +22,7 @@ from transformers.utils import logging
 
 from advbn_hf import InputError
 from advbn_hf.utils.cli import parse, run, use_all_cores
-from advbn_hf.utils.files import write_whole
+from advbn_hf.utils.files import write_atomically
 
 CONFIG = Path(__file__).parent / "configs" / "sensitivity.yaml"
 
@@ -59,8 +59,8 @@ def main() -> None:
             points.append(make_point(trial, Grid(folder, trial.settings), dataset, args.model, row_args.seeds))
     table = to_markdown(points)
     content = {"settings": dataclasses.asdict(settings), "points": [dataclasses.asdict(point) for point in points]}
-    write_whole(folder / "sensitivity.json", json.dumps(content, indent=1) + "\n")
-    write_whole(folder / "sensitivity.md", table + "\n")
+    write_atomically(folder / "sensitivity.json", json.dumps(content, indent=1) + "\n")
+    write_atomically(folder / "sensitivity.md", table + "\n")
     plot_sensitivity(points, f"{args.method} over {settings.reference}, {args.model}", folder / "sensitivity.png")
     print(table)
     print(f"written: {folder}/sensitivity.json, sensitivity.md, sensitivity.png")

@@ -1,9 +1,9 @@
-"""Draws what a model's stem makes of pictures: plainly, in the style that hurts the model most, and in random styles.
+"""Draws what a model's stem makes of images: plainly, in the style that hurts the model most, and in random styles.
 
 accelerate launch recipes/visualize.py --model CHECKPOINT --dataset_name ID [--option value ...]
 accelerate launch recipes/visualize.py recipes/configs/visualize.yaml       the quickstart's model
 
-It trains a small decoder from the stem's features back to pictures, keeps it beside the checkpoint, and writes a
+It trains a small decoder from the stem's features back to images, keeps it beside the checkpoint, and writes a
 contact sheet. --export_dataset DIR writes a whole split in the worst style, for recipes/evaluate.py and for the Hub.
 """
 
@@ -17,7 +17,7 @@ from datasets import Dataset
 
 from advbn_hf import AdvBNForImageClassification, InputError
 from advbn_hf.backbones.loading import load_processor
-from advbn_hf.data.images import BadPictures, Pictures, collate
+from advbn_hf.data.images import BadImages, ImageDataset, collate
 from advbn_hf.data.loading import check_labels, class_names, load_images
 from advbn_hf.data.transforms import EvaluationTransform
 from advbn_hf.evaluation.labels import match_labels
@@ -31,7 +31,7 @@ from advbn_hf.visualization.pixels import PixelRange
 from advbn_hf.visualization.sheet import contact_sheet
 from advbn_hf.visualization.sheet_plot import plot_sheet
 
-MEASURED = 500  # held-out pictures that the decoder is measured on
+MEASURED = 500  # held-out images that the decoder is measured on
 
 
 @dataclass
@@ -41,31 +41,31 @@ class VisualizationArguments:
     model: str | None = field(default=None, metadata={"help": "Hub id or folder of an AdvBN checkpoint."})
     model_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the model."})
     dataset_name: str | None = field(
-        default=None, metadata={"help": 'Hub id or folder of the data set, or "embedded" for the embedded benchmark.'}
+        default=None, metadata={"help": 'Hub id or folder of the dataset, or "embedded" for the embedded benchmark.'}
     )
-    dataset_config_name: str | None = field(default=None, metadata={"help": "Configuration of the data set."})
-    dataset_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the data set."})
+    dataset_config_name: str | None = field(default=None, metadata={"help": "Configuration of the dataset."})
+    dataset_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the dataset."})
     train_split: str = field(default="train", metadata={"help": "Split to train the decoder on."})
     split: str = field(default="validation", metadata={"help": "Split to draw, which the decoder is measured on."})
-    image_column: str | None = field(default=None, metadata={"help": "Column of the pictures; found by its type."})
+    image_column: str | None = field(default=None, metadata={"help": "Column of the images; found by its type."})
     label_column: str | None = field(default=None, metadata={"help": "Column of the labels; found by its type."})
     output_dir: str = field(default="outputs/visualization", metadata={"help": "Folder of the contact sheet."})
-    num_pictures: int = field(default=6, metadata={"help": "Rows of the contact sheet."})
+    num_images: int = field(default=6, metadata={"help": "Rows of the contact sheet."})
     epsilons: list[float] = field(
         default_factory=lambda: [0.5, 1.0, 1.5, 2.0], metadata={"help": "How far multipliers may go from 1."}
     )
     export_dataset: str | None = field(
-        default=None, metadata={"help": "Empty or new folder for the split in the worst style, as a data set."}
+        default=None, metadata={"help": "Empty or new folder for the split in the worst style, as a dataset."}
     )
     export_epsilon: float | None = field(
-        default=None, metadata={"help": "Epsilon of that data set; the model's own by default."}
+        default=None, metadata={"help": "Epsilon of that dataset; the model's own by default."}
     )
-    max_samples: int | None = field(default=None, metadata={"help": "Take the first so many pictures of the split."})
+    max_samples: int | None = field(default=None, metadata={"help": "Take the first so many images of the split."})
     decoder_steps: int = field(default=600, metadata={"help": "Steps to train the decoder for."})
-    batch_size: int = field(default=64, metadata={"help": "Pictures at a time."})
-    num_workers: int = field(default=0, metadata={"help": "Processes that read pictures."})
-    seed: int = field(default=0, metadata={"help": "Seed of the decoder, the choice of pictures and random styles."})
-    skip_bad_images: bool = field(default=False, metadata={"help": "Leave out pictures that cannot be decoded."})
+    batch_size: int = field(default=64, metadata={"help": "Images at a time."})
+    num_workers: int = field(default=0, metadata={"help": "Processes that read images."})
+    seed: int = field(default=0, metadata={"help": "Seed of the decoder, the choice of images and random styles."})
+    skip_bad_images: bool = field(default=False, metadata={"help": "Leave out images that cannot be decoded."})
 
 
 def main() -> None:
@@ -86,8 +86,8 @@ def main() -> None:
 
     folder = Path(args.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    bad_pictures = BadPictures(folder / "bad_pictures.jsonl") if args.skip_bad_images else None
-    as_inputs = partial(Pictures, transform=EvaluationTransform(processor), bad_pictures=bad_pictures)
+    bad_images = BadImages(folder / "bad_images.jsonl") if args.skip_bad_images else None
+    as_inputs = partial(ImageDataset, transform=EvaluationTransform(processor), bad_images=bad_images)
     steps = {"steps": args.decoder_steps, "batch_size": args.batch_size, "seed": args.seed}
     train = partial(train_decoder, model, pixels, as_inputs(train_set), num_workers=args.num_workers, **steps)
     source = [args.dataset_name, args.dataset_config_name, args.dataset_revision, args.train_split, len(train_set)]
@@ -100,10 +100,10 @@ def main() -> None:
     print(quality, flush=True)
     quality.check()
 
-    draw_sheet(args, model, decoder, pixels, as_inputs(rows.select(chosen[: args.num_pictures])), class_of, quality)
+    draw_sheet(args, model, decoder, pixels, as_inputs(rows.select(chosen[: args.num_images])), class_of, quality)
     if args.export_dataset is not None:
         export(args, model, decoder, as_inputs(rows), class_of, quality)
-    for place in bad_pictures.summary() if bad_pictures else []:
+    for place in bad_images.summary() if bad_images else []:
         print(f"left out, since it cannot be decoded: {place}")
 
 
@@ -115,7 +115,7 @@ def check_arguments(args: VisualizationArguments) -> None:
         raise InputError("model: give the Hub id or folder of an AdvBN checkpoint")
     if args.dataset_name is None:
         raise InputError('dataset_name: give a Hub id or folder, or "embedded"')
-    at_least = {"num_pictures": 1, "max_samples": 1, "decoder_steps": 1, "batch_size": 1, "num_workers": 0, "seed": 0}
+    at_least = {"num_images": 1, "max_samples": 1, "decoder_steps": 1, "batch_size": 1, "num_workers": 0, "seed": 0}
     for name, least in at_least.items():
         value = getattr(args, name)
         if value is not None and value < least:
@@ -131,7 +131,7 @@ def check_arguments(args: VisualizationArguments) -> None:
 
 
 def load_split(args: VisualizationArguments, split: str) -> Dataset:
-    """One split of the data set, with the columns "image" and "label"."""
+    """One split of the dataset, with the columns "image" and "label"."""
     return load_images(
         args.dataset_name,
         split,
@@ -143,7 +143,7 @@ def load_split(args: VisualizationArguments, split: str) -> Dataset:
 
 
 def model_classes(rows: Dataset, names: list[str]) -> torch.Tensor:
-    """(K,) int64, the model's class for each of the data set's K classes."""
+    """(K,) int64, the model's class for each of the dataset's K classes."""
     own = class_names(rows)
     check_labels(rows, len(names if own is None else own))
     return torch.arange(len(names)) if own is None else torch.tensor(match_labels(names, own).indices)
@@ -154,12 +154,12 @@ def draw_sheet(
     model: AdvBNForImageClassification,
     decoder: Decoder,
     pixels: PixelRange,
-    pictures: Pictures,
+    images: ImageDataset,
     class_of: torch.Tensor,
     quality: Quality,
 ) -> None:
     """Writes the contact sheet."""
-    batch = collate([pictures[index] for index in range(len(pictures))])
+    batch = collate([images[index] for index in range(len(images))])
     labels = class_of[batch["labels"]]
     columns = contact_sheet(
         model,
@@ -172,8 +172,8 @@ def draw_sheet(
     )
     names = [model.config.id2label[index] for index in range(model.config.num_labels)]
     note = (
-        f"{quality}.\nBelow each picture: class and confidence; of the reconstruction for the picture put in again, "
-        "of all others for the features that the picture shows. ✗: not the class of the row."
+        f"{quality}.\nBelow each image: class and confidence; of the reconstruction for the image put in again, "
+        "of all others for the features that the image shows. ✗: not the class of the row."
     )
     path = Path(args.output_dir) / "contact_sheet.png"
     plot_sheet(columns, labels.tolist(), names, path, note)
@@ -184,16 +184,16 @@ def export(
     args: VisualizationArguments,
     model: AdvBNForImageClassification,
     decoder: Decoder,
-    pictures: Pictures,
+    images: ImageDataset,
     class_of: torch.Tensor,
     quality: Quality,
 ) -> None:
-    """Writes the split in the worst style as a data set."""
+    """Writes the split in the worst style as a dataset."""
     epsilon, split = args.export_epsilon or model.advbn_config.epsilon, args.split.partition("[")[0]
     count = export_restyled(
         model,
         decoder,
-        pictures,
+        images,
         args.export_dataset,
         split=split,
         class_of=class_of,
@@ -203,7 +203,7 @@ def export(
         about=describe(args.model, args.dataset_name, args.split, epsilon, quality),
     )
     print(
-        f"{count:,} restyled pictures written to {args.export_dataset}; to measure on them: accelerate launch "
+        f"{count:,} restyled images written to {args.export_dataset}; to measure on them: accelerate launch "
         f"recipes/evaluate.py --model {args.model} --dataset_name {args.export_dataset} --split {split} "
         "--sets clean"
     )

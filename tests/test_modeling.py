@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 import torch.nn.functional as F
-from builders import models_equal, pictures_and_labels, tiny_convnext, tiny_resnet, tiny_vit
+from builders import images_and_labels, models_equal, tiny_convnext, tiny_resnet, tiny_vit
 from transformers import AutoModelForImageClassification, ViTImageProcessorPil
 
 from advbn_hf import AdvBNConfig, AdvBNForImageClassification, InputError
@@ -31,12 +31,12 @@ def wrap(name="resnet", config=None):
 
 def trained(model, steps=3):
     """A few optimiser steps, so that the branches differ."""
-    pictures, labels = pictures_and_labels()
+    images, labels = images_and_labels()
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.05)
     for _ in range(steps):
         model.train()
         optimizer.zero_grad()
-        model(pixel_values=pictures, labels=labels).loss.backward()
+        model(pixel_values=images, labels=labels).loss.backward()
         optimizer.step()
     return model.eval()
 
@@ -45,8 +45,8 @@ def trained(model, steps=3):
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_training_step(name, setting):
     model = wrap(name, SETTINGS[setting]).train()
-    pictures, labels = pictures_and_labels()
-    output = model(pixel_values=pictures, labels=labels, measure_ascent=True)
+    images, labels = images_and_labels()
+    output = model(pixel_values=images, labels=labels, measure_ascent=True)
     torch.testing.assert_close(output.loss, output.clean_loss + output.adversarial_loss)
     torch.testing.assert_close(output.clean_loss, F.cross_entropy(output.logits, labels))
     torch.testing.assert_close(output.adversarial_loss, F.cross_entropy(output.auxiliary_logits, labels))
@@ -58,16 +58,16 @@ def test_training_step(name, setting):
 
 def test_multipliers_of_one_give_the_clean_features():
     model = wrap(config=AdvBNConfig(num_steps=0, random_start=False))
-    pictures, labels = pictures_and_labels()
-    recording = model.split.stem(pixel_values=pictures)
+    images, labels = images_and_labels()
+    recording = model.split.stem(pixel_values=images)
     assert torch.equal(model.perturb(recording, labels)[0], recording.features)
 
 
 def test_what_the_ascent_did_is_told():
     config = AdvBNConfig(num_steps=1, step_size=0.5, random_start=False, num_perturbations=1)
     model = wrap(config=config).eval()
-    pictures, labels = pictures_and_labels()
-    recording = model.split.stem(pixel_values=pictures)
+    images, labels = images_and_labels()
+    recording = model.split.stem(pixel_values=images)
     perturbed, ascent = model.perturb(recording, labels, measure_ascent=True)
     for features, loss in ((None, "loss_before_ascent"), (perturbed, "loss_after_ascent")):
         logits = model.tail_logits(recording, features, "auxiliary")
@@ -78,8 +78,8 @@ def test_what_the_ascent_did_is_told():
 
 def test_ascent_leaves_gradients_buffers_and_random_numbers_alone():
     model = wrap("vit").train()  # the tail's own dropout is off during the ascent
-    pictures, labels = pictures_and_labels()
-    recording = model.split.stem(pixel_values=pictures)
+    images, labels = images_and_labels()
+    recording = model.split.stem(pixel_values=images)
     before = {name: buffer.clone() for name, buffer in model.named_buffers()}
     state = torch.get_rng_state()
     modes = [module.training for module in model.modules()]
@@ -93,24 +93,24 @@ def test_ascent_leaves_gradients_buffers_and_random_numbers_alone():
 
 def test_ascent_leaves_running_statistics_alone():
     model = wrap("resnet").train()
-    pictures, labels = pictures_and_labels()
-    recording = model.split.stem(pixel_values=pictures)
+    images, labels = images_and_labels()
+    recording = model.split.stem(pixel_values=images)
     before = {name: buffer.clone() for name, buffer in model.named_buffers()}
     model.perturb(recording, labels)
     assert before
     assert all(torch.equal(buffer, before[name]) for name, buffer in model.named_buffers())
 
 
-def test_perturbation_of_a_picture_does_not_depend_on_its_batch():
+def test_perturbation_of_a_image_does_not_depend_on_its_batch():
     model = wrap().eval()
-    pictures, labels = pictures_and_labels()
-    together, _ = model.perturb(model.split.stem(pixel_values=pictures), labels)
+    images, labels = images_and_labels()
+    together, _ = model.perturb(model.split.stem(pixel_values=images), labels)
     model.generator.manual_seed(torch.initial_seed())
     alone = [
-        model.perturb(model.split.stem(pixel_values=pictures[i : i + 2]), labels[i : i + 2])[0] for i in range(0, 8, 2)
+        model.perturb(model.split.stem(pixel_values=images[i : i + 2]), labels[i : i + 2])[0] for i in range(0, 8, 2)
     ]
     model.generator.manual_seed(torch.initial_seed())
-    again, _ = model.perturb(model.split.stem(pixel_values=pictures), labels)
+    again, _ = model.perturb(model.split.stem(pixel_values=images), labels)
     assert torch.equal(together, again)
     torch.testing.assert_close(torch.cat(alone), together)
 
@@ -124,8 +124,8 @@ def test_frozen_stem_stays_in_eval_mode():
 
 def test_stem_learns_from_both_losses_when_it_is_not_frozen():
     model = wrap(config=AdvBNConfig(freeze_stem=False)).train()
-    pictures, labels = pictures_and_labels()
-    output = model(pixel_values=pictures, labels=labels)
+    images, labels = images_and_labels()
+    output = model(pixel_values=images, labels=labels)
     weight = model.split.stem_modules[0].embedder.convolution.weight
     for loss in (output.clean_loss, output.adversarial_loss):
         (gradient,) = torch.autograd.grad(loss, weight, retain_graph=True)
@@ -135,11 +135,11 @@ def test_stem_learns_from_both_losses_when_it_is_not_frozen():
 @pytest.mark.parametrize("name", MODELS)
 def test_branches_come_back_bit_for_bit(name, tmp_path):
     model = trained(wrap(name))
-    pictures, labels = pictures_and_labels()
+    images, labels = images_and_labels()
     with torch.no_grad():
-        both = model(pixel_values=pictures, labels=labels, branch="both")
-        clean = model(pixel_values=pictures, labels=labels)
-        auxiliary = model(pixel_values=pictures, labels=labels, branch="auxiliary")
+        both = model(pixel_values=images, labels=labels, branch="both")
+        clean = model(pixel_values=images, labels=labels)
+        auxiliary = model(pixel_values=images, labels=labels, branch="auxiliary")
     assert torch.equal(both.logits, clean.logits)
     assert torch.equal(both.auxiliary_logits, auxiliary.logits)
     assert not torch.equal(clean.logits, auxiliary.logits)
@@ -157,21 +157,21 @@ def test_branches_come_back_bit_for_bit(name, tmp_path):
 
 def test_exported_branches_in_a_process_that_cannot_import_advbn_hf(tmp_path):
     model = trained(wrap())
-    pictures, _ = pictures_and_labels()
+    images, _ = images_and_labels()
     model.save_pretrained(tmp_path / "model")
     with torch.no_grad():
-        expected = [model(pixel_values=pictures, branch=branch).logits for branch in ("clean", "auxiliary")]
-    torch.save((pictures, expected), tmp_path / "expected.pt")
+        expected = [model(pixel_values=images, branch=branch).logits for branch in ("clean", "auxiliary")]
+    torch.save((images, expected), tmp_path / "expected.pt")
     code = """
 import sys
 sys.modules["advbn_hf"] = None
 import torch
 from transformers import AutoModelForImageClassification
-pictures, (clean, auxiliary) = torch.load("expected.pt")
+images, (clean, auxiliary) = torch.load("expected.pt")
 with torch.no_grad():
-    assert torch.equal(AutoModelForImageClassification.from_pretrained("model")(pictures).logits, clean)
+    assert torch.equal(AutoModelForImageClassification.from_pretrained("model")(images).logits, clean)
     model = AutoModelForImageClassification.from_pretrained("model", subfolder="auxiliary")
-    assert torch.equal(model(pictures).logits, auxiliary)
+    assert torch.equal(model(images).logits, auxiliary)
 """
     threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, env={**os.environ, **threads})
@@ -210,34 +210,34 @@ def test_config_in_force_may_be_replaced():
 @pytest.mark.parametrize("branch", ["Clean", "adversarial"])
 def test_a_branch_that_there_is_not_is_said_in_one_line(branch):
     model = wrap()
-    pictures, _ = pictures_and_labels(2)
-    for use in (lambda: model(pictures, branch=branch), lambda: model.export(branch)):
+    images, _ = images_and_labels(2)
+    for use in (lambda: model(images, branch=branch), lambda: model.export(branch)):
         with pytest.raises(InputError, match=f"branch: there is no '{branch}'; choose"):
             use()
 
 
 def test_fewer_samples_than_groups_still_train():
     model = wrap(config=AdvBNConfig.paper()).train()
-    pictures, labels = pictures_and_labels(3)
-    assert model(pixel_values=pictures, labels=labels).loss.isfinite()
+    images, labels = images_and_labels(3)
+    assert model(pixel_values=images, labels=labels).loss.isfinite()
 
 
 def test_bfloat16_autocast_trains_the_whole_tail_whether_the_ascent_is_measured_or_not():
     gradients = []
     for measure in (False, True):
         model = wrap().train()
-        pictures, labels = pictures_and_labels()
+        images, labels = images_and_labels()
         model.generator.manual_seed(0)
         with torch.autocast("cpu", torch.bfloat16):
-            model(pixel_values=pictures, labels=labels, measure_ascent=measure).loss.backward()
+            model(pixel_values=images, labels=labels, measure_ascent=measure).loss.backward()
         gradients.append({name: p.grad for name, p in model.named_parameters() if p.requires_grad})
     assert all(torch.equal(gradients[0][name], gradients[1][name]) for name in gradients[0])
 
 
 def test_draws_are_the_ones_of_the_generator():
     model = wrap(config=AdvBNConfig(num_steps=0))
-    pictures, labels = pictures_and_labels()
-    recording = model.split.stem(pixel_values=pictures)
+    images, labels = images_and_labels()
+    recording = model.split.stem(pixel_values=images)
     model.generator.manual_seed(7)
     perturbed, _ = model.perturb(recording, labels)
     start = initial_multipliers(8, 8, AdvBNConfig().epsilon, torch.Generator().manual_seed(7))
@@ -248,8 +248,8 @@ def test_draws_are_the_ones_of_the_generator():
 
 def test_plain_fine_tuning_uses_clean_features_alone():
     model = PlainForImageClassification.from_backbone(tiny_resnet(), AdvBNConfig(auxiliary_norms=False)).train()
-    pictures, labels = pictures_and_labels()
-    output = model(pixel_values=pictures, labels=labels)
+    images, labels = images_and_labels()
+    output = model(pixel_values=images, labels=labels)
     assert torch.equal(output.loss, output.clean_loss)
     assert output.adversarial_loss is None
     assert not two_branch_norms(model)

@@ -89,15 +89,15 @@ def test_both_branches_are_evaluated(tmp_path):
     trainer = trainer_of(tmp_path)
     trainer.train()
     metrics = trainer.evaluate()
-    pictures = torch.stack([row["pixel_values"] for row in ROWS[:20]])
+    images = torch.stack([row["pixel_values"] for row in ROWS[:20]])
     labels = torch.tensor([row["labels"] for row in ROWS[:20]])
     with torch.no_grad():
         for branch in ("clean", "auxiliary"):
-            logits = trainer.model.eval()(pixel_values=pictures, branch=branch).logits
+            logits = trainer.model.eval()(pixel_values=images, branch=branch).logits
             assert metrics[f"eval_{branch}_accuracy"] == pytest.approx(
                 (logits.argmax(1) == labels).float().mean().item()
             )
-        clean = trainer.model(pixel_values=pictures, labels=labels)
+        clean = trainer.model(pixel_values=images, labels=labels)
     assert metrics["eval_loss"] == pytest.approx(clean.loss.item(), rel=1e-4)
     predicted = trainer.predict(ROWS[:20])
     np.testing.assert_allclose(predicted.predictions, clean.logits.numpy(), atol=1e-5)
@@ -228,10 +228,10 @@ def test_label_smoothing_reaches_every_loss(tmp_path):
     smoothed = trainer.evaluate()["eval_loss"]
     trainer.args.label_smoothing_factor = 0.0
     assert smoothed != pytest.approx(trainer.evaluate()["eval_loss"], rel=1e-3)
-    pictures = torch.stack([row["pixel_values"] for row in ROWS[:20]])
+    images = torch.stack([row["pixel_values"] for row in ROWS[:20]])
     labels = torch.tensor([row["labels"] for row in ROWS[:20]])
     with torch.no_grad():
-        logits = trainer.model.eval()(pixel_values=pictures).logits
+        logits = trainer.model.eval()(pixel_values=images).logits
     expected = torch.nn.functional.cross_entropy(logits, labels, label_smoothing=0.5)
     assert smoothed == pytest.approx(expected.item(), rel=1e-4)
 
@@ -265,7 +265,7 @@ def test_plain_baseline_trains_with_the_same_trainer(tmp_path):
 @pytest.mark.parametrize(
     ("config", "settings", "message"),
     [
-        (AdvBNConfig(num_perturbations=9), {}, r"num_perturbations \(9\) must not exceed the 8 pictures"),
+        (AdvBNConfig(num_perturbations=9), {}, r"num_perturbations \(9\) must not exceed the 8 images"),
         (None, {"lr_decay_epochs": 0}, "lr_decay_epochs must be above 0"),
         (None, {"batch_eval_metrics": True}, "batch_eval_metrics must be false"),
         (None, {"hub_strategy": "checkpoint"}, "hub_strategy must be end or every_save"),

@@ -35,7 +35,7 @@ class InsertionPoint:
 
     Args:
         path: the module's path in the model, for `AdvBNConfig.insert_after`.
-        shape: shape of its feature map for one picture: (C, H, W), (H, W, C) or (N, C).
+        shape: shape of its feature map for one image: (C, H, W), (H, W, C) or (N, C).
         share: share of the forward pass's floating point operations that are done when the module ends, in 0..1.
         names: those of "embeddings" and "auto" that stand for it.
     """
@@ -47,7 +47,7 @@ class InsertionPoint:
 
 
 def insertion_points(model: PreTrainedModel) -> list[InsertionPoint]:
-    """Every module after which features could be perturbed: it runs once and gives out a feature map.
+    """Every module after which features could be perturbed: it runs once and outputs a feature map.
 
     Args:
         model: the classifier; it is run once on noise.
@@ -56,7 +56,7 @@ def insertion_points(model: PreTrainedModel) -> list[InsertionPoint]:
         One entry a module, in the order in which they end.
 
     Raises:
-        InputError: if the model does not run on pictures alone or gives no logits.
+        InputError: if the model does not run on images alone or gives no logits.
     """
     calls, _ = probe(model, probe_inputs(model), count_flops=True)
     total, named = max(calls[-1].flops, 1), named_places(model, calls)
@@ -110,7 +110,7 @@ def find_insertion(calls: list[ModuleCall], places: Mapping[str, str | None], in
         insert_after: a module path, or one of the names.
 
     Raises:
-        InputError: if the module does not exist, gives out no feature map, or runs more than once in a forward pass.
+        InputError: if the module does not exist, outputs no feature map, or runs more than once in a forward pass.
     """
     path = places.get(insert_after, insert_after)
     if path is None:
@@ -129,7 +129,7 @@ def find_insertion(calls: list[ModuleCall], places: Mapping[str, str | None], in
         )
     if found[0].shape is None:
         raise InputError(
-            f"insert_after: {path} gives out no feature map (B, C, H, W) or (B, N, C); choose another module"
+            f"insert_after: {path} outputs no feature map (B, C, H, W) or (B, N, C); choose another module"
         )
     return found[0]
 
@@ -167,7 +167,7 @@ def _end_of_first_stage(sequence: list[ModuleCall]) -> str:
 
 
 def _last_before(entry: ModuleCall, calls: list[ModuleCall]) -> str | None:
-    """Path of the last module that gives out a feature map of the pictures before an entry begins."""
+    """Path of the last module that outputs a feature map of the images before an entry begins."""
     ended = calls[: calls.index(entry)]  # those within the entry too
     before = [call.path for call in _usable(calls) if call in ended and call.varies]
     outside = [path for path in before if not path.startswith(f"{entry.path}.")]

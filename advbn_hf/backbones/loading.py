@@ -47,16 +47,16 @@ def load_classifier(name: str | Path, **kwargs: Any) -> PreTrainedModel:
 def load_classifier_for(
     names: list[str] | None, name: str | Path, *, new_head: bool = False, **kwargs: Any
 ) -> PreTrainedModel:
-    """Loads a classifier for the classes of a data set.
+    """Loads a classifier for the classes of a dataset.
 
     Args:
-        names: the data set's class names in the order of its labels; None where it has none.
+        names: the dataset's class names in the order of its labels; None where it has none.
         name: folder or Hub id of the model.
         new_head: whether to make a new head where the numbers of classes differ.
         kwargs: as for `load_classifier`.
 
     Returns:
-        The model, with the data set's `id2label`.
+        The model, with the dataset's `id2label`.
 
     Raises:
         InputError: if the numbers of classes differ and `new_head` is False, or the classes are the same in another
@@ -68,13 +68,13 @@ def load_classifier_for(
     if len(names) != model.config.num_labels:
         if not new_head:
             raise InputError(
-                f"the data set has {len(names)} classes, but {name} has {model.config.num_labels}; "
+                f"the dataset has {len(names)} classes, but {name} has {model.config.num_labels}; "
                 "pass --ignore_mismatched_sizes true to train a new head"
             )
         model = load_classifier(name, ignore_mismatched_sizes=True, **_labels(names), **kwargs)
     own = [model.config.id2label[index] for index in range(len(names))]
     if own != names and sorted(own) == sorted(names):
-        raise InputError(f"the data set orders the classes of {name} otherwise; use Dataset.align_labels_with_mapping")
+        raise InputError(f"the dataset orders the classes of {name} otherwise; use Dataset.align_labels_with_mapping")
     for key, value in _labels(names).items():
         setattr(model.config, key, value)
     if hasattr(model.config, "label_names"):  # of timm's models, and what is read back of them
@@ -99,7 +99,7 @@ def load_processor(name: str | Path, **kwargs: Any) -> BaseImageProcessor:
 
 
 def new_classifier(config: str, names: list[str] | None) -> tuple[PreTrainedModel, BaseImageProcessor]:
-    """Makes an untrained classifier, and a processor that scales pictures to the size its config names.
+    """Makes an untrained classifier, and a processor that scales images to the size its config names.
 
     Args:
         config: JSON object of a Transformers config, with `model_type` and `image_size`.

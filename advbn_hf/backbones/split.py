@@ -78,8 +78,8 @@ class Split:
         insert_after: path of the insertion module, "embeddings" or "auto" (see `advbn_hf.backbones.insertion`).
 
     Raises:
-        InputError: if the model does not run on pictures alone or gives no logits, or if the module does not exist,
-            gives out no feature map, runs more than once in a forward pass, or is no place to cut.
+        InputError: if the model does not run on images alone or gives no logits, or if the module does not exist,
+            outputs no feature map, runs more than once in a forward pass, or is no place to cut.
     """
 
     def __init__(self, model: PreTrainedModel, insert_after: str) -> None:

@@ -26,7 +26,7 @@ class ModuleCall:
         path: the module's path in the model; "" is the model itself.
         shape: shape of its feature map, (B, C, H, W), (B, H, W, C) or (B, N, C); None where its output is none.
         flops: floating point operations of the forward pass up to the end of the call; 0 where they are not counted.
-        varies: whether its feature map differs from picture to picture; what is learned, as latents are, does not.
+        varies: whether its feature map differs from image to image; what is learned, as latents are, does not.
     """
 
     path: str
@@ -38,7 +38,7 @@ class ModuleCall:
 def probe_inputs(model: PreTrainedModel, batch_size: int = 2) -> dict[str, Tensor]:
     """A batch of noise of the size that the model's config, or timm's, names; of 224 pixels where none is named.
 
-    Each picture has a colour cast of its own, so that features are seen to differ from picture to picture.
+    Each image has a colour cast of its own, so that features are seen to differ from image to image.
 
     Args:
         model: a classifier with `pixel_values` as its main input.

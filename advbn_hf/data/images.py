@@ -1,4 +1,4 @@
-"""Rows of a split, decoded and transformed, as the model's inputs; and what happens to pictures that cannot be."""
+"""Rows of a split, decoded and transformed, as the model's inputs; and what happens to images that cannot be."""
 
 import json
 import os
@@ -23,8 +23,8 @@ _DECODER = Image()
 _LONGEST = 1000  # times the shorter side, which processors bring to some hundred pixels
 
 
-class BadPictures:
-    """A log of the pictures that could not be decoded, one JSON line each, shared by data workers and processes.
+class BadImages:
+    """A log of the images that could not be decoded, one JSON line each, shared by data workers and processes.
 
     Args:
         path: The file to append to; a run that resumes goes on with its own.
@@ -34,7 +34,7 @@ class BadPictures:
         self.path = Path(path)
 
     def add(self, split: str | None, row: int, file: str | None, error: str) -> None:
-        """Notes one picture; a single O_APPEND write, so that lines of several writers do not mix."""
+        """Notes one image; a single O_APPEND write, so that lines of several writers do not mix."""
         line = json.dumps({"split": split, "row": row, "file": file, "error": error}) + "\n"
         handle = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         try:
@@ -43,7 +43,7 @@ class BadPictures:
             os.close(handle)
 
     def summary(self) -> list[str]:
-        """Names each picture once, however often it was met: "train row 17 (cat/x.jpg)", in the order of the rows."""
+        """Names each image once, however often it was met: "train row 17 (cat/x.jpg)", in the order of the rows."""
         if not self.path.exists():
             return []
         notes = [json.loads(line) for line in self.path.read_text().splitlines()]
@@ -51,28 +51,28 @@ class BadPictures:
         return [f"{split} {_place(row, file)}".strip() for split, row, file in places]
 
 
-class Pictures(torch.utils.data.Dataset):
+class ImageDataset(torch.utils.data.Dataset):
     """A map-style split as the model's inputs: `{"pixel_values": float32 (C, H, W), "labels": int}`.
 
-    What is random in a picture depends on seed, epoch and row alone: neither on how many processes and data workers
+    What is random in an image depends on seed, epoch and row alone: neither on how many processes and data workers
     there are, nor on what was read before it.
 
     Args:
         dataset: A split from `load_images`.
         transform: `TrainingTransform` or `EvaluationTransform`.
-        bad_pictures: Where to note pictures that cannot be decoded; their `pixel_values` are None, and `collate` drops
+        bad_images: Where to note images that cannot be decoded; their `pixel_values` are None, and `collate` drops
             them. None: they raise `InputError` with the row's index and file.
         seed: Of what is random in the transform.
     """
 
-    def __init__(self, dataset: Dataset, transform: Transform, bad_pictures: BadPictures | None = None, seed: int = 0):
+    def __init__(self, dataset: Dataset, transform: Transform, bad_images: BadImages | None = None, seed: int = 0):
         self.dataset = dataset
-        self.read = reader(dataset, transform, bad_pictures)
+        self.read = reader(dataset, transform, bad_images)
         self.seed = seed
         self.epoch = torch.tensor(0).share_memory_()  # data workers that outlive an epoch see the next one
 
     def set_epoch(self, epoch: int) -> None:
-        """Draws anew from now on; `EachEpochAnew` has a Trainer call it."""
+        """Draws anew from now on; `SetEpochCallback` has a Trainer call it."""
         self.epoch.fill_(epoch)
 
     def __len__(self) -> int:
@@ -83,7 +83,7 @@ class Pictures(torch.utils.data.Dataset):
             return self.read(self.dataset[index], index)
 
 
-class EachEpochAnew(TrainerCallback):
+class SetEpochCallback(TrainerCallback):
     """Tells the training set the epoch, by its `set_epoch` if it has one.
 
     Accelerate's data loaders do so in some cases only: not on several processes, nor in the epoch that a run which is
@@ -93,7 +93,7 @@ class EachEpochAnew(TrainerCallback):
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Before the first picture of the epoch is read."""
+        """Before the first image of the epoch is read."""
         dataset = kwargs["train_dataloader"].dataset
         if hasattr(dataset, "set_epoch"):
             dataset.set_epoch(int(state.epoch or 0))
@@ -103,21 +103,21 @@ def collate(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
     """Makes a batch of rows, without those that could not be decoded.
 
     Args:
-        rows: Rows of `Pictures` or `StreamedPictures`.
+        rows: Rows of `ImageDataset` or `StreamedImageDataset`.
 
     Returns:
         "pixel_values", float32 (B, C, H, W), and "labels", int64 (B,).
 
     Raises:
-        InputError: No row is left, or the transform gave the pictures different sizes.
+        InputError: No row is left, or the transform gave the images different sizes.
     """
     rows = [row for row in rows if row["pixel_values"] is not None]
     if not rows:
-        raise InputError("a whole batch of pictures cannot be decoded; mend or remove those that the log names")
+        raise InputError("a whole batch of images cannot be decoded; fix or remove those that the log names")
     shapes = sorted({tuple(row["pixel_values"].shape) for row in rows})
     if len(shapes) > 1:
         raise InputError(
-            f"pictures of one batch have different sizes, such as {shapes[0]} and {shapes[-1]}; "
+            f"images of one batch have different sizes, such as {shapes[0]} and {shapes[-1]}; "
             "set a fixed size or do_center_crop in preprocessor_config.json"
         )
     return {
@@ -144,19 +144,19 @@ def random_numbers_of(*key: int) -> Iterator[None]:
 def reader(
     dataset: Dataset | IterableDataset,
     transform: Transform,
-    bad_pictures: BadPictures | None,
+    bad_images: BadImages | None,
     num_labels: int | None = None,
 ) -> Callable[[dict[str, Any], int], dict[str, Any]]:
     """What makes the model's input of a row and its number.
 
     Args:
         dataset: The split, for its name.
-        transform: As in `Pictures`.
-        bad_pictures: As in `Pictures`.
-        num_labels: As in `StreamedPictures`.
+        transform: As in `ImageDataset`.
+        bad_images: As in `ImageDataset`.
+        num_labels: As in `StreamedImageDataset`.
     """
     split = None if dataset.split is None else str(dataset.split)
-    return partial(_read, transform=transform, split=split, bad_pictures=bad_pictures, num_labels=num_labels)
+    return partial(_read, transform=transform, split=split, bad_images=bad_images, num_labels=num_labels)
 
 
 def _read(
@@ -164,7 +164,7 @@ def _read(
     index: int,
     transform: Transform,
     split: str | None,
-    bad_pictures: BadPictures | None,
+    bad_images: BadImages | None,
     num_labels: int | None,
 ) -> dict[str, Any]:
     file = (row["image"] or {}).get("path")
@@ -173,26 +173,26 @@ def _read(
     label = int(row["label"])
     if num_labels is not None and label >= num_labels:
         raise InputError(
-            f"{_place(index, file)}: has the label {label}, but the model has 0..{num_labels - 1}; mend it, or "
+            f"{_place(index, file)}: has the label {label}, but the model has 0..{num_labels - 1}; fix it, or "
             "choose another label_column"
         )
     try:
         image = _decode(row["image"])
     except (ConnectionError, TimeoutError, MemoryError):
-        raise  # the picture may well be fine
+        raise  # the image may well be fine
     except Exception as error:  # damaged files raise more than a dozen types in PIL
         reason = _reason(error)
-        if bad_pictures is None:
-            mend = "mend or remove it, or pass --skip_bad_images"
-            raise InputError(f"{_place(index, file)}: cannot be decoded: {reason}; {mend}") from error
-        bad_pictures.add(split, index, file, reason)
+        if bad_images is None:
+            fix = "fix or remove it, or pass --skip_bad_images"
+            raise InputError(f"{_place(index, file)}: cannot be decoded: {reason}; {fix}") from error
+        bad_images.add(split, index, file, reason)
         return {"pixel_values": None, "labels": label}
     return {"pixel_values": transform(image), "labels": label}
 
 
 def _decode(value: dict[str, Any] | None) -> PILImage.Image:
     if value is None:
-        raise ValueError("there is no picture")
+        raise ValueError("there is no image")
     image = _DECODER.decode_example(value)
     if max(image.size) > _LONGEST * min(image.size):
         raise ValueError(f"{image.width} x {image.height} pixels would fill the memory when resized")
@@ -201,7 +201,7 @@ def _decode(value: dict[str, Any] | None) -> PILImage.Image:
 
 def _reason(error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):  # its own text is only the file's name or a memory address
-        return "not a picture file"
+        return "not an image file"
     return " ".join(str(error).split()).rstrip(".") or type(error).__name__
 
 

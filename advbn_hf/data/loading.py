@@ -37,19 +37,19 @@ def load_images(
     image_column: str | None = None,
     label_column: str | None = None,
 ) -> Dataset | IterableDataset:
-    """Loads one split of an image-classification data set; nothing is decoded.
+    """Loads one split of an image-classification dataset; nothing is decoded.
 
-    String and bool labels are numbered: strings in the sorted order of all the data set's splits, so that a class has
+    String and bool labels are numbered: strings in the sorted order of all the dataset's splits, so that a class has
     one number in all of them; a missing one becomes -1, which `check_labels` names.
 
     Args:
-        name: "embedded", a Hub id, or a folder of pictures (one subfolder per class), of parquet files, or written by
+        name: "embedded", a Hub id, or a folder of images (one subfolder per class), of parquet files, or written by
             `save_to_disk`.
         split: The split's name; slices such as "train[:10%]" work where `datasets.load_dataset` reads them.
-        config: The data set's configuration; for "embedded" the style.
+        config: The dataset's configuration; for "embedded" the style.
         revision: Branch, tag or commit on the Hub.
         streaming: Return an `IterableDataset` that reads as it goes.
-        image_column: The pictures' column; by default the only one of type `Image`.
+        image_column: The images' column; by default the only one of type `Image`.
         label_column: The labels' column; by default the only `ClassLabel`, else the only integer, string or bool one.
 
     Returns:
@@ -57,7 +57,7 @@ def load_images(
         (`ClassLabel` where the classes have names, else integers).
 
     Raises:
-        InputError: The data set, configuration, split or a column is not there (the message names what is), is not of
+        InputError: The dataset, configuration, split or a column is not there (the message names what is), is not of
             a usable type, is ambiguous, or the split is empty.
     """
     dataset = _load(name, split, config, revision, streaming)
@@ -65,12 +65,12 @@ def load_images(
         raise InputError(f"dataset {name!r}: its stream does not say what its columns hold; load it without streaming")
     image = _find_image_column(name, dataset.features, image_column)
     label = _find_label_column(name, dataset.features, image, label_column)
-    logger.info(f"dataset {name!r}: pictures from column {image!r}, labels from column {label!r}")
+    logger.info(f"dataset {name!r}: images from column {image!r}, labels from column {label!r}")
     kind = dataset.features[label]
     if streaming and kind.dtype in _STRINGS:
         raise InputError(f"label_column {label!r}: a stream of strings cannot be numbered; load it without streaming")
 
-    # First of all: a stream decodes and encodes pictures anew in any step before it.
+    # First of all: a stream decodes and encodes images anew in any step before it.
     dataset = dataset.cast_column(image, Image(decode=False)).select_columns([image, label])
     dataset = dataset.rename_columns({old: new for old, new in ((image, "image"), (label, "label")) if old != new})
     try:
@@ -123,9 +123,9 @@ def inspect_images(
     Args:
         name: As in `load_images`, and so are all others.
         split: The split's name.
-        config: The data set's configuration.
+        config: The dataset's configuration.
         revision: Branch, tag or commit on the Hub.
-        image_column: The pictures' column.
+        image_column: The images' column.
         label_column: The labels' column.
 
     Raises:
@@ -158,11 +158,11 @@ def check_labels(dataset: Dataset | IterableDataset, num_labels: int) -> None:
     Raises:
         InputError: Some labels are missing or outside 0..num_labels - 1; the message names them.
     """
-    mend = f"the model has the labels 0..{num_labels - 1}; mend the data, or choose another label_column or model"
+    fix = f"the model has the labels 0..{num_labels - 1}; fix the data, or choose another label_column or model"
     if isinstance(dataset, IterableDataset):
         names = class_names(dataset)
         if names is not None and len(names) > num_labels:
-            raise InputError(f"labels: the data set has {len(names)} classes, but {mend}")
+            raise InputError(f"labels: the dataset has {len(names)} classes, but {fix}")
         return
     labels = dataset.select_columns("label").with_format("arrow")[:]["label"]
     numbers = pc.cast(labels, pa.float64(), safe=False)  # which holds unsigned ones too
@@ -171,7 +171,7 @@ def check_labels(dataset: Dataset | IterableDataset, num_labels: int) -> None:
         values = ["missing" if value is None else str(value) for value in labels.filter(wrong).unique().to_pylist()]
         shown = ", ".join(values[:5]) + (", ..." if len(values) > 5 else "")
         first = pc.index(wrong, True).as_py()
-        raise InputError(f"labels: {pc.sum(wrong)} rows have {shown} (the first is row {first}), but {mend}")
+        raise InputError(f"labels: {pc.sum(wrong)} rows have {shown} (the first is row {first}), but {fix}")
 
 
 def _load(
@@ -186,19 +186,19 @@ def _load(
             return datasets.load_dataset(name, config, split=split, revision=revision, streaming=streaming)
         saved = datasets.load_from_disk(name)
     except DatasetNotFoundError as error:
-        mend = "check the name and revision; if it is private or gated, ask for access on the Hub and `hf auth login`"
-        raise InputError(f"dataset {name!r}: {_one_line(error)}; {mend}") from error
+        fix = "check the name and revision; if it is private or gated, ask for access on the Hub and `hf auth login`"
+        raise InputError(f"dataset {name!r}: {_one_line(error)}; {fix}") from error
     except (ConnectionError, HfHubHTTPError) as error:
-        mend = "check the name and the network, or pass a folder"
-        raise InputError(f"dataset {name!r}: {_one_line(error)}; {mend}") from error
+        fix = "check the name and the network, or pass a folder"
+        raise InputError(f"dataset {name!r}: {_one_line(error)}; {fix}") from error
     except IndexError as error:  # `load_from_disk` trips over a split that was saved without rows
         raise InputError(f"dataset {name!r}: a saved split is empty; save it again without that split") from error
     except DatasetGenerationError as error:
         raise InputError(f"dataset {name!r}: cannot be read: {_one_line(error.__cause__ or error)}") from error
     except (SplitsVerificationError, TypeError, AttributeError, KeyError) as error:  # their text alone says little
         reason = f"{type(error).__name__}: {_one_line(error)}"
-        mend = "mend dataset_info and configs in its README.md, or take them out"
-        raise InputError(f"dataset {name!r}: its card does not fit its files ({reason}); {mend}") from error
+        fix = "fix dataset_info and configs in its README.md, or take them out"
+        raise InputError(f"dataset {name!r}: its card does not fit its files ({reason}); {fix}") from error
     except (DatasetsError, FileNotFoundError, RuntimeError, ValueError, yaml.YAMLError) as error:
         raise InputError(f"dataset {name!r}: {_one_line(error)}") from error
     # As `load_dataset` does, a single set without a split's name is taken for "train".
@@ -221,10 +221,10 @@ def _find_image_column(name: str, features: Features, wanted: str | None) -> str
         found = [column for column, feature in features.items() if isinstance(feature, Image)]
         return _only(name, "image_column", found, features)
     _check_present(name, "image_column", wanted, features)
-    try:  # `Image` itself knows what it can hold: pictures, their bytes, or their paths
+    try:  # `Image` itself knows what it can hold: images, their bytes, or their paths
         Image().cast_storage(pa.array([], type=features.arrow_schema.field(wanted).type))
     except (pa.ArrowException, TypeError, ValueError) as error:
-        raise InputError(f"image_column {wanted!r} of {name!r} holds no pictures: {features[wanted]}") from error
+        raise InputError(f"image_column {wanted!r} of {name!r} holds no images: {features[wanted]}") from error
     return wanted
 
 
@@ -258,7 +258,7 @@ def _check_present(name: str, field: str, wanted: str, features: Iterable[str]) 
 
 
 def _number_labels(dataset: Dataset, values: list[str] | list[bool]) -> Dataset:
-    """Replaces the label column alone; `class_encode_column` would write every picture to the cache again."""
+    """Replaces the label column alone; `class_encode_column` would write every image to the cache again."""
     labels = dataset.select_columns("label").with_format("arrow")[:]["label"]
     numbers = pc.fill_null(pc.index_in(labels, pa.array(values, type=labels.type)), -1)
     feature = ClassLabel(names=[str(value) for value in values])

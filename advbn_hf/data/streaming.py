@@ -13,19 +13,19 @@ from torch.utils.data import DataLoader, get_worker_info
 from transformers import TrainingArguments
 
 from ..errors import InputError
-from .images import BadPictures, Transform, random_numbers_of, reader
+from .images import BadImages, Transform, random_numbers_of, reader
 
 
-class StreamedPictures(torch.utils.data.IterableDataset):
-    """A streaming split as the model's inputs, one pass after another without end, in rows as `Pictures` gives them.
+class StreamedImageDataset(torch.utils.data.IterableDataset):
+    """A streaming split as the model's inputs, pass after pass without end, in rows as `ImageDataset` gives them.
 
     Processes and data workers share the rows among them. Neither a batch nor a process runs short at the end of a
     pass.
 
     Args:
         dataset: A streaming split from `load_images`, shuffled or not; every pass is shuffled anew.
-        transform: As in `Pictures`.
-        bad_pictures: As in `Pictures`; rows are numbered as each data worker reads them.
+        transform: As in `ImageDataset`.
+        bad_images: As in `ImageDataset`; rows are numbered as each data worker reads them.
         seed: Of what is random in the transform.
         rank: Which process this is.
         world_size: Number of processes.
@@ -36,19 +36,19 @@ class StreamedPictures(torch.utils.data.IterableDataset):
         self,
         dataset: IterableDataset,
         transform: Transform,
-        bad_pictures: BadPictures | None = None,
+        bad_images: BadImages | None = None,
         seed: int = 0,
         rank: int = 0,
         world_size: int = 1,
         num_labels: int | None = None,
     ):
         self.dataset = split_dataset_by_node(dataset, rank=rank, world_size=world_size)
-        self.read = reader(dataset, transform, bad_pictures, num_labels)
+        self.read = reader(dataset, transform, bad_images, num_labels)
         self.seed = (seed, rank)
         self.passed_batches, self.batch_size = 0, 1
 
     def pass_over(self, batches: int, batch_size: int) -> None:
-        """Begins after so many batches, whose pictures are neither decoded nor transformed.
+        """Begins after so many batches, whose images are neither decoded nor transformed.
 
         Data workers take turns. A round of theirs that was begun is begun once more, and `load_stream` goes on in it.
         """
@@ -72,32 +72,32 @@ class StreamedPictures(torch.utils.data.IterableDataset):
                     to_pass -= 1
                     continue
                 with random_numbers_of(*self.seed, epoch, number, row):
-                    picture = self.read(value, row)
-                yield picture
+                    image = self.read(value, row)
+                yield image
             if row is None:
                 return
 
 
 def _numbered(dataset: IterableDataset) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The rows with their numbers; one that is not what the data set says of its columns is named."""
+    """The rows with their numbers; one that is not what the dataset says of its columns is named."""
     row = -1
     try:
         for row, value in enumerate(dataset):
             yield row, value
     except ValueError as error:
         reason = " ".join(str(error).split()).rstrip(".")
-        raise InputError(f"row {row + 1}: {reason}; mend it, or what the data set says of its columns") from error
+        raise InputError(f"row {row + 1}: {reason}; fix it, or what the dataset says of its columns") from error
 
 
 def load_stream(
-    stream: StreamedPictures,
+    stream: StreamedImageDataset,
     args: TrainingArguments,
     collate: Callable[[list[dict[str, Any]]], dict[str, torch.Tensor]],
 ) -> DataLoader:
     """Makes batches of a stream, of which each process has its part already: Accelerate would share it out once more.
 
     Args:
-        stream: the pictures.
+        stream: the images.
         args: say how large batches are and how many data workers there are.
         collate: makes a batch of rows.
 

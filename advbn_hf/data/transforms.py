@@ -1,4 +1,4 @@
-"""From a picture to the model's input, by the checkpoint's own image processor; needs PIL only, not torchvision."""
+"""From an image to the model's input, by the checkpoint's own image processor; needs PIL only, not torchvision."""
 
 import math
 
@@ -9,7 +9,7 @@ from transformers import BaseImageProcessor
 
 from ..errors import InputError
 
-_SCALE = (0.08, 1.0)  # share of the picture's area that a crop keeps
+_SCALE = (0.08, 1.0)  # share of the image's area that a crop keeps
 _RATIO = (3 / 4, 4 / 3)  # width : height of a crop
 
 
@@ -24,12 +24,12 @@ class EvaluationTransform:
         self.processor = processor
 
     def __call__(self, image: Image.Image) -> torch.Tensor:
-        """Returns the model's input, float32 (C, H, W), for a picture of any mode and size."""
+        """Returns the model's input, float32 (C, H, W), for an image of any mode and size."""
         return self.processor(to_rgb(image), return_tensors="pt")["pixel_values"][0].float()
 
 
 class Unresized:
-    """All that an image processor does besides resizing and cropping, for pictures of the model's size.
+    """All that an image processor does besides resizing and cropping, for images of the model's size.
 
     Processors that take no options, as timm's, are known by what they make of black and of white.
 
@@ -43,12 +43,12 @@ class Unresized:
         try:
             self(Image.new("RGB", (64, 64)))
         except TypeError:
-            pictures = (Image.new("RGB", (64, 64), colour) for colour in ("black", "white"))
-            outputs = [processor(picture, return_tensors="pt")["pixel_values"][0] for picture in pictures]
+            images = (Image.new("RGB", (64, 64), colour) for colour in ("black", "white"))
+            outputs = [processor(image, return_tensors="pt")["pixel_values"][0] for image in images]
             self.black_and_white = [output[:, :1, :1].float() for output in outputs]
 
     def __call__(self, image: Image.Image) -> torch.Tensor:
-        """Returns the model's input, float32 (C, H, W), for a picture of H x W pixels of any mode."""
+        """Returns the model's input, float32 (C, H, W), for an image of H x W pixels of any mode."""
         image = to_rgb(image)
         if self.black_and_white is None:
             inputs = self.processor(image, do_resize=False, do_center_crop=False, return_tensors="pt")
@@ -60,13 +60,13 @@ class Unresized:
 class TrainingTransform:
     """Random resized crop and horizontal flip, then all that the processor does besides resizing and cropping.
 
-    Random numbers come from torch's global generator, which `Pictures` seeds for every row.
+    Random numbers come from torch's global generator, which `ImageDataset` seeds for every row.
 
     Args:
         processor: The checkpoint's image processor.
 
     Raises:
-        InputError: The processor gives pictures no fixed size.
+        InputError: The processor gives images no fixed size.
     """
 
     def __init__(self, processor: BaseImageProcessor):
@@ -75,7 +75,7 @@ class TrainingTransform:
         self.unresized = Unresized(processor)
 
     def __call__(self, image: Image.Image) -> torch.Tensor:
-        """Returns the model's input, float32 (C, height, width), for a picture of any mode and size."""
+        """Returns the model's input, float32 (C, height, width), for an image of any mode and size."""
         image = to_rgb(image)
         # reducing_gap averages whole pixels first where a crop shrinks much: several times faster, nearly as exact.
         image = image.resize(
@@ -89,12 +89,12 @@ class TrainingTransform:
 def random_crop_box(width: int, height: int) -> tuple[int, int, int, int]:
     """A random crop as torchvision's `RandomResizedCrop` defines it (Szegedy et al. 2015, section 6).
 
-    The area is uniform in 8 to 100 % of the picture's, the logarithm of the aspect ratio is uniform between 3:4 and
+    The area is uniform in 8 to 100 % of the image's, the logarithm of the aspect ratio is uniform between 3:4 and
     4:3. After ten crops that do not fit, it is the largest central one within these ratios.
 
     Args:
-        width: Width of the picture in pixels.
-        height: Height of the picture in pixels.
+        width: Width of the image in pixels.
+        height: Height of the image in pixels.
 
     Returns:
         Left, upper, right and lower edge in pixels, right and lower exclusive.
@@ -113,7 +113,7 @@ def random_crop_box(width: int, height: int) -> tuple[int, int, int, int]:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """The picture upright (EXIF orientation applied), in mode RGB, 8 bits per channel."""
+    """The image upright (EXIF orientation applied), in mode RGB, 8 bits per channel."""
     if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
         image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I;16"):  # convert() would clip 16 bits to white instead of scaling them
@@ -122,12 +122,12 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _target_size(processor: BaseImageProcessor) -> tuple[int, int]:
-    """Height and width of what the processor makes of a square picture: its size, crop and padding rules in one."""
+    """Height and width of what the processor makes of a square image: its size, crop and padding rules in one."""
     outputs = [processor(Image.new("RGB", (side, side)), return_tensors="pt")["pixel_values"] for side in (64, 96)]
     if outputs[0].ndim != 4 or outputs[0].shape != outputs[1].shape:
         shapes = " and ".join(str(tuple(output.shape[1:])) for output in outputs)
         raise InputError(
-            f"image processor {type(processor).__name__}: makes {shapes} of two pictures, not (C, H, W) of one size; "
+            f"image processor {type(processor).__name__}: makes {shapes} of two images, not (C, H, W) of one size; "
             "set do_resize and size in preprocessor_config.json"
         )
     return tuple(outputs[0].shape[-2:])

@@ -1,4 +1,4 @@
-"""The demo's page: choose a picture and a shift, see the shifted picture and what each model answers."""
+"""The demo's page: choose an image and a shift, see the shifted image and what each model answers."""
 
 import re
 from pathlib import Path
@@ -7,16 +7,16 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
-from ..data.images import Pictures
+from ..data.images import ImageDataset
 from ..data.loading import class_names, load_images
 from ..errors import InputError
-from ..evaluation.models import Contestant, load_contestant
+from ..evaluation.models import EvaluatedModel, load_evaluated_model
 from ..utils.tables import escape_markdown
-from .sweep import NO_SHIFT, Sweep, ask, available_shifts, read_picture, sweep
+from .sweep import NO_SHIFT, Sweep, ask, available_shifts, read_image, sweep
 from .sweep_plot import plot_sweep, tell_sweep
 
-TITLE = "How far a classifier can be trusted when pictures change"
-SHOWN_SIDE = 320  # pixels to enlarge small pictures to, so that one sees them
+TITLE = "How far a classifier can be trusted when images change"
+SHOWN_SIDE = 320  # pixels to enlarge small images to, so that one sees them
 # Fonts of the reader's own machine: the page asks no other server for anything.
 THEME = gr.themes.Default(
     font=["ui-sans-serif", "system-ui", "sans-serif"], font_mono=["ui-monospace", "Consolas", "monospace"]
@@ -32,7 +32,7 @@ CSS = """
 Example = tuple[Image.Image, str]
 
 
-def load_models(model: str, baseline: str | None) -> list[Contestant]:
+def load_models(model: str, baseline: str | None) -> list[EvaluatedModel]:
     """The models of the demo, the baseline first.
 
     Args:
@@ -42,68 +42,68 @@ def load_models(model: str, baseline: str | None) -> list[Contestant]:
     Raises:
         InputError: a model cannot be loaded.
     """
-    contestants = [] if baseline is None else [load_contestant(baseline, "baseline")]
-    return [*contestants, load_contestant(model)]
+    models = [] if baseline is None else [load_evaluated_model(baseline, "baseline")]
+    return [*models, load_evaluated_model(model)]
 
 
-def load_examples(contestants: list[Contestant], dataset_name: str | None, split: str, count: int) -> list[Example]:
-    """Pictures to choose from, the first of each class in turn, with their class.
+def load_examples(models: list[EvaluatedModel], dataset_name: str | None, split: str, count: int) -> list[Example]:
+    """Images to choose from, the first of each class in turn, with their class.
 
     Args:
-        contestants: the models.
-        dataset_name: a data set; None for the embedded one where the first model knows its classes, else for none.
+        models: the models.
+        dataset_name: a dataset; None for the embedded one where the first model knows its classes, else for none.
         split: the split to take them from.
         count: how many.
 
     Raises:
-        InputError: the data set cannot be loaded, or a picture not be decoded.
+        InputError: the dataset cannot be loaded, or an image not be decoded.
     """
     rows = load_images(dataset_name or "embedded", split)
     names, labels = class_names(rows), rows["label"]
-    if dataset_name is None and contestants[0].class_names != names:
+    if dataset_name is None and models[0].class_names != names:
         return []
     of_class: dict[int, list[int]] = {}
     for index, label in enumerate(labels):
         of_class.setdefault(label, []).append(index)
     turns = [(turn, label, index) for label, found in of_class.items() for turn, index in enumerate(found[:count])]
     chosen = [index for _, _, index in sorted(turns)[:count]]
-    pictures = Pictures(rows, transform=lambda image: image)
+    images = ImageDataset(rows, transform=lambda image: image)
     return [
-        (pictures[index]["pixel_values"], str(labels[index]) if names is None else names[labels[index]])
+        (images[index]["pixel_values"], str(labels[index]) if names is None else names[labels[index]])
         for index in chosen
     ]
 
 
 def save_examples(examples: list[Example], folder: Path) -> None:
-    """Writes pictures and captions as files: a folder for each caption."""
+    """Writes images and captions as files: a folder for each caption."""
     folder.mkdir()
-    for index, (picture, caption) in enumerate(examples):
+    for index, (image, caption) in enumerate(examples):
         place = folder / (re.sub(r"[\\/\0]", "-", caption).strip(".")[:60] or "-")  # a name has at most 255 bytes
         place.mkdir(exist_ok=True)
-        picture.save(place / f"{index:02d}.png")
+        image.save(place / f"{index:02d}.png")
 
 
 def saved_examples(folder: Path) -> list[Example]:
     """What `save_examples` wrote, in its order."""
-    return [(read_picture(path), path.parent.name) for path in sorted(folder.rglob("*.png"), key=lambda p: p.name)]
+    return [(read_image(path), path.parent.name) for path in sorted(folder.rglob("*.png"), key=lambda p: p.name)]
 
 
-def build_app(contestants: list[Contestant], examples: list[Example]) -> gr.Blocks:
+def build_app(models: list[EvaluatedModel], examples: list[Example]) -> gr.Blocks:
     """The page.
 
     Args:
-        contestants: the models, from `load_models`.
-        examples: pictures to choose from, with captions.
+        models: the models, from `load_models`.
+        examples: images to choose from, with captions.
     """
-    titles = [a.title for c in contestants for a in ask(c, [Image.new("RGB", (64, 64))])]
+    titles = [a.title for c in models for a in ask(c, [Image.new("RGB", (64, 64))])]
 
-    def look(picture: Image.Image | None, shift: str, severity: int) -> list[Any]:
-        """Everything that depends on picture and shift."""
+    def look(image: Image.Image | None, shift: str, severity: int) -> list[Any]:
+        """Everything that depends on image and shift."""
         slider = gr.Slider(visible=False)
-        if picture is None:
-            return [None, slider, "Choose a picture.", *_view(None, severity, len(titles))]
+        if image is None:
+            return [None, slider, "Choose an image.", *_view(None, severity, len(titles))]
         try:
-            seen = sweep(contestants, picture, shift)
+            seen = sweep(models, image, shift)
         except InputError as error:
             return [None, slider, _warning(error), *_view(None, severity, len(titles))]
         slider = gr.Slider(visible=len(seen.steps) > 2)
@@ -111,25 +111,25 @@ def build_app(contestants: list[Contestant], examples: list[Example]) -> gr.Bloc
 
     def upload(path: str, shift: str, severity: int) -> list[Any]:
         try:
-            picture = read_picture(path)
+            image = read_image(path)
         except InputError as error:
             return [None, *look(None, shift, severity)[:2], _warning(error), *_view(None, severity, len(titles))]
-        return [picture, *look(picture, shift, severity)]
+        return [image, *look(image, shift, severity)]
 
     def pick(shift: str, severity: int, event: gr.SelectData) -> list[Any]:
-        picture = examples[event.index][0]
-        return [picture, *look(picture, shift, severity)]
+        image = examples[event.index][0]
+        return [image, *look(image, shift, severity)]
 
     with gr.Blocks(title=TITLE, analytics_enabled=False) as app:
-        picture, seen = gr.State(examples[0][0] if examples else None), gr.State(None)
-        gr.Markdown(f"# {TITLE}\n{_about(contestants)}")
+        image, seen = gr.State(examples[0][0] if examples else None), gr.State(None)
+        gr.Markdown(f"# {TITLE}\n{_about(models)}")
         with gr.Row():
             with gr.Column(min_width=280):
-                button = gr.UploadButton("Upload a picture", variant="primary", elem_id="upload")
-                message = gr.Markdown("Choose a picture.", elem_id="message")
+                button = gr.UploadButton("Upload an image", variant="primary", elem_id="upload")
+                message = gr.Markdown("Choose an image.", elem_id="message")
                 gallery = gr.Gallery(
                     [(_enlarged(image), caption) for image, caption in examples],
-                    label="Pictures to pick from",
+                    label="Images to pick from",
                     show_label=False,
                     buttons=[],
                     columns=5,
@@ -154,16 +154,16 @@ def build_app(contestants: list[Contestant], examples: list[Example]) -> gr.Bloc
 
         view = [shown, plot, *labels]
         settings, results = [shift, severity], [seen, severity, message, *view]
-        button.upload(upload, [button, *settings], [picture, *results])
-        gallery.select(pick, settings, [picture, *results])
-        shift.change(look, [picture, *settings], results)
+        button.upload(upload, [button, *settings], [image, *results])
+        gallery.select(pick, settings, [image, *results])
+        shift.change(look, [image, *settings], results)
         severity.change(
             lambda seen, severity: _view(seen, severity, len(titles)),
             [seen, severity],
             view,
             trigger_mode="always_last",
         )
-        app.load(look, [picture, *settings], results)
+        app.load(look, [image, *settings], results)
     return app
 
 
@@ -178,7 +178,7 @@ def launch(app: gr.Blocks, **options: Any) -> None:
 
 
 def _view(seen: Sweep | None, severity: int, models: int) -> list[Any]:
-    """What is shown of a sweep: picture, plot, answers."""
+    """What is shown of a sweep: image, plot, answers."""
     if seen is None:
         return [None, gr.Image(None, visible=False), *[None] * models]
     place = min(severity, len(seen.steps) - 1)
@@ -187,27 +187,27 @@ def _view(seen: Sweep | None, severity: int, models: int) -> list[Any]:
     return [_enlarged(seen.images[place]), plot, *answers]
 
 
-def _enlarged(picture: Image.Image) -> Image.Image:
-    """Small pictures with their pixels to be seen."""
-    factor = SHOWN_SIDE // max(picture.size)
+def _enlarged(image: Image.Image) -> Image.Image:
+    """Small images with their pixels to be seen."""
+    factor = SHOWN_SIDE // max(image.size)
     if factor < 2:
-        return picture
-    return picture.resize([factor * side for side in picture.size], Image.Resampling.NEAREST)
+        return image
+    return image.resize([factor * side for side in image.size], Image.Resampling.NEAREST)
 
 
 def _warning(error: InputError) -> str:
     return f"**{escape_markdown(str(error))}**"
 
 
-def _about(contestants: list[Contestant]) -> str:
-    compared = " and ".join(_name(contestant) for contestant in contestants)
+def _about(models: list[EvaluatedModel]) -> str:
+    compared = " and ".join(_name(evaluated) for evaluated in models)
     return (
-        f"Upload a picture or pick one, choose a shift and its severity, and compare what {compared} "
-        "make of it. Pictures are brought to about the size that the models see before they are shifted."
+        f"Upload an image or pick one, choose a shift and its severity, and compare what {compared} "
+        "make of it. Images are brought to about the size that the models see before they are shifted."
     )
 
 
-def _name(contestant: Contestant) -> str:
-    if contestant.name == "advbn":
+def _name(evaluated: EvaluatedModel) -> str:
+    if evaluated.name == "advbn":
         return "both branches of the AdvBN model"
-    return f"the {escape_markdown(Path(contestant.name).name)}"
+    return f"the {escape_markdown(Path(evaluated.name).name)}"

@@ -7,7 +7,7 @@ from pathlib import Path
 import yaml
 from packaging.requirements import Requirement
 
-from ..evaluation.models import Contestant
+from ..evaluation.models import EvaluatedModel
 from ..hub.metadata import is_on_hub
 from ..shifts.generate import library_version
 from ..utils.files import check_empty, filling
@@ -27,22 +27,22 @@ launch(build_app(load_models({model}, {baseline}), saved_examples(HERE / "exampl
 
 
 def export_space(
-    folder: str | Path, names: dict[str, str | None], contestants: list[Contestant], examples: list[Example]
+    folder: str | Path, names: dict[str, str | None], models: list[EvaluatedModel], examples: list[Example]
 ) -> None:
     """Writes what a Space needs: page, card, requirements, this package, and what is not on the Hub.
 
     Args:
         folder: an empty or new one.
         names: "model" and "baseline" -> Hub id or folder; models in folders are copied.
-        contestants: the same models, the baseline first.
-        examples: pictures to choose from, with captions.
+        models: the same models, the baseline first.
+        examples: images to choose from, with captions.
 
     Raises:
         InputError: the folder is not empty.
     """
     check_empty(folder, "export_space")
     with filling(folder) as space:
-        loaded = dict(zip(("model", "baseline"), reversed(contestants), strict=False))
+        loaded = dict(zip(("model", "baseline"), reversed(models), strict=False))
         code = {role: _source(role, name, loaded.get(role), space) for role, name in names.items()}
         save_examples(examples, space / "examples")
         (space / "app.py").write_text(APP.format(**code), encoding="utf-8")
@@ -51,13 +51,13 @@ def export_space(
         shutil.copytree(PACKAGE, space / "advbn_hf", ignore=shutil.ignore_patterns("__pycache__"))
 
 
-def _source(role: str, name: str | None, contestant: Contestant | None, space: Path) -> str:
+def _source(role: str, name: str | None, evaluated: EvaluatedModel | None, space: Path) -> str:
     """The code that names a model: its id, or the folder that it is copied to."""
     if name is None or is_on_hub(name):
         return repr(name)
-    model, folder = contestant.model, space / role
+    model, folder = evaluated.model, space / role
     model.save_pretrained(folder)
-    contestant.processor.save_pretrained(folder)
+    evaluated.processor.save_pretrained(folder)
     return f'str(HERE / "{role}")'
 
 

@@ -1,4 +1,4 @@
-"""One picture under one shift at all its severities, and what each model answers."""
+"""One image under one shift at all its severities, and what each model answers."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,42 +11,42 @@ from ..backbones.model_outputs import logits_of
 from ..backbones.norms import BRANCHES
 from ..data.transforms import EvaluationTransform, to_rgb
 from ..errors import InputError
-from ..evaluation.models import Contestant
+from ..evaluation.models import EvaluatedModel
 from ..modeling import AdvBNForImageClassification
-from ..shifts.generate import check_shift, severities, shift_names, shift_picture
+from ..shifts.generate import check_shift, severities, shift_image, shift_names
 
 NO_SHIFT = "none"
 
 
 @dataclass(frozen=True)
 class Answers:
-    """What one model, or one branch of it, answers to the pictures of a sweep.
+    """What one model, or one branch of it, answers to the images of a sweep.
 
     Args:
         title: what it is called.
         class_names: its classes in the order of their numbers.
-        probabilities: (P, K), for each picture and class.
+        probabilities: (P, K), for each image and class.
     """
 
     title: str
     class_names: list[str]
     probabilities: Tensor
 
-    def top(self, picture: int, count: int = 5) -> dict[str, float]:
-        """The likeliest classes of a picture by name, with their probabilities."""
-        best = self.probabilities[picture].topk(min(count, len(self.class_names)))
+    def top(self, image: int, count: int = 5) -> dict[str, float]:
+        """The likeliest classes of an image by name, with their probabilities."""
+        best = self.probabilities[image].topk(min(count, len(self.class_names)))
         pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
         return {self.class_names[index]: value for index, value in pairs}
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """A picture as it is, and shifted.
+    """An image as it is, and shifted.
 
     Args:
         shift: the shift's name.
-        steps: what each picture is called: "as it is", then severities, or "shifted" where there are none.
-        images: the pictures.
+        steps: what each image is called: "as it is", then severities, or "shifted" where there are none.
+        images: the images.
         answers: one entry for each model or branch.
     """
 
@@ -56,11 +56,11 @@ class Sweep:
     answers: list[Answers]
 
 
-def read_picture(path: str | Path) -> Image.Image:
-    """A picture from a file that anybody may have sent.
+def read_image(path: str | Path) -> Image.Image:
+    """An image from a file that anybody may have sent.
 
     Raises:
-        InputError: the file is no picture that can be read.
+        InputError: the file is no image that can be read.
     """
     try:
         with Image.open(path) as image:
@@ -68,9 +68,7 @@ def read_picture(path: str | Path) -> Image.Image:
     except MemoryError:
         raise
     except Exception as error:  # damaged files raise more than a dozen types in PIL
-        raise InputError(
-            f"{Path(path).name} is no picture that can be read; choose a PNG, JPEG or WebP file"
-        ) from error
+        raise InputError(f"{Path(path).name} is no image that can be read; choose a PNG, JPEG or WebP file") from error
 
 
 def available_shifts() -> list[str]:
@@ -85,57 +83,62 @@ def available_shifts() -> list[str]:
     return names
 
 
-def sweep(contestants: list[Contestant], picture: Image.Image, shift: str) -> Sweep:
-    """Shifts a picture at every severity and asks all models.
+def sweep(models: list[EvaluatedModel], image: Image.Image, shift: str) -> Sweep:
+    """Shifts an image at every severity and asks all models.
 
-    The picture is first made about as small as the models see it, since a shift is as strong as it is large there.
+    The image is first made about as small as the models see it, since a shift is as strong as it is large there.
 
     Args:
-        contestants: the models.
-        picture: mode RGB.
+        models: the models.
+        image: mode RGB.
         shift: one of `available_shifts()`.
 
     Raises:
-        InputError: the picture is too small for the shift.
+        InputError: the image is too small for the shift.
     """
-    picture = _fitted(picture, max(_input_side(contestant) for contestant in contestants))
-    images, steps = [picture], ["as it is"]
+    image = _fitted(image, max(_input_side(evaluated) for evaluated in models))
+    images, steps = [image], ["as it is"]
     if shift != NO_SHIFT:
         levels = severities(shift)
-        images += [shift_picture(picture, shift, level) for level in levels or (None,)]
+        images += [shift_image(image, shift, level) for level in levels or (None,)]
         steps += [str(level) for level in levels] or ["shifted"]
-    return Sweep(shift, steps, images, [answers for contestant in contestants for answers in ask(contestant, images)])
+    return Sweep(
+        shift,
+        steps,
+        images,
+        [answers for evaluated in models for answers in ask(evaluated, images)],
+    )
 
 
 @torch.no_grad()
-def ask(contestant: Contestant, images: list[Image.Image]) -> list[Answers]:
-    """What a model answers to pictures, in each of its branches.
+def ask(evaluated: EvaluatedModel, images: list[Image.Image]) -> list[Answers]:
+    """What a model answers to images, in each of its branches.
 
     Args:
-        contestant: the model.
+        evaluated: the model.
         images: of mode RGB.
     """
-    transform, model = EvaluationTransform(contestant.processor), contestant.model.eval()
+    transform, model = EvaluationTransform(evaluated.processor), evaluated.model.eval()
     pixel_values = torch.stack([transform(image) for image in images]).to(model.device, model.dtype)
     if isinstance(model, AdvBNForImageClassification):
         output = model(pixel_values=pixel_values, branch="both")
         titles = [f"AdvBN, {branch} branch" for branch in BRANCHES]
         logits = [output.logits, output.auxiliary_logits]
     else:
-        titles, logits = [contestant.name], [logits_of(model(pixel_values=pixel_values))]
+        titles, logits = [evaluated.name], [logits_of(model(pixel_values=pixel_values))]
     return [
-        Answers(title, contestant.class_names, values.float().softmax(dim=1).cpu())
+        Answers(title, evaluated.class_names, values.float().softmax(dim=1).cpu())
         for title, values in zip(titles, logits, strict=True)
     ]
 
 
-def _fitted(picture: Image.Image, side: int) -> Image.Image:
+def _fitted(image: Image.Image, side: int) -> Image.Image:
     """Shorter side at most 8/7 of the models' input, as ImageNet-C was made from."""
-    scale = round(side * 256 / 224) / min(picture.size)
+    scale = round(side * 256 / 224) / min(image.size)
     if scale >= 1:
-        return picture
-    return picture.resize([max(1, round(length * scale)) for length in picture.size], Image.Resampling.BICUBIC)
+        return image
+    return image.resize([max(1, round(length * scale)) for length in image.size], Image.Resampling.BICUBIC)
 
 
-def _input_side(contestant: Contestant) -> int:
-    return max(EvaluationTransform(contestant.processor)(Image.new("RGB", (64, 64))).shape[1:])
+def _input_side(evaluated: EvaluatedModel) -> int:
+    return max(EvaluationTransform(evaluated.processor)(Image.new("RGB", (64, 64))).shape[1:])

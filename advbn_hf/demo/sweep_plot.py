@@ -10,11 +10,11 @@ from .sweep import Sweep
 
 
 def plot_sweep(sweep: Sweep, chosen: int) -> Image.Image:
-    """Draws each model's confidence in its own answer to the picture as it is.
+    """Draws each model's confidence in its own answer to the image as it is.
 
     Args:
-        sweep: the picture and the answers.
-        chosen: which of its pictures is shown beside the plot.
+        sweep: the image and the answers.
+        chosen: which of its images is shown beside the plot.
     """
     figure = Figure(figsize=(4.8, 3.4), layout="constrained", facecolor="white", dpi=160)
     axes = figure.add_subplot()
@@ -39,9 +39,7 @@ def plot_sweep(sweep: Sweep, chosen: int) -> Image.Image:
     axes.grid(True, axis="y", color=PALE, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[:].set_visible(False)
-    axes.set_title(
-        "Confidence in the answer to the picture as it is", loc="left", fontsize=10, weight="bold", color=INK
-    )
+    axes.set_title("Confidence in the answer to the image as it is", loc="left", fontsize=10, weight="bold", color=INK)
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower left", frameon=False, fontsize=9, ncols=1)
     drawn = io.BytesIO()
     figure.savefig(drawn, format="png")

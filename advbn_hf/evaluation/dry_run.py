@@ -8,8 +8,8 @@ from ..data.loading import SourceInfo, inspect_images
 from ..errors import InputError
 from ..utils.tables import align_text
 from .labels import count_matches
-from .models import Contestant
-from .sets import find_parts, open_set
+from .models import EvaluatedModel
+from .sets import find_parts, load_set
 from .suites import SetEntry
 
 
@@ -32,12 +32,12 @@ class SetCheck:
     problem: str | None
 
 
-def check_set(entry: SetEntry, contestants: Sequence[Contestant]) -> SetCheck:
-    """Reaches for a set. Of a data set on the Hub only the head is read.
+def check_set(entry: SetEntry, models: Sequence[EvaluatedModel]) -> SetCheck:
+    """Reaches for a set. Of a dataset on the Hub only the head is read.
 
     Args:
         entry: the set.
-        contestants: the models whose classes it must have.
+        models: the models whose classes it must have.
 
     Returns:
         What was found.
@@ -45,7 +45,7 @@ def check_set(entry: SetEntry, contestants: Sequence[Contestant]) -> SetCheck:
     info, parts = None, 0
     try:
         info, parts = _inspect(entry)
-        overlap = [_overlap(entry, info, contestant) for contestant in contestants]
+        overlap = [_overlap(entry, info, evaluated) for evaluated in models]
     except InputError as error:
         return SetCheck(entry.name, info, parts, "", str(error).removeprefix(f"set {entry.name!r}: "))
     short = [f"{found} of {wanted} classes" for found, wanted in filter(None, overlap) if found < wanted]
@@ -73,19 +73,19 @@ def check_table(checks: Sequence[SetCheck]) -> str:
 def _inspect(entry: SetEntry) -> tuple[SourceInfo, int]:
     """What is there, and how many parts it has. What lies here is read; of what does not, the head alone."""
     if entry.layout is not None or entry.dataset == "embedded":
-        found = open_set(entry)
+        found = load_set(entry)
         rows = len(found.source(found.parts[0]))
         return SourceInfo(("image", "label"), rows, found.names), len(found.parts)
     parts = find_parts(entry)
     info = inspect_images(**entry.location)
     if Path(entry.dataset).exists():
-        found = open_set(entry)
+        found = load_set(entry)
         info = replace(info, num_rows=len(found.source(parts[0])), names=found.names)
     return info, len(parts)
 
 
-def _overlap(entry: SetEntry, info: SourceInfo, contestant: Contestant) -> tuple[int, int] | None:
+def _overlap(entry: SetEntry, info: SourceInfo, evaluated: EvaluatedModel) -> tuple[int, int] | None:
     """Matched classes of all of the set's; None where names are not known or there are none."""
     if info.names is None:
         return None
-    return count_matches(contestant.class_names, info.names, entry.labels), len(info.names)
+    return count_matches(evaluated.class_names, info.names, entry.labels), len(info.names)

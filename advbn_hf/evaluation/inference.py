@@ -1,4 +1,4 @@
-"""Runs a classifier, or both branches of an AdvBN model, over a set of pictures."""
+"""Runs a classifier, or both branches of an AdvBN model, over a set of images."""
 
 from typing import Any
 
@@ -12,19 +12,19 @@ from transformers import PreTrainedModel
 
 from ..backbones.model_outputs import logits_of
 from ..backbones.norms import BRANCHES
-from ..data.images import Pictures, collate
+from ..data.images import ImageDataset, collate
 from ..errors import InputError
 from ..modeling import AdvBNForImageClassification
 from .labels import LabelMatch, restrict
 from .predictions import Answers, Predictions
 from .records import Record
 
-KEPT = 5  # answers kept of each picture, for top-5 accuracy
+KEPT = 5  # answers kept of each image, for top-5 accuracy
 
 
 def predict(
     model: PreTrainedModel | AdvBNForImageClassification,
-    pictures: Pictures,
+    images: ImageDataset,
     *,
     accelerator: Accelerator,
     description: str,
@@ -32,31 +32,31 @@ def predict(
     batch_size: int = 64,
     num_workers: int = 0,
 ) -> Predictions:
-    """Answers of a model to every picture. Both branches of an AdvBN model share the stem's pass.
+    """Answers of a model to every image. Both branches of an AdvBN model share the stem's pass.
 
     A batch is the same whatever the number of processes, which take whole batches in turn; so are the answers.
 
     Args:
         model: a plain classifier, or one with two branches; it is put into eval mode on the accelerator's device.
-        pictures: the set, as the model's inputs.
+        images: the set, as the model's inputs.
         accelerator: says which device, precision and processes to use.
         description: what the progress bar says.
         match: the model's class for each of the set's; all other logits are left out. By default they are the same.
-        batch_size: pictures at a time on each process.
-        num_workers: processes that decode pictures, for each process.
+        batch_size: images at a time on each process.
+        num_workers: processes that decode images, for each process.
 
     Returns:
         The answers of all processes, in classes of the set, on every process.
 
     Raises:
-        InputError: a picture cannot be decoded and `pictures` does not leave such ones out.
+        InputError: an image cannot be decoded and `images` does not leave such ones out.
     """
     model = model.eval().to(accelerator.device)
     parts: list[dict[str, Tensor]] = []
     problem: InputError | None = None
     try:
         with torch.no_grad(), accelerator.autocast():
-            loader = _loader(pictures, accelerator, batch_size, num_workers)
+            loader = _loader(images, accelerator, batch_size, num_workers)
             _run(model, loader, match, parts, accelerator, description)
     except InputError as error:
         problem = error
@@ -71,7 +71,7 @@ def predict(
 
 def measure_accuracy(
     model: PreTrainedModel | AdvBNForImageClassification,
-    pictures: Pictures,
+    images: ImageDataset,
     *,
     model_name: str,
     set_name: str,
@@ -79,23 +79,23 @@ def measure_accuracy(
     batch_size: int = 64,
     num_workers: int = 0,
 ) -> list[Record]:
-    """Share of pictures whose largest logit is the label's.
+    """Share of images whose largest logit is the label's.
 
     Args:
         model: as in `predict`.
-        pictures: the set, as the model's inputs.
+        images: the set, as the model's inputs.
         model_name: the records' `model`.
         set_name: the records' `set`.
         accelerator: says which device, precision and processes to use.
-        batch_size: pictures at a time on each process.
-        num_workers: processes that decode pictures, for each process.
+        batch_size: images at a time on each process.
+        num_workers: processes that decode images, for each process.
 
     Returns:
         A record for each branch; one whose branch is None for a plain classifier.
     """
     predictions = predict(
         model,
-        pictures,
+        images,
         accelerator=accelerator,
         description=f"{model_name} on {set_name}",
         batch_size=batch_size,
@@ -118,23 +118,23 @@ def measure_accuracy(
 
 
 class _Numbered(Dataset):
-    """Pictures with their row numbers."""
+    """Images with their row numbers."""
 
-    def __init__(self, pictures: Pictures) -> None:
-        self.pictures = pictures
+    def __init__(self, images: ImageDataset) -> None:
+        self.images = images
 
     def __len__(self) -> int:
-        return len(self.pictures)
+        return len(self.images)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        return {**self.pictures[index], "row": index}
+        return {**self.images[index], "row": index}
 
 
-def _loader(pictures: Pictures, accelerator: Accelerator, batch_size: int, num_workers: int) -> DataLoader:
-    starts = range(accelerator.process_index * batch_size, len(pictures), accelerator.num_processes * batch_size)
-    batches = [range(start, min(start + batch_size, len(pictures))) for start in starts]
+def _loader(images: ImageDataset, accelerator: Accelerator, batch_size: int, num_workers: int) -> DataLoader:
+    starts = range(accelerator.process_index * batch_size, len(images), accelerator.num_processes * batch_size)
+    batches = [range(start, min(start + batch_size, len(images))) for start in starts]
     return DataLoader(
-        _Numbered(pictures),
+        _Numbered(images),
         batch_sampler=batches,
         collate_fn=_collate,
         num_workers=num_workers,
@@ -143,7 +143,7 @@ def _loader(pictures: Pictures, accelerator: Accelerator, batch_size: int, num_w
 
 
 def _collate(rows: list[dict[str, Any]]) -> dict[str, Tensor] | None:
-    """A batch with its row numbers; None where no picture of it can be decoded."""
+    """A batch with its row numbers; None where no image of it can be decoded."""
     rows = [row for row in rows if row["pixel_values"] is not None]
     return {**collate(rows), "rows": torch.tensor([row["row"] for row in rows])} if rows else None
 
@@ -191,7 +191,7 @@ def _probabilities(model: nn.Module, pixel_values: Tensor, match: LabelMatch | N
 
 def _join(shares: list[dict[str, Tensor]]) -> Predictions:
     if not shares:
-        raise InputError("no picture of the set can be decoded; mend or remove those that the log names")
+        raise InputError("no image of the set can be decoded; fix or remove those that the log names")
     joined = {name: torch.cat([share[name] for share in shares]) for name in shares[0]}
     order = joined["rows"].argsort()
     joined = {name: tensor[order] for name, tensor in joined.items()}

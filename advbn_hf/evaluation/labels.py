@@ -53,10 +53,10 @@ def match_labels(
     found = _find(model_labels, set_labels, mapping or {})
     names = _in_order(model_labels)
     missing = [label for label, indices in zip(set_labels, found, strict=True) if not indices]
-    mend = "add them to the set's label mapping"
+    fix = "add them to the set's label mapping"
     if missing:
         counts = f"{len(missing)} of the set's {len(set_labels)} classes are none of the model's {len(names)}"
-        raise InputError(f"labels: {counts} ({_quoted(names[:3])}, ...): {_quoted(missing)}; {mend}")
+        raise InputError(f"labels: {counts} ({_quoted(names[:3])}, ...): {_quoted(missing)}; {fix}")
     ambiguous = [
         f"{label!r} ({_quoted([names[index] for index in indices])})"
         for label, indices in zip(set_labels, found, strict=True)
@@ -64,7 +64,7 @@ def match_labels(
     ]
     if ambiguous:
         raise InputError(
-            f"labels: classes of the set that could be several of the model's: {'; '.join(ambiguous)}; {mend}"
+            f"labels: classes of the set that could be several of the model's: {'; '.join(ambiguous)}; {fix}"
         )
     by_index: dict[int, list[str]] = {}
     for label, (index,) in zip(set_labels, found, strict=True):
@@ -72,7 +72,7 @@ def match_labels(
     shared = [f"{_quoted(labels)} ({names[index]!r})" for index, labels in by_index.items() if len(labels) > 1]
     if shared:
         raise InputError(
-            f"labels: classes of the set that are the same one of the model's: {'; '.join(shared)}; {mend}"
+            f"labels: classes of the set that are the same one of the model's: {'; '.join(shared)}; {fix}"
         )
     return LabelMatch(tuple(index for (index,) in found), len(names))
 

@@ -15,7 +15,7 @@ from ..modeling import AdvBNForImageClassification
 
 
 @dataclass(frozen=True)
-class Contestant:
+class EvaluatedModel:
     """A model with what its evaluation needs.
 
     Args:
@@ -43,7 +43,7 @@ class Contestant:
         return digest.hexdigest()
 
 
-def load_contestant(name_or_path: str, name: str | None = None, revision: str | None = None) -> Contestant:
+def load_evaluated_model(name_or_path: str, name: str | None = None, revision: str | None = None) -> EvaluatedModel:
     """Loads a model for its evaluation.
 
     Args:
@@ -61,7 +61,7 @@ def load_contestant(name_or_path: str, name: str | None = None, revision: str | 
     branched = _has_branches(name_or_path, hub)
     load = AdvBNForImageClassification.from_pretrained if branched else load_classifier
     plain_name = Path(name_or_path).resolve().name if Path(name_or_path).is_dir() else name_or_path.split("/")[-1]
-    return Contestant(
+    return EvaluatedModel(
         name or ("advbn" if branched else plain_name), load(name_or_path, **hub), load_processor(name_or_path, **hub)
     )
 

@@ -1,4 +1,4 @@
-"""What a model answered to every picture of a set: enough for all metrics, small enough to keep on disk."""
+"""What a model answered to every image of a set: enough for all metrics, small enough to keep on disk."""
 
 import os
 from dataclasses import dataclass
@@ -8,12 +8,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from ..utils.files import write_whole
+from ..utils.files import write_atomically
 
 
 @dataclass(frozen=True)
 class Answers:
-    """The answers of one model, or one branch of it, to n pictures.
+    """The answers of one model, or one branch of it, to n images.
 
     Args:
         top: int32 (n, k), the classes of the k largest probabilities, largest first.
@@ -29,7 +29,7 @@ class Predictions:
     """The answers to a set, in the order of its rows.
 
     Args:
-        rows: int64 (n,), row numbers of the pictures; those that could not be decoded are missing.
+        rows: int64 (n,), row numbers of the images; those that could not be decoded are missing.
         labels: int64 (n,), the right classes.
         answers: "clean", "auxiliary" and "mean" (of both branches' probabilities) of an AdvBN model; "plain" of any
             other.
@@ -59,7 +59,7 @@ class Predictions:
             tensors |= {f"{column}.top": answers.top, f"{column}.confidence": answers.confidence}
         # The order of the columns, which safetensors does not keep.
         metadata = {"columns": ",".join(self.answers)}
-        write_whole(path, save({name: tensor.contiguous() for name, tensor in tensors.items()}, metadata))
+        write_atomically(path, save({name: tensor.contiguous() for name, tensor in tensors.items()}, metadata))
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "Predictions | None":

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, fields
 from ..backbones.norms import BRANCHES
 from ..errors import InputError
 from ..utils.documents import read_json
-from ..utils.files import write_whole
+from ..utils.files import write_atomically
 
 
 @dataclass(frozen=True)
@@ -18,13 +18,13 @@ class Record:
 
     Args:
         model: "advbn", "baseline" (plain fine-tuning with the same steps), "base" (before fine-tuning) or a name.
-        set: name of the set of pictures, for example "clean" or "filters".
+        set: name of the set of images, for example "clean" or "filters".
         shift: name of the shift within the set, where the record is about that one only.
         severity: severity of the shift, 1 or more.
         branch: "clean" or "auxiliary"; None for a model without branches.
         metric: name of the metric, for example "accuracy".
         value: the number; finite. An accuracy is a fraction in [0, 1].
-        n: number of pictures that it was measured on.
+        n: number of images that it was measured on.
 
     Raises:
         InputError: a field has the wrong type or is out of range.
@@ -61,7 +61,7 @@ def write_results(path: str | os.PathLike, records: Iterable[Record]) -> None:
     """
     lines = [f"  {json.dumps(asdict(record), allow_nan=False, ensure_ascii=False)}" for record in records]
     text = "[\n" + ",\n".join(lines) + "\n]\n" if lines else "[]\n"
-    write_whole(path, text)
+    write_atomically(path, text)
 
 
 def read_results(path: str | os.PathLike) -> list[Record]:

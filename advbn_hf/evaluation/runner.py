@@ -9,14 +9,14 @@ from pathlib import Path
 
 from accelerate import Accelerator
 
-from ..data.images import BadPictures, Pictures
+from ..data.images import BadImages, ImageDataset
 from ..data.transforms import EvaluationTransform, Unresized
 from ..errors import InputError
 from .inference import predict
 from .labels import LabelMatch
-from .models import Contestant
+from .models import EvaluatedModel
 from .predictions import Predictions
-from .sets import OpenSet, Part, open_set
+from .sets import LoadedSet, Part, load_set
 from .suites import SetEntry, Suite
 
 # What a set's predictions depend on besides its rows; names and what is reported may change.
@@ -30,9 +30,9 @@ class RunSettings:
 
     Args:
         folder: where predictions are kept.
-        batch_size: pictures at a time on each process.
-        num_workers: processes that decode and shift pictures, for each process.
-        skip_bad_images: whether to leave out pictures that cannot be decoded.
+        batch_size: images at a time on each process.
+        num_workers: processes that decode and shift images, for each process.
+        skip_bad_images: whether to leave out images that cannot be decoded.
     """
 
     folder: Path
@@ -49,7 +49,7 @@ class MeasuredSet:
         entry: what the suite says of it.
         num_classes: number of its classes.
         answers: for each part, the predictions of each model by its name.
-        left_out: pictures that could not be decoded.
+        left_out: images that could not be decoded.
     """
 
     entry: SetEntry
@@ -58,14 +58,14 @@ class MeasuredSet:
     left_out: tuple[str, ...] = ()
 
 
-def open_suite(
-    suite: Suite, contestants: Sequence[Contestant], accelerator: Accelerator, max_samples: int | None = None
-) -> list[tuple[OpenSet, dict[str, LabelMatch | None]]]:
+def load_sets(
+    suite: Suite, models: Sequence[EvaluatedModel], accelerator: Accelerator, max_samples: int | None = None
+) -> list[tuple[LoadedSet, dict[str, LabelMatch | None]]]:
     """Opens every set and matches its classes to every model's, so that all mistakes come before any work.
 
     Args:
         suite: the sets.
-        contestants: the models.
+        models: the models.
         accelerator: the first process goes first, so that the others find its downloads.
         max_samples: rows to take of each set; by default all.
 
@@ -78,9 +78,9 @@ def open_suite(
     opened = []
     with accelerator.main_process_first():
         for entry in suite.sets:
-            found = open_set(entry, max_samples)
+            found = load_set(entry, max_samples)
             try:
-                matches = {contestant.name: found.match(contestant.class_names) for contestant in contestants}
+                matches = {evaluated.name: found.match(evaluated.class_names) for evaluated in models}
             except InputError as error:
                 raise InputError(f"set {entry.name!r}: {error}") from error
             opened.append((found, matches))
@@ -88,16 +88,16 @@ def open_suite(
 
 
 def run_suite(
-    opened: Sequence[tuple[OpenSet, Mapping[str, LabelMatch | None]]],
-    contestants: Sequence[Contestant],
+    opened: Sequence[tuple[LoadedSet, Mapping[str, LabelMatch | None]]],
+    models: Sequence[EvaluatedModel],
     accelerator: Accelerator,
     settings: RunSettings,
 ) -> list[MeasuredSet]:
     """Has every model answer every part of every set, but for what is on disk from an earlier run.
 
     Args:
-        opened: from `open_suite`.
-        contestants: the models.
+        opened: from `load_sets`.
+        models: the models.
         accelerator: says which device, precision and processes to use.
         settings: how to run.
 
@@ -105,10 +105,10 @@ def run_suite(
         The answers, set by set.
 
     Raises:
-        InputError: a picture cannot be decoded; begins with the set's name.
+        InputError: an image cannot be decoded; begins with the set's name.
     """
     settings.folder.mkdir(parents=True, exist_ok=True)
-    fingerprints = {contestant.name: contestant.fingerprint() for contestant in contestants}
+    fingerprints = {evaluated.name: evaluated.fingerprint() for evaluated in models}
     measured = []
     for found, matches in opened:
         answers: dict[Part, dict[str, Predictions]] = {}
@@ -125,19 +125,19 @@ def run_suite(
                 for name, model in fingerprints.items()
             }
             try:
-                answers[part] = _answer(found, part, contestants, matches, paths, accelerator, settings)
+                answers[part] = _answer(found, part, models, matches, paths, accelerator, settings)
             except InputError as error:
                 raise InputError(f"set {_name(found.entry, part)!r}: {error}") from error
             left_out += [place for path in paths.values() for place in _log(path).summary() if place not in left_out]
-        num_classes = len(found.names or contestants[0].class_names)
+        num_classes = len(found.names or models[0].class_names)
         measured.append(MeasuredSet(found.entry, num_classes, answers, tuple(left_out)))
     return measured
 
 
 def _answer(
-    found: OpenSet,
+    found: LoadedSet,
     part: Part,
-    contestants: Sequence[Contestant],
+    models: Sequence[EvaluatedModel],
     matches: Mapping[str, LabelMatch | None],
     paths: Mapping[str, Path],
     accelerator: Accelerator,
@@ -151,26 +151,26 @@ def _answer(
         return answers
     with accelerator.main_process_first():
         rows = found.rows(part, settings.num_workers or None)
-    for contestant in contestants:
-        if answers[contestant.name] is not None:
+    for evaluated in models:
+        if answers[evaluated.name] is not None:
             continue
-        path = paths[contestant.name]
-        transform = _TRANSFORMS[found.entry.preprocessing](contestant.processor)
+        path = paths[evaluated.name]
+        transform = _TRANSFORMS[found.entry.preprocessing](evaluated.processor)
         if accelerator.is_main_process:
             _log(path).path.unlink(missing_ok=True)  # of a run that was broken off
         accelerator.wait_for_everyone()
         predictions = predict(
-            contestant.model,
-            Pictures(rows, transform, _log(path) if settings.skip_bad_images else None),
+            evaluated.model,
+            ImageDataset(rows, transform, _log(path) if settings.skip_bad_images else None),
             accelerator=accelerator,
-            description=f"{contestant.name} on {_name(found.entry, part)}",
-            match=matches[contestant.name],
+            description=f"{evaluated.name} on {_name(found.entry, part)}",
+            match=matches[evaluated.name],
             batch_size=settings.batch_size,
             num_workers=settings.num_workers,
         )
         if accelerator.is_main_process:
             predictions.save(path)
-        answers[contestant.name] = predictions
+        answers[evaluated.name] = predictions
     return answers
 
 
@@ -186,5 +186,5 @@ def _name(entry: SetEntry, part: Part) -> str:
     return " ".join(dict.fromkeys(filter(None, (entry.name, str(part)))))
 
 
-def _log(path: Path) -> BadPictures:
-    return BadPictures(path.with_suffix(".bad.jsonl"))
+def _log(path: Path) -> BadImages:
+    return BadImages(path.with_suffix(".bad.jsonl"))

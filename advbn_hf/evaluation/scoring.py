@@ -29,13 +29,13 @@ class Lane(NamedTuple):
     """A column of the report.
 
     Args:
-        contestant: name of the model that answered.
+        evaluated: name of the model that answered.
         answers: which of its answers: a key of `Predictions.answers`.
         model: the records' `model`.
         branch: the records' `branch`.
     """
 
-    contestant: str
+    evaluated: str
     answers: str
     model: str
     branch: str | None
@@ -45,7 +45,7 @@ def score(measured: Sequence[MeasuredSet]) -> list[Record]:
     """Turns the answers to a suite into records.
 
     A set of several parts has records of each part, and of the whole set with the means over its parts. The latter's
-    `n` is the number of pictures of one part: those of the others are the same ones, so that its 95 % interval is
+    `n` is the number of images of one part: those of the others are the same ones, so that its 95 % interval is
     wide enough (a mean's deviation is at most the mean of the deviations, and Wilson's widest at the mean accuracy).
 
     Args:
@@ -53,7 +53,7 @@ def score(measured: Sequence[MeasuredSet]) -> list[Record]:
 
     Returns:
         For each set, part and model: "accuracy", "top5_accuracy" (where there are more than five classes) and "ece";
-        beside a baseline "gain_p_value", of McNemar's test on a part and of a t-test of the pictures' mean gains on a
+        beside a baseline "gain_p_value", of McNemar's test on a part and of a t-test of the images' mean gains on a
         set of several parts; for sets that ask for it "mce" and "relative_mce", in per cent of the errors of AlexNet
         or of the baseline.
     """
@@ -85,7 +85,7 @@ def _lanes(found: MeasuredSet) -> list[Lane]:
 def _score_part(found: MeasuredSet, part: Part, lanes: list[Lane]) -> list[Record]:
     records = []
     for lane in lanes:
-        predictions = found.answers[part][lane.contestant]
+        predictions = found.answers[part][lane.evaluated]
         right = predictions.correct(lane.answers).numpy()
         values = {ACCURACY: right.mean()}
         if found.num_classes > KEPT:
@@ -114,30 +114,30 @@ def _score_set(found: MeasuredSet, lanes: list[Lane], by_part: Mapping[Part, lis
                 records.append(_record(found, Part(), lane, metric, fmean(record.value for record in of_lane), n))
         reference = _reference(lanes, lane)
         if reference is not None:
-            gains = _gain_of_each_picture(found, lane, reference)
+            gains = _gain_of_each_image(found, lane, reference)
             records.append(_record(found, Part(), lane, P_VALUE, _mean_p_value(gains), len(gains)))
     return records
 
 
 def _reference(lanes: list[Lane], lane: Lane) -> Lane | None:
     """The baseline's first column; None for the baseline itself or without one."""
-    if lane.contestant == "baseline":
+    if lane.evaluated == "baseline":
         return None
-    return next((other for other in lanes if other.contestant == "baseline"), None)
+    return next((other for other in lanes if other.evaluated == "baseline"), None)
 
 
 def _paired(answers: Mapping[str, Predictions], lane: Lane, reference: Lane) -> tuple[np.ndarray, np.ndarray]:
-    """Whether both were right, on the pictures that both answered."""
-    ours, theirs = answers[lane.contestant], answers[reference.contestant]
+    """Whether both were right, on the images that both answered."""
+    ours, theirs = answers[lane.evaluated], answers[reference.evaluated]
     _, left, right = np.intersect1d(ours.rows, theirs.rows, assume_unique=True, return_indices=True)
     return ours.correct(lane.answers).numpy()[left], theirs.correct(reference.answers).numpy()[right]
 
 
-def _gain_of_each_picture(found: MeasuredSet, lane: Lane, reference: Lane) -> np.ndarray:
+def _gain_of_each_image(found: MeasuredSet, lane: Lane, reference: Lane) -> np.ndarray:
     """Mean over the parts of what the lane got right and the reference did not, and the reverse as -1; (n,)."""
     rows, gains = [], []
     for answers in found.answers.values():
-        rows.append(np.intersect1d(answers[lane.contestant].rows, answers[reference.contestant].rows))
+        rows.append(np.intersect1d(answers[lane.evaluated].rows, answers[reference.evaluated].rows))
         ours, theirs = _paired(answers, lane, reference)
         gains.append(ours.astype(int) - theirs.astype(int))
     rows, gains = np.concatenate(rows), np.concatenate(gains)
@@ -146,7 +146,7 @@ def _gain_of_each_picture(found: MeasuredSet, lane: Lane, reference: Lane) -> np
 
 
 def _mean_p_value(gains: np.ndarray) -> float:
-    """Of no gain on average. Parts show the same pictures, so that only pictures, not answers, are independent."""
+    """Of no gain on average. Parts show the same images, so that only images, not answers, are independent."""
     if np.ptp(gains) == 0:  # the t-test knows no spread to compare with
         return float(gains[0] == 0)
     return float(ttest_1samp(gains, 0).pvalue)
@@ -172,7 +172,7 @@ def _corruption_errors(found: MeasuredSet, measured: Sequence[MeasuredSet], reco
             clean_errors[lane] = 1 - record.value
     against: dict[str, object] = {}
     if found.entry.mce == "baseline":
-        reference = next((lane for lane in lanes if lane.contestant == "baseline"), None)
+        reference = next((lane for lane in lanes if lane.evaluated == "baseline"), None)
         if reference is None:
             return []
         of_shift = defaultdict(list)
@@ -187,7 +187,7 @@ def _corruption_errors(found: MeasuredSet, measured: Sequence[MeasuredSet], reco
     for lane in lanes:
         shifts, severities = zip(*errors[lane], strict=True)
         given = {"corruptions": list(shifts), "severities": list(severities), "errors": list(errors[lane].values())}
-        n = min(len(predictions[lane.contestant].rows) for predictions in found.answers.values())
+        n = min(len(predictions[lane.evaluated].rows) for predictions in found.answers.values())
         for name, key, clean_error in (
             ("mce", "mean_corruption_error", None),
             ("relative_mce", "relative_mean_corruption_error", clean_errors.get(lane)),

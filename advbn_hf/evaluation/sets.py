@@ -19,7 +19,7 @@ class Part(NamedTuple):
     """What is evaluated at a time.
 
     Args:
-        shift: name of the shift; None for the pictures as they are.
+        shift: name of the shift; None for the images as they are.
         severity: its severity; None where it has none.
     """
 
@@ -31,7 +31,7 @@ class Part(NamedTuple):
 
 
 @dataclass(frozen=True)
-class OpenSet:
+class LoadedSet:
     """A set whose rows are there.
 
     Args:
@@ -57,7 +57,7 @@ class OpenSet:
         rows = load_corruption(self.folders[part])
         if class_names(rows) != self.names:
             raise InputError(
-                f"{self.folders[part]} has other classes than {self.folders[self.parts[0]]}; mend the folder"
+                f"{self.folders[part]} has other classes than {self.folders[self.parts[0]]}; fix the folder"
             )
         return _sample(rows, self.max_samples)
 
@@ -66,7 +66,7 @@ class OpenSet:
 
         Args:
             part: one of `parts`.
-            num_proc: processes that shift pictures which are not in the cache yet.
+            num_proc: processes that shift images which are not in the cache yet.
 
         Returns:
             A dataset with "image" and "label".
@@ -91,7 +91,7 @@ class OpenSet:
         return None if self.names is None else match_labels(model_labels, self.names, self.entry.labels)
 
 
-def open_set(entry: SetEntry, max_samples: int | None = None) -> OpenSet:
+def load_set(entry: SetEntry, max_samples: int | None = None) -> LoadedSet:
     """Finds or loads the rows of a set. Shifts are made when they are asked for.
 
     Args:
@@ -102,14 +102,14 @@ def open_set(entry: SetEntry, max_samples: int | None = None) -> OpenSet:
         The set.
 
     Raises:
-        InputError: the data set cannot be reached or has not what the entry names; begins with the set's name.
+        InputError: the dataset cannot be reached or has not what the entry names; begins with the set's name.
     """
     try:
         if entry.layout is not None:
             return _open_released(entry, max_samples)
         parts = find_parts(entry)
         base = load_images(**entry.location)
-        return OpenSet(entry, parts, class_names(base), max_samples, _sample(base, max_samples), {})
+        return LoadedSet(entry, parts, class_names(base), max_samples, _sample(base, max_samples), {})
     except InputError as error:
         raise InputError(f"set {entry.name!r}: {error}") from error
 
@@ -132,7 +132,7 @@ def find_parts(entry: SetEntry) -> tuple[Part, ...]:
     return tuple(parts) or (Part(),)
 
 
-def _open_released(entry: SetEntry, max_samples: int | None) -> OpenSet:
+def _open_released(entry: SetEntry, max_samples: int | None) -> LoadedSet:
     found = find_corruptions(entry.dataset)
     for shift in entry.shift:
         if shift not in found:
@@ -146,7 +146,7 @@ def _open_released(entry: SetEntry, max_samples: int | None) -> OpenSet:
     if not folders:
         raise InputError(f"severities: {entry.dataset} has none of {', '.join(map(str, entry.severities or ()))}")
     names = class_names(load_corruption(next(iter(folders.values()))))
-    return OpenSet(entry, tuple(folders), names, max_samples, None, folders)
+    return LoadedSet(entry, tuple(folders), names, max_samples, None, folders)
 
 
 def _sample(rows: Dataset, max_samples: int | None) -> Dataset:

@@ -1,4 +1,4 @@
-"""Two models on the same pictures: is one better, or is it noise?"""
+"""Two models on the same images: is one better, or is it noise?"""
 
 import math
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ class PairedTest:
         difference: Accuracy of the first model minus that of the second, in [-1, 1].
         interval: The difference's 95 % confidence interval.
         p_value: How probable a difference at least as large is between models that are equally good.
-        n: Number of pictures.
+        n: Number of images.
     """
 
     difference: float
@@ -29,16 +29,16 @@ class PairedTest:
 
 
 def mcnemar(correct_a: Sequence[bool], correct_b: Sequence[bool]) -> PairedTest:
-    """Compares two models on the same pictures, which tells more than two separate intervals.
+    """Compares two models on the same images, which tells more than two separate intervals.
 
     The exact test of McNemar, "Note on the sampling error of the difference between correlated proportions or
-    percentages", Psychometrika 12 (1947): of the pictures that only one model got right, each should have half. The
+    percentages", Psychometrika 12 (1947): of the images that only one model got right, each should have half. The
     interval is the adjusted Wald one of Bonett and Price, "Adjusted Wald confidence interval for a difference of
     binomial proportions based on paired data", Journal of Educational and Behavioral Statistics 37 (2012).
 
     Args:
-        correct_a: Whether the first model was right on each picture, (N,).
-        correct_b: The same for the second model and the same pictures in the same order, (N,).
+        correct_a: Whether the first model was right on each image, (N,).
+        correct_b: The same for the second model and the same images in the same order, (N,).
 
     Returns:
         The difference of a to b with its interval and p-value.
@@ -62,7 +62,7 @@ def mcnemar(correct_a: Sequence[bool], correct_b: Sequence[bool]) -> PairedTest:
 def _as_bool(field: str, values: Sequence[bool]) -> np.ndarray:
     array = np.asarray(values)
     if array.ndim != 1 or not (array.dtype == bool or np.isin(array, (0, 1)).all()):
-        raise InputError(f"{field}: must be a list of true and false, one for each picture")
+        raise InputError(f"{field}: must be a list of true and false, one for each image")
     return array.astype(bool)
 
 
@@ -75,7 +75,7 @@ def wilson_interval(value: float, n: int) -> tuple[float, float]:
 
     Args:
         value: the accuracy, a fraction in [0, 1].
-        n: number of pictures, 1 or more.
+        n: number of images, 1 or more.
 
     Returns:
         The lower and the upper end, within [0, 1].
@@ -91,7 +91,7 @@ BINS = 15  # as in Guo et al., "On Calibration of Modern Neural Networks", ICML 
 
 
 def calibration_error(confidence: np.ndarray, correct: np.ndarray) -> float:
-    """The mean over bins of confidence, weighted by their pictures, of |accuracy - mean confidence|; Guo, eq. 3.
+    """The mean over bins of confidence, weighted by their images, of |accuracy - mean confidence|; Guo, eq. 3.
 
     Args:
         confidence: probability of the predicted class, (N,), in [0, 1].

@@ -1,26 +1,26 @@
-"""Suites: YAML files that list sets of pictures to evaluate on. The schema is this:
+"""Suites: YAML files that list sets of images to evaluate on. The schema is this:
 
 sets:                      the sets, in the order in which they are evaluated and reported; each has
   - name                   what the reports call it; no two sets share one
     dataset                Hub id, folder, or "embedded"; without it, the one of the command line (--dataset_name)
-    config                 configuration of the data set; of "embedded", the style
+    config                 configuration of the dataset; of "embedded", the style
     revision               branch, tag or commit on the Hub
     split                  split ("validation" by default)
-    image_column           column of the pictures (by default found by its type)
+    image_column           column of the images (by default found by its type)
     label_column           column of the labels (by default found by its type)
     layout                 "imagenet-c": dataset is a folder of released ImageNet-C files, nested by category
                            (CATEGORY/CORRUPTION/SEVERITY/CLASS/FILE) or flat (CORRUPTION/SEVERITY/CLASS/FILE)
     shift                  name of a shift or of a group of them ("corruptions", "extra_corruptions", "filters",
-                           "plain"), or list of names, that is made of the pictures; with layout, a choice of the
+                           "plain"), or list of names, that is made of the images; with layout, a choice of the
                            folder's
     severities             list of severities, 1 to 5 (by default all that the shift has)
     size                   pixels: as ImageNet-C was made, the shorter side is brought to 8/7 of it and the central
-                           square cut out before the shift (by default pictures keep their size)
+                           square cut out before the shift (by default images keep their size)
     seed                   seed of the shift (0 by default)
     branch                 which branch of an AdvBN model is reported first: "clean" (default) or "auxiliary"
     labels                 mapping from the set's classes to the model's, where names and synset ids do not match
     preprocessing          "processor": the checkpoint's own (default); "none": scale the values to the model's range,
-                           but do not resize or crop, for pictures that have the model's size already
+                           but do not resize or crop, for images that have the model's size already
     mce                    over a set of corruptions, the mean corruption error, divided by the errors of "alexnet" or
                            of the "baseline" (none by default)
     clean                  name of the set without corruptions, for the relative mean corruption error
@@ -112,13 +112,13 @@ class SetEntry:
 
     @property
     def location(self) -> dict[str, str | None]:
-        """Where its pictures are: the arguments of `load_images` and `inspect_images`."""
+        """Where its images are: the arguments of `load_images` and `inspect_images`."""
         fields = ("split", "config", "revision", "image_column", "label_column")
         return {"name": self.dataset, **{field: getattr(self, field) for field in fields}}
 
     @property
     def title(self) -> str:
-        """What the records call the set: its name, and where shifted pictures come from, since files differ."""
+        """What the records call the set: its name, and where shifted images come from, since files differ."""
         if self.layout:
             return f"{self.name} (released)" if self.name == "ImageNet-C" else f"{self.name} (ImageNet-C, released)"
         labels = dict.fromkeys(shift_label(shift) for shift in self.shift)

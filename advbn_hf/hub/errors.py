@@ -29,7 +29,7 @@ def explained(repo_id: str, again: str = AGAIN) -> Iterator[None]:
         again: how to go on when the cause is gone.
 
     Raises:
-        InputError: what a person can mend: login, permission, id, branch, content.
+        InputError: what a person can fix: login, permission, id, branch, content.
         ConnectionError: what is not theirs: the Hub refused for now, failed, or was not reached.
     """
     try:

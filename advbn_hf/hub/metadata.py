@@ -33,7 +33,7 @@ def validate_metadata(content: Mapping[str, Any]) -> None:
         ids = content.get(name, [])
         for repo_id in [ids] if isinstance(ids, str) else ids:
             if not is_repo_id(repo_id):
-                raise InputError(f"card metadata: {name} {repo_id!r} is no Hub id; mend it or leave it out")
+                raise InputError(f"card metadata: {name} {repo_id!r} is no Hub id; fix it or leave it out")
     license = content.get("license")
     if license is not None and not re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", str(license)):
         raise InputError(f"card metadata: license {license!r} is no Hub licence identifier such as apache-2.0")

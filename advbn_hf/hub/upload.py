@@ -71,7 +71,7 @@ def upload_checkpoint(
 
     Args:
         folder: the checkpoint; it is only read. In its card the repository takes the place of `path/to/this/folder`.
-        repo_id: repository on the Hub; it is made if need be. Without a namespace it is the user's own.
+        repo_id: repository on the Hub; created if missing. Without a namespace it is the user's own.
         commit_message: first line of the commit.
         revision: branch to commit to, made if need be; the default branch without it.
         create_pr: open a pull request instead of committing to the branch.

@@ -44,7 +44,7 @@ class Cell:
 
     Args:
         value: a fraction in [0, 1].
-        n: number of pictures, if known.
+        n: number of images, if known.
         interval: lower and upper end of the 95 % interval, if n is known.
         gain: points (hundredths) above the baseline on the same set; None without a baseline.
         p_value: of the paired test of that gain; None if there was none.
@@ -79,8 +79,8 @@ class Row:
         return _baseline(self.cells)
 
     @property
-    def pictures(self) -> str:
-        """Number of pictures, "2,000"; a range where the models saw different numbers; empty if unknown."""
+    def images(self) -> str:
+        """Number of images, "2,000"; a range where the models saw different numbers; empty if unknown."""
         counts = sorted({cell.n for cell in self.cells.values() if cell.n is not None})
         return " to ".join(f"{count:,}" for count in dict.fromkeys(counts[:1] + counts[-1:]))
 
@@ -229,12 +229,12 @@ def _mean_cell(cells: list[Cell]) -> Cell:
 def _grid(table: Table, show: Callable[[Cell], str]) -> list[list[str]]:
     """Header and body as text; a gain has its own column, right of its accuracy, where there is any."""
     gaining = {column for row in table.rows for column, cell in row.cells.items() if cell.gain is not None}
-    header = ["set", "pictures"]
+    header = ["set", "images"]
     for column in table.columns:
         header += [column.label, "gain"] if column in gaining else [column.label]
     body = []
     for row in table.rows:
-        line = [row.name, row.pictures]
+        line = [row.name, row.images]
         for column in table.columns:
             cell = row.cells.get(column)
             line.append(show(cell) if cell else "")
@@ -269,7 +269,7 @@ def _notes(table: Table, interval: str, first: str = "*") -> str:
     parts = ["Accuracy in %"]
     parts += [interval] if any(cell.interval for cell in cells) else []
     parts += ["gain: points over the baseline"] if any(cell.gain is not None for cell in cells) else []
-    parts += ["p: of a paired test on the same pictures"] if any(cell.p_value is not None for cell in cells) else []
+    parts += ["p: of a paired test on the same images"] if any(cell.p_value is not None for cell in cells) else []
     parts += [f"{first}: the branch to report first"] if any(cell.is_first for cell in cells) else []
     means = [f"{row.name.capitalize()}: {', '.join(row.mean_over)}." for row in table.rows if row.mean_over]
     return " ".join(["; ".join(parts) + ".", *means])

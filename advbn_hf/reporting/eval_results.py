@@ -1,7 +1,7 @@
 """Results for the leaderboards of benchmarks on the Hub, in `.eval_results/*.yaml` beside the card.
 
-The format (huggingface.co/docs/hub/eval-results) is for data sets that are registered as benchmarks: those with an
-`eval.yaml` that lists their tasks. For any other data set there is nothing to write; the card's model-index has it.
+The format (huggingface.co/docs/hub/eval-results) is for datasets that are registered as benchmarks: those with an
+`eval.yaml` that lists their tasks. For any other dataset there is nothing to write; the card's model-index has it.
 """
 
 from collections.abc import Iterable
@@ -18,7 +18,7 @@ from ..evaluation.records import Record
 from ..hub.errors import explained
 from ..hub.metadata import is_on_hub
 from ..utils.documents import read_yaml
-from ..utils.files import write_whole
+from ..utils.files import write_atomically
 
 logger = logging.get_logger(__name__)
 
@@ -33,22 +33,22 @@ def write_eval_results(
     revision: str | None = None,
     set_name: str = "clean",
 ) -> Path | None:
-    """Writes the accuracies of both branches on a benchmark's task, where the data set is a benchmark.
+    """Writes the accuracies of both branches on a benchmark's task, where the dataset is a benchmark.
 
     Args:
         folder: the checkpoint's.
         records: what was measured; "advbn" is this model.
-        dataset: Hub id of the data set; for anything else there is nothing to write.
+        dataset: Hub id of the dataset; for anything else there is nothing to write.
         config: its configuration; "default" without it.
         split: the split that was measured, all of it.
-        revision: of the data set.
+        revision: of the dataset.
         set_name: the records' name for that split.
 
     Returns:
-        The file, or None where the data set has no such task or nothing was measured.
+        The file, or None where the dataset has no such task or nothing was measured.
 
     Raises:
-        InputError: if the Hub does not let the data set be read.
+        InputError: if the Hub does not let the dataset be read.
         ConnectionError: if the Hub cannot be asked.
     """
     measured = [r for r in records if (r.model, r.set, r.shift, r.metric) == ("advbn", set_name, None, "accuracy")]
@@ -72,7 +72,7 @@ def write_eval_results(
         return None
     path = Path(folder) / ".eval_results" / f"{dataset.replace('/', '--')}.yaml"
     path.parent.mkdir(exist_ok=True)
-    write_whole(path, yaml.safe_dump(eval_result_entries_to_yaml(entries), sort_keys=False))
+    write_atomically(path, yaml.safe_dump(eval_result_entries_to_yaml(entries), sort_keys=False))
     return path
 
 

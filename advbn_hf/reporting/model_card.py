@@ -15,8 +15,8 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from ..errors import InputError
 from ..evaluation.records import Record
-from ..hub.metadata import LOCAL_FOLDER, TOKEN, is_repo_id, is_on_hub, validate_metadata
-from ..utils.files import write_whole
+from ..hub.metadata import LOCAL_FOLDER, TOKEN, is_on_hub, is_repo_id, validate_metadata
+from ..utils.files import write_atomically
 from ..utils.tables import escape_markdown
 from .accuracy_table import Row, Table, comparison_table, set_label, to_markdown
 
@@ -39,7 +39,7 @@ def render_card(
     command: Sequence[str],
     versions: Mapping[str, str],
     mean_over: Sequence[str] = (),
-    pictures: Collection[str] = (),
+    images: Collection[str] = (),
     license: str | None = None,
     repo_id: str | None = None,
 ) -> ModelCard:
@@ -52,13 +52,13 @@ def render_card(
         model_name: title of the card.
         base_model: Hub id or folder of the model that was fine-tuned, or a few words; None if there is nothing to say.
             It becomes metadata where it is a Hub id (`namespace/name`, and no folder here).
-        dataset: the same for the data set.
+        dataset: the same for the dataset.
         advbn_config: `AdvBNConfig.to_dict()`.
         training: training arguments worth telling; None values and tokens are left out.
         command: the command line that made the model, one argument an entry.
         versions: package -> version, see `installed_versions`.
         mean_over: names of the sets for the table's last row.
-        pictures: those of "results.png", "samples.png" and "training.png" that lie beside the card.
+        images: those of "results.png", "samples.png" and "training.png" that lie beside the card.
         license: the Hub's identifier of a licence, for example "apache-2.0".
         repo_id: where the model will be on the Hub, for the code that loads it.
 
@@ -84,7 +84,7 @@ def render_card(
         results_table=to_markdown(table) if table.rows else "",
         compared={column.model for column in table.columns},
         limits=_limits(table),
-        pictures=pictures,
+        images=images,
         settings={"AdvBN": _settings(advbn_config), "Training": _settings(training)},
         command=shlex.join(map(_public, command)),
         versions=", ".join(f"{_text(name)} {_text(version)}" for name, version in versions.items()),
@@ -98,7 +98,7 @@ def save_card(card: ModelCard, folder: str | Path) -> None:
         card: from `render_card`.
         folder: the folder of the checkpoint; it must exist.
     """
-    write_whole(Path(folder) / "README.md", str(card))
+    write_atomically(Path(folder) / "README.md", str(card))
 
 
 def installed_versions() -> dict[str, str]:

@@ -6,7 +6,7 @@ import os
 from matplotlib.figure import Figure
 from PIL import Image
 
-from ..utils.files import write_whole
+from ..utils.files import write_atomically
 
 # Okabe and Ito's colours, told apart by colour-blind readers too (jfly.uni-koeln.de/color).
 BLUE, VERMILLION, GREEN, PURPLE, ORANGE = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00"
@@ -36,8 +36,8 @@ def write_figure(figure: Figure, path: str | os.PathLike, dpi: int = 150, colour
     """Writes a figure as PNG, whole; 256 colours are a third of the size, and of plots no difference to the eye."""
     drawn, small = io.BytesIO(), io.BytesIO()
     figure.savefig(drawn, format="png", dpi=dpi)
-    picture = Image.open(drawn).convert("RGB")
+    image = Image.open(drawn).convert("RGB")
     if colours is not None:
-        picture = picture.quantize(colours, dither=Image.Dither.NONE)
-    picture.save(small, format="png", optimize=True)
-    write_whole(path, small.getvalue())
+        image = image.quantize(colours, dither=Image.Dither.NONE)
+    image.save(small, format="png", optimize=True)
+    write_atomically(path, small.getvalue())

@@ -1,4 +1,4 @@
-"""Pictures for people: the gain per set, what the sets look like, the training curve."""
+"""Images for people: the gain per set, what the sets look like, the training curve."""
 
 import os
 import textwrap
@@ -79,7 +79,7 @@ def plot_samples(
     Args:
         sets: caption -> dataset with an "image" column (decoded, or `{"bytes", "path"}`) and perhaps a "label" column.
         path: the PNG file to write.
-        columns: pictures in a row.
+        columns: images in a row.
         seed: seed of the choice.
 
     Raises:
@@ -88,7 +88,7 @@ def plot_samples(
     _check_sets(sets)
     shortest = min(len(dataset) for dataset in sets.values())
     chosen = np.sort(np.random.default_rng(seed).permutation(shortest)[:columns])
-    left, right, bottom = -1.75, len(chosen) + 0.05, 1.28 * len(sets)  # in widths of a picture
+    left, right, bottom = -1.75, len(chosen) + 0.05, 1.28 * len(sets)  # in widths of an image
     figure = Figure(figsize=(8, 8 * bottom / (right - left)), facecolor="white")
     axes = figure.add_axes((0, 0, 1, 1), xlim=(left, right), ylim=(bottom, -0.05), autoscale_on=False)
     axes.axis("off")
@@ -104,7 +104,7 @@ def plot_samples(
             color=INK,
             fontsize=9,
         )
-        axes.text(-0.1, top + 0.5, f"{len(dataset):,} pictures", ha="right", va="top", color=GREY, fontsize=7.5)
+        axes.text(-0.1, top + 0.5, f"{len(dataset):,} images", ha="right", va="top", color=GREY, fontsize=7.5)
         undecoded = dataset.cast_column("image", datasets.Image(decode=False))
         for place, index in enumerate(chosen):
             _draw_sample(axes, undecoded, int(index), place, top)
@@ -112,7 +112,7 @@ def plot_samples(
 
 
 def plot_training(
-    log_history: Iterable[Mapping[str, float]], path: str | os.PathLike, pictures_per_step: int | None = None
+    log_history: Iterable[Mapping[str, float]], path: str | os.PathLike, images_per_step: int | None = None
 ) -> None:
     """Draws over the steps the losses, the loss before and after the ascent, and how far its multipliers go.
 
@@ -120,7 +120,7 @@ def plot_training(
         log_history: `Trainer.state.log_history`; entries with "step" and what `TRAINING_PANELS` names are drawn, what
             is missing is left out.
         path: the PNG file to write.
-        pictures_per_step: for the label of the axis.
+        images_per_step: for the label of the axis.
 
     Raises:
         InputError: nothing of this was logged.
@@ -133,8 +133,8 @@ def plot_training(
     grid = figure.subplots(len(panels), sharex=True, squeeze=False, height_ratios=(3, 2, 2)[: len(panels)])
     for axes, (title, curves) in zip(grid[:, 0], panels, strict=True):
         _draw_curves(axes, title, curves)
-    pictures = f" of {pictures_per_step:,} pictures" if pictures_per_step else ""
-    grid[-1, 0].set_xlabel(f"optimiser step{pictures}", color=GREY)
+    images = f" of {images_per_step:,} images" if images_per_step else ""
+    grid[-1, 0].set_xlabel(f"optimiser step{images}", color=GREY)
     write_figure(figure, path)
 
 
@@ -144,7 +144,7 @@ def _draw_row(axes: Axes, row: Row, lanes: list[Column], top: float, height: flo
         axes.axhline(top, color=GREY, linewidth=0.8)
     left = {"x": -0.015, "transform": axes.get_yaxis_transform(), "ha": "right"}
     name, _, source = row.name.removesuffix(")").partition(" (")  # "corruptions (ImageNet-C-style, generated)"
-    below = [f"{row.pictures} pictures"] if row.pictures else []
+    below = [f"{row.images} images"] if row.images else []
     axes.text(y=middle, s=plain_text(name), va="bottom", color=INK, fontsize=11, weight=weight, **left)
     axes.text(y=middle + 0.02, s=plain_text("\n".join([*below, *filter(None, [source])])), va="top", color=GREY,
               fontsize=8, **left)  # fmt: skip
@@ -242,7 +242,7 @@ def _draw_sample(axes: Axes, dataset: datasets.Dataset, index: int, left: float,
     except Exception:  # damaged files raise more than a dozen types in PIL; the evaluation has named them by now
         caption = "unreadable"
     else:
-        # By itself, `pad` of Pillow 12 makes very wide pictures 0 pixels high.
+        # By itself, `pad` of Pillow 12 makes very wide images 0 pixels high.
         size = [max(1, round(72 * side / max(image.size))) for side in image.size]
         image = ImageOps.pad(image.resize(size, Image.Resampling.BICUBIC), (72, 72), color="white")
         axes.imshow(image, extent=(left, left + 0.95, top + 0.95, top), aspect="auto", interpolation="antialiased")
@@ -255,7 +255,7 @@ def _label_text(dataset: datasets.Dataset, label: int | str) -> str:
 
 
 def shortened(text: str) -> str:
-    """A class name for a caption below a small picture."""
+    """A class name for a caption below a small image."""
     return textwrap.shorten(text, 14, placeholder="...") if " " in text else text[:11] + "..." * (len(text) > 11)
 
 

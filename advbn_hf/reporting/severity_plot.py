@@ -1,4 +1,4 @@
-"""A picture of accuracy against severity: small multiples, one for each corruption; bands are 95 % intervals."""
+"""An image of accuracy against severity: small multiples, one for each corruption; bands are 95 % intervals."""
 
 import os
 from collections.abc import Iterable

@@ -6,7 +6,7 @@ from functools import cached_property
 
 from ..evaluation.records import Record
 from ..evaluation.suites import Suite
-from ..utils.files import write_whole
+from ..utils.files import write_atomically
 from ..utils.tables import align_markdown, align_text, escape_markdown
 from .accuracy_table import Table, columns_of, comparison_table, to_markdown, to_text
 
@@ -59,7 +59,7 @@ class SuiteReport:
         shifts = [record for record in self.records if record.shift is not None]
         if shifts:
             parts += ["## Every shift", to_markdown(comparison_table(shifts))]
-        write_whole(path, "\n\n".join(parts) + "\n")
+        write_atomically(path, "\n\n".join(parts) + "\n")
 
     def _table(self, records: list[Record]) -> Table:
         return comparison_table(records, self.mean_over, {entry.title: entry.branch for entry in self.suite.sets})

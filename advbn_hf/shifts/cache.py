@@ -1,4 +1,4 @@
-"""Pictures made from pictures, kept on disk under the content of their sources."""
+"""Images made from images, kept on disk under the content of their sources."""
 
 import hashlib
 import json
@@ -19,10 +19,10 @@ _STORED = Features({"image": Image(decode=False)})
 _content_hashes: dict[str, str] = {}  # by the fingerprint that `datasets` gives, which differs between copies
 
 
-def cached_pictures(
+def cached_images(
     dataset: Dataset, make: Callable[..., dict[str, Any]], recipe: list[Any], num_proc: int | None, desc: str
 ) -> Dataset:
-    """Makes one picture of each picture of a data set, or finds them on disk, where an earlier call left them.
+    """Makes one image of each image of a dataset, or finds them on disk, where an earlier call left them.
 
     A second process that asks for the same ones waits for the first. Whatever stops it, no unfinished cache is found.
 
@@ -30,14 +30,14 @@ def cached_pictures(
         dataset: A set with a column "image".
         make: From a row `{"image": {"bytes", "path"}}` and its index to such a row.
         recipe: All that `make` depends on besides the row, as JSON values.
-        num_proc: Processes that make pictures; None: this one.
+        num_proc: Processes that make images; None: this one.
         desc: The progress bar's text.
 
     Returns:
         A set of the one column "image", `Image(decode=False)`, with the same number of rows.
 
     Raises:
-        InputError: A picture's file is missing.
+        InputError: An image's file is missing.
     """
     source = dataset.select_columns("image").with_format(None).cast_column("image", Image(decode=False))
     if source._fingerprint not in _content_hashes:  # hashing takes a while, and one call follows another
@@ -58,7 +58,7 @@ def cached_pictures(
                     features=_STORED,
                     num_proc=num_proc,
                     desc=desc,
-                    cache_file_name=str(temporary / "pictures.arrow"),
+                    cache_file_name=str(temporary / "images.arrow"),
                     load_from_cache_file=False,
                     new_fingerprint=key,
                     writer_batch_size=200,
@@ -70,8 +70,8 @@ def cached_pictures(
     return concatenate_datasets([Dataset.from_file(str(file)) for file in sorted(folder.glob("*.arrow"))])
 
 
-def read_picture(value: dict[str, Any] | None, index: int) -> tuple[str, bytes]:
-    """The name and content of a picture's file; both empty if there is none.
+def read_image(value: dict[str, Any] | None, index: int) -> tuple[str, bytes]:
+    """The name and content of an image's file; both empty if there is none.
 
     Args:
         value: What a column of type `Image(decode=False)` holds.
@@ -97,7 +97,7 @@ def hash_bytes(data: bytes) -> bytes:
 
 def _hash_content(source: Dataset) -> str:
     total = hashlib.blake2b(digest_size=16)
-    for index, row in enumerate(tqdm(source, desc="reading the pictures", delay=3, leave=False)):
-        name, data = read_picture(row["image"], index)
+    for index, row in enumerate(tqdm(source, desc="reading the images", delay=3, leave=False)):
+        name, data = read_image(row["image"], index)
         total.update(hash_bytes(name.encode() + b"\0" + data))
     return total.hexdigest()

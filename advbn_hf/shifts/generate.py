@@ -1,4 +1,4 @@
-"""Shifts that are generated on the fly: which there are, and what each does to a picture or a whole set."""
+"""Shifts that are generated on the fly: which there are, and what each does to an image or a whole set."""
 
 import importlib
 import importlib.metadata
@@ -13,7 +13,7 @@ from PIL import Image, ImageFilter, ImageOps
 
 from ..data.transforms import to_rgb
 from ..errors import InputError
-from .cache import cached_pictures, hash_bytes, read_picture
+from .cache import cached_images, hash_bytes, read_image
 from .imagenet_c import CORRUPTIONS, EXTRA_CORRUPTIONS, SEVERITIES, SMALLEST_SIDE, corrupt
 from .photo_filters import FILTERS, apply_filter
 
@@ -51,7 +51,7 @@ GROUPS = {
 }
 _KINDS = {"corruptions": _IMAGENET_C, "extra_corruptions": _IMAGENET_C, "filters": _INSTAGRAM, "plain": _PLAIN}
 _CORRUPTIONS = CORRUPTIONS + EXTRA_CORRUPTIONS
-_FORMAT = 1  # to be raised when the same arguments make other pictures than before
+_FORMAT = 1  # to be raised when the same arguments make other images than before
 SHIFTS: dict[str, Kind] = {name: _KINDS[group] for group, names in GROUPS.items() for name in names}
 
 
@@ -70,7 +70,7 @@ def severities(shift: str) -> tuple[int, ...]:
 
 
 def shift_label(shift: str) -> str:
-    """What numbers from a shift must be called, since its pictures are not the published ones.
+    """What numbers from a shift must be called, since its images are not the published ones.
 
     Returns:
         "ImageNet-C-style, generated", "Instagram-style, generated" or "generated".
@@ -115,20 +115,20 @@ def shift_images(
     size: int | None = None,
     num_proc: int | None = None,
 ) -> Dataset:
-    """Replaces every picture of a data set by its shifted version.
+    """Replaces every image of a dataset by its shifted version.
 
-    A picture's randomness depends on the picture, the shift, the severity and the seed alone: not on its row, the
-    other rows or the number of processes. The pictures are kept under `datasets`' cache folder and found again by
+    An image's randomness depends on the image, the shift, the severity and the seed alone: not on its row, the
+    other rows or the number of processes. The images are kept under `datasets`' cache folder and found again by
     their content; a second process that asks for the same ones waits for the first.
 
-    Pictures that cannot be decoded stay as they are, for `Pictures` to name or leave out as in any other set.
+    Images that cannot be decoded stay as they are, for `ImageDataset` to name or leave out as in any other set.
 
     Args:
         dataset: A map-style set with a column "image".
         shift: One of `shift_names()`.
         severity: One of `severities(shift)`; None if it has none.
         seed: Seed of all that is drawn at random, 0 or more.
-        size: None: shift pictures as they are, stored without loss. Otherwise the protocol of ImageNet-C: shorter side
+        size: None: shift images as they are, stored without loss. Otherwise the protocol of ImageNet-C: shorter side
             to `size` * 256 / 224 (bilinear), the central `size` x `size` pixels, then the shift; corruptions are
             stored as JPEG of quality 85 as its authors did, other shifts without loss.
         num_proc: Processes that generate; None: this one.
@@ -138,49 +138,49 @@ def shift_images(
 
     Raises:
         InputError: There is no such shift or severity, its library is not installed, another argument is out of
-            range, there is no column "image", or a picture is too small for the shift or missing on disk.
+            range, there is no column "image", or an image is too small for the shift or missing on disk.
     """
     check_shift(shift, severity)
     _check_arguments(dataset, shift, seed, size, num_proc)
     recipe = [_FORMAT, shift, severity, seed, size, library_version(shift)]
     make = partial(_shift_row, shift=shift, severity=severity, seed=seed, size=size)
     desc = shift if severity is None else f"{shift} {severity}"
-    pictures = cached_pictures(dataset, make, recipe, num_proc, desc).cast_column("image", dataset.features["image"])
+    images = cached_images(dataset, make, recipe, num_proc, desc).cast_column("image", dataset.features["image"])
     names = dataset.column_names
     if len(names) > 1:
         # As one table in memory: where rows were selected, concatenating would write each column to disk first.
         rest = dataset.remove_columns("image")
         rest = Dataset(rest.with_format("arrow")[:], info=rest.info)
-        pictures = concatenate_datasets([rest, pictures], split=dataset.split, axis=1)
-    return pictures.select_columns(names)
+        images = concatenate_datasets([rest, images], split=dataset.split, axis=1)
+    return images.select_columns(names)
 
 
-def shift_picture(picture: Image.Image, shift: str, severity: int | None = None, *, seed: int = 0) -> Image.Image:
-    """Shifts one picture. Global random state is the same afterwards.
+def shift_image(image: Image.Image, shift: str, severity: int | None = None, *, seed: int = 0) -> Image.Image:
+    """Shifts one image. Global random state is the same afterwards.
 
     Args:
-        picture: Mode RGB; at least 32 x 32 pixels for corruptions.
+        image: Mode RGB; at least 32 x 32 pixels for corruptions.
         shift: One of `shift_names()`, which `check_shift` has accepted.
         severity: As `check_shift` takes it.
         seed: All randomness comes from it; 0 to 2**32 - 1.
 
     Returns:
-        A picture of mode RGB and the same size.
+        An image of mode RGB and the same size.
 
     Raises:
-        InputError: The picture is too small.
+        InputError: The image is too small.
     """
     if shift in FILTERS:
-        return apply_filter(picture, shift)
+        return apply_filter(image, shift)
     match shift:
         case "sketch":
-            return _sketch(picture)
+            return _sketch(image)
         case "greyscale":
-            return ImageOps.grayscale(picture).convert("RGB")
+            return ImageOps.grayscale(image).convert("RGB")
         case "inversion":
-            return ImageOps.invert(picture)
+            return ImageOps.invert(image)
         case _:
-            return corrupt(picture, shift, severity, seed)
+            return corrupt(image, shift, severity, seed)
 
 
 def library_version(shift: str) -> str:
@@ -195,10 +195,10 @@ def _kind(shift: str) -> Kind:
     return SHIFTS[shift]
 
 
-def _sketch(picture: Image.Image) -> Image.Image:
+def _sketch(image: Image.Image) -> Image.Image:
     """Pencil on paper: grey divided by its own blurred surroundings ("colour dodge"), which leaves only the edges."""
-    grey = ImageOps.autocontrast(ImageOps.grayscale(picture))
-    around = grey.filter(ImageFilter.GaussianBlur(max(1.0, min(picture.size) / 80)))
+    grey = ImageOps.autocontrast(ImageOps.grayscale(image))
+    around = grey.filter(ImageFilter.GaussianBlur(max(1.0, min(image.size) / 80)))
     floor = 40  # or the noise of dark regions would be drawn too
     paper = (np.asarray(grey, np.float32) + floor) / (np.asarray(around, np.float32) + floor)
     # To the fourth, since a pencil line is darker than the edge that it follows.
@@ -221,20 +221,20 @@ def _check_arguments(dataset: Dataset, shift: str, seed: int, size: int | None, 
 def _shift_row(
     row: dict[str, Any], index: int, shift: str, severity: int | None, seed: int, size: int | None
 ) -> dict[str, Any]:
-    name, data = read_picture(row["image"], index)
+    name, data = read_image(row["image"], index)
     try:
-        picture = to_rgb(Image.open(BytesIO(data)))
-        picture.load()
+        image = to_rgb(Image.open(BytesIO(data)))
+        image.load()
     except MemoryError:
-        raise  # the picture may well be fine
+        raise  # the image may well be fine
     except Exception:  # damaged files raise more than a dozen types in PIL
         return {"image": {"bytes": data or None, "path": name or None}}
     if size is not None:
-        picture = _crop(picture, size)
-    # From the content of the picture, so that it does not matter which set and which row it is in.
+        image = _crop(image, size)
+    # From the content of the image, so that it does not matter which set and which row it is in.
     noise = hash_bytes(hash_bytes(data) + f"{shift}/{severity}/{seed}".encode())
     try:
-        shifted = shift_picture(picture, shift, severity, seed=int.from_bytes(noise[:4]))
+        shifted = shift_image(image, shift, severity, seed=int.from_bytes(noise[:4]))
     except InputError as error:
         raise InputError(f"row {index} ({name}): {error}" if name else f"row {index}: {error}") from error
     buffer = BytesIO()
@@ -245,11 +245,11 @@ def _shift_row(
     return {"image": {"bytes": buffer.getvalue(), "path": name or None}}
 
 
-def _crop(picture: Image.Image, size: int) -> Image.Image:
+def _crop(image: Image.Image, size: int) -> Image.Image:
     """Shorter side to `size` * 256 / 224, then the central square; rounded like torchvision, as ImageNet-C was."""
     short = round(size * 256 / 224)
-    scale = short / min(picture.size)
-    width, height = (short if side == min(picture.size) else int(side * scale) for side in picture.size)
-    picture = picture.resize((width, height), Image.Resampling.BILINEAR)
+    scale = short / min(image.size)
+    width, height = (short if side == min(image.size) else int(side * scale) for side in image.size)
+    image = image.resize((width, height), Image.Resampling.BILINEAR)
     left, upper = round((width - size) / 2), round((height - size) / 2)
-    return picture.crop((left, upper, left + size, upper + size))
+    return image.crop((left, upper, left + size, upper + size))

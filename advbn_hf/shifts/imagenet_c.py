@@ -29,40 +29,40 @@ CORRUPTIONS = (
 )
 EXTRA_CORRUPTIONS = ("speckle_noise", "gaussian_blur", "spatter", "saturate")
 SEVERITIES = (1, 2, 3, 4, 5)
-SMALLEST_SIDE = 32  # of a picture, in pixels; the library takes no smaller one
+SMALLEST_SIDE = 32  # of an image, in pixels; the library takes no smaller one
 
 _OWN_GENERATOR = ("glass_blur", "impulse_noise")  # these take a seed; the others draw from np.random
 
 
-def corrupt(picture: Image.Image, name: str, severity: int, seed: int) -> Image.Image:
+def corrupt(image: Image.Image, name: str, severity: int, seed: int) -> Image.Image:
     """Applies one corruption. The global random state of NumPy is the same afterwards.
 
     Args:
-        picture: Mode RGB, at least 32 x 32 pixels.
+        image: Mode RGB, at least 32 x 32 pixels.
         name: One of `CORRUPTIONS` or `EXTRA_CORRUPTIONS`.
         severity: One of `SEVERITIES`.
         seed: All randomness comes from it; 0 to 2**32 - 1.
 
     Returns:
-        A picture of the same mode and size.
+        An image of the same mode and size.
 
     Raises:
-        InputError: The picture is too small.
+        InputError: The image is too small.
         ImportError: The extra `corruptions` is not installed.
     """
     import imagecorruptions
 
-    if min(picture.size) < SMALLEST_SIDE:
+    if min(image.size) < SMALLEST_SIDE:
         raise InputError(
-            f"a picture of {picture.width} x {picture.height} pixels is too small for {name}, which needs "
+            f"an image of {image.width} x {image.height} pixels is too small for {name}, which needs "
             f"{SMALLEST_SIDE} x {SMALLEST_SIDE}; pass a size"
         )
     keywords = {"seed": seed} if name in _OWN_GENERATOR else {}
     with _seeded(seed), np.errstate(invalid="raise" if name == "spatter" else "warn"):
         try:
-            pixels = imagecorruptions.corrupt(np.array(picture), severity, name, **keywords)
-        except FloatingPointError:  # no drop fell on this picture, and the library divides by their largest: 0 / 0
-            return picture
+            pixels = imagecorruptions.corrupt(np.array(image), severity, name, **keywords)
+        except FloatingPointError:  # no drop fell on this image, and the library divides by their largest: 0 / 0
+            return image
     return Image.fromarray(pixels)
 
 

@@ -48,15 +48,15 @@ FILTERS = (
 )
 
 
-def apply_filter(picture: Image.Image, name: str) -> Image.Image:
+def apply_filter(image: Image.Image, name: str) -> Image.Image:
     """Applies one filter.
 
     Args:
-        picture: Mode RGB.
+        image: Mode RGB.
         name: One of `FILTERS`.
 
     Returns:
-        A picture of the same mode and size.
+        An image of the same mode and size.
 
     Raises:
         ImportError: The extra `filters` is not installed.
@@ -64,4 +64,4 @@ def apply_filter(picture: Image.Image, name: str) -> Image.Image:
     import pilgram2
 
     # What is no Python name has an underscore before it.
-    return getattr(pilgram2, name if name.isidentifier() else f"_{name}")(picture).convert("RGB")
+    return getattr(pilgram2, name if name.isidentifier() else f"_{name}")(image).convert("RGB")

@@ -40,7 +40,7 @@ def find_corruptions(folder: str | Path) -> dict[str, dict[int, Path]]:
 
 
 def load_corruption(folder: Path) -> Dataset:
-    """Reads the pictures of one corruption and severity; nothing is decoded or copied.
+    """Reads the images of one corruption and severity; nothing is decoded or copied.
 
     Args:
         folder: with one folder a class.
@@ -54,7 +54,7 @@ def load_corruption(folder: Path) -> Dataset:
     classes = sorted(path.name for path in folder.iterdir() if path.is_dir())
     rows = [(str(file), label) for label, name in enumerate(classes) for file in sorted((folder / name).iterdir())]
     if not rows:
-        raise InputError(f"dataset: {folder} holds no pictures; it must have a folder for each class")
+        raise InputError(f"dataset: {folder} holds no images; it must have a folder for each class")
     images = [{"bytes": None, "path": file} for file, _ in rows]
     features = Features({"image": Image(decode=False), "label": ClassLabel(names=classes)})
     return Dataset.from_dict({"image": images, "label": [label for _, label in rows]}, features=features)

@@ -16,7 +16,7 @@ class ModelArguments:
     model_name_or_path: str | None = field(default=None, metadata={"help": "Hub id or folder of the classifier."})
     model_revision: str = field(default="main", metadata={"help": "Branch, tag or commit of the classifier."})
     ignore_mismatched_sizes: bool = field(
-        default=False, metadata={"help": "Make a new head where the data set has another number of classes."}
+        default=False, metadata={"help": "Make a new head where the dataset has another number of classes."}
     )
     backbone_config: str | None = field(
         default=None,
@@ -35,26 +35,26 @@ class ModelArguments:
 
 @dataclass
 class DataArguments:
-    """Which pictures to use."""
+    """Which images to use."""
 
     dataset_name: str | None = field(
-        default=None, metadata={"help": 'Hub id or folder of the data set, or "embedded" for the embedded benchmark.'}
+        default=None, metadata={"help": 'Hub id or folder of the dataset, or "embedded" for the embedded benchmark.'}
     )
-    dataset_config_name: str | None = field(default=None, metadata={"help": "Configuration of the data set."})
-    dataset_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the data set."})
+    dataset_config_name: str | None = field(default=None, metadata={"help": "Configuration of the dataset."})
+    dataset_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the dataset."})
     train_split: str = field(default="train", metadata={"help": "Split to train on."})
     eval_split: str = field(default="validation", metadata={"help": "Split to evaluate on."})
-    image_column: str | None = field(default=None, metadata={"help": "Column of the pictures; found by its type."})
+    image_column: str | None = field(default=None, metadata={"help": "Column of the images; found by its type."})
     label_column: str | None = field(default=None, metadata={"help": "Column of the labels; found by its type."})
     streaming: bool = field(default=False, metadata={"help": "Read the training split as it is needed."})
     max_eval_samples: int | None = field(default=None, metadata={"help": "Evaluate on the first so many of each set."})
     augment: bool = field(default=True, metadata={"help": "Train on random resized crops and flips."})
     cache_stem_features: bool = field(
         default=False,
-        metadata={"help": "Run the frozen stem once for each picture and keep what it gives on disk, while training."},
+        metadata={"help": "Run the frozen stem once for each image and keep what it gives on disk, while training."},
     )
     skip_bad_images: bool = field(
-        default=False, metadata={"help": "Leave out pictures that cannot be decoded, and name them at the end."}
+        default=False, metadata={"help": "Leave out images that cannot be decoded, and name them at the end."}
     )
 
 
@@ -88,7 +88,7 @@ def check_arguments(
         if data_args.streaming:
             raise InputError("cache_stem_features: a stream has no length; leave out --streaming")
         if data_args.augment:
-            raise InputError("cache_stem_features: augmented pictures differ in every epoch; add --augment false")
+            raise InputError("cache_stem_features: augmented images differ in every epoch; add --augment false")
         if not advbn_config.freeze_stem:
             raise InputError("cache_stem_features: the stem learns (freeze_stem is false), so its features change")
     if args.resume_from_checkpoint not in (None, "last") and not Path(args.resume_from_checkpoint).is_dir():

@@ -16,7 +16,7 @@ from transformers.utils import logging
 
 from ..config import AdvBNConfig
 from ..errors import InputError
-from ..utils.files import write_whole
+from ..utils.files import write_atomically
 
 logger = logging.get_logger(__name__)
 
@@ -32,7 +32,7 @@ def seal(checkpoint: str | Path) -> None:
     """
     files = sorted(path for path in Path(checkpoint).rglob("*") if path.is_file() and path.name != CONTENTS_FILE)
     contents = {path.relative_to(checkpoint).as_posix(): _hash(path) for path in files}
-    write_whole(Path(checkpoint) / CONTENTS_FILE, json.dumps(contents, indent=2) + "\n")
+    write_atomically(Path(checkpoint) / CONTENTS_FILE, json.dumps(contents, indent=2) + "\n")
 
 
 def damage(checkpoint: str | Path) -> str | None:
@@ -57,7 +57,7 @@ def damage(checkpoint: str | Path) -> str | None:
     return None
 
 
-def whole_checkpoint(checkpoint: str | Path | bool, output_dir: str | Path) -> str:
+def complete_checkpoint(checkpoint: str | Path | bool, output_dir: str | Path) -> str:
     """The checkpoint to go on from, checked.
 
     Args:
@@ -68,7 +68,7 @@ def whole_checkpoint(checkpoint: str | Path | bool, output_dir: str | Path) -> s
         InputError: if it is not whole, or there is none; names the checkpoint and the file.
     """
     if checkpoint is True:
-        last = last_whole_checkpoint(output_dir)
+        last = last_complete_checkpoint(output_dir)
         if last is None:
             raise InputError(f"resume_from_checkpoint: {output_dir} has no whole checkpoint; start anew")
         return last
@@ -79,7 +79,7 @@ def whole_checkpoint(checkpoint: str | Path | bool, output_dir: str | Path) -> s
     return str(checkpoint)
 
 
-def last_whole_checkpoint(output_dir: str | Path) -> str | None:
+def last_complete_checkpoint(output_dir: str | Path) -> str | None:
     """The last whole checkpoint of a run; every later one is named with what is wrong with it.
 
     Args:

@@ -9,7 +9,7 @@ from ..errors import InputError
 
 logger = logging.get_logger(__name__)
 
-_MEND = "lower learning_rate, or mend the data, and go on by --resume_from_checkpoint last or start anew"
+_MEND = "lower learning_rate, or fix the data, and go on by --resume_from_checkpoint last or start anew"
 
 
 class LossWatch:

@@ -1,4 +1,4 @@
-"""What a frozen stem gives for every picture of a data set, computed once and kept in memory-mapped files.
+"""What a frozen stem gives for every image of a dataset, computed once and kept in memory-mapped files.
 
 Stored is only what the tail reads. The other tensors of a recording are replayed as zeros, which take no memory.
 """
@@ -24,7 +24,7 @@ from ..backbones.tracing import evaluating
 from ..errors import InputError
 from ..modeling import AdvBNForImageClassification
 
-_UNREADABLE = -1  # the label of a picture that cannot be decoded
+_UNREADABLE = -1  # the label of an image that cannot be decoded
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,8 @@ class _Entry:
     """One tensor of a recording.
 
     Args:
-        example: the tensor for two pictures.
-        per_sample: whether its first axis counts pictures; if not, it is the same for all batches.
+        example: the tensor for two images.
+        per_sample: whether its first axis counts images; if not, it is the same for all batches.
         read: whether the tail's answer depends on it.
     """
 
@@ -50,7 +50,7 @@ class _Entry:
         return self.example[0].nbytes if self.stored else 0
 
     def batch(self, size: int, rows: Tensor | None) -> Tensor:
-        """The tensor for a batch of `size` pictures, of which `rows` (size, ...) is what was stored.
+        """The tensor for a batch of `size` images, of which `rows` (size, ...) is what was stored.
 
         Laid out in memory as the stem does it, since kernels may round by the layout.
         """
@@ -63,12 +63,12 @@ class _Entry:
 
 
 class StemFeatures(Dataset):
-    """A map-style data set of recordings; a row is its own number, and `collate` makes a batch of rows.
+    """A map-style dataset of recordings; a row is its own number, and `collate` makes a batch of rows.
 
     Args:
-        recording: of two pictures, as an example.
+        recording: of two images, as an example.
         entries: one for each tensor of the recording, in the order of `Recording.mapped`.
-        length: N, the number of pictures.
+        length: N, the number of images.
         folder: where the files are, or are made.
     """
 
@@ -91,21 +91,21 @@ class StemFeatures(Dataset):
         return index
 
     def collate(self, rows: list[int]) -> dict[str, Any]:
-        """A batch for `AdvBNForImageClassification.forward`, without pictures that could not be decoded.
+        """A batch for `AdvBNForImageClassification.forward`, without images that could not be decoded.
 
         Args:
-            rows: numbers of pictures.
+            rows: numbers of images.
 
         Returns:
             "recording", a `Recording` on the CPU, and "labels", int64 (B,).
 
         Raises:
-            InputError: if no picture is left.
+            InputError: if no image is left.
         """
         index = torch.tensor(rows)
         index = index[self.labels[index] != _UNREADABLE]
         if not len(index):
-            raise InputError("a whole batch of pictures cannot be decoded; mend or remove those that the log names")
+            raise InputError("a whole batch of images cannot be decoded; fix or remove those that the log names")
         tensors = iter(
             [
                 entry.batch(len(index), None if column is None else column[index])
@@ -115,7 +115,7 @@ class StemFeatures(Dataset):
         return {"recording": self.recording.mapped(lambda _: next(tensors)), "labels": self.labels[index]}
 
     def fill(self, start: int, recording: Recording | None, labels: Tensor) -> None:
-        """Stores consecutive pictures.
+        """Stores consecutive images.
 
         Args:
             start: the number of the first.
@@ -123,7 +123,7 @@ class StemFeatures(Dataset):
             labels: (B,) int64, -1 for those that could not.
 
         Raises:
-            InputError: if the recording does not fit to that of the first picture.
+            InputError: if the recording does not fit to that of the first image.
         """
         stop = start + len(labels)
         self.labels[start:stop] = labels
@@ -135,8 +135,8 @@ class StemFeatures(Dataset):
                 column[readable] = tensor.cpu()
             elif entry.read and not (column is None and torch.equal(tensor.cpu(), entry.example)):
                 raise InputError(
-                    f"cache_stem_features: pictures {start} to {stop - 1} give the tail {tuple(tensor.shape[1:])}, "
-                    f"the first picture {tuple(entry.example.shape[1:])}; features that change cannot be kept"
+                    f"cache_stem_features: images {start} to {stop - 1} give the tail {tuple(tensor.shape[1:])}, "
+                    f"the first image {tuple(entry.example.shape[1:])}; features that change cannot be kept"
                 )
 
 
@@ -150,32 +150,32 @@ def cached_stem_features(
     num_workers: int = 0,
     autocast: Callable[[], AbstractContextManager] = nullcontext,
 ) -> Iterator[StemFeatures]:
-    """Computes the stem's features of a data set once, for training on them within the block.
+    """Computes the stem's features of a dataset once, for training on them within the block.
 
-    Training on them gives bit for bit what training on the pictures gives, as long as the stem gives a picture the
+    Training on them gives bit for bit what training on the images gives, as long as the stem gives an image the
     same features in batches of any size: some kernels are chosen by the size of the batch.
     Each process computes its share into the one folder, which several machines must share.
 
     Args:
         model: whose stem it is; on the device to compute on.
-        dataset: rows `{"pixel_values": (C, H, W), "labels": int}`, the same at each reading, as `Pictures` without
-            augmentation; `pixel_values` is None where the picture cannot be decoded.
+        dataset: rows `{"pixel_values": (C, H, W), "labels": int}`, the same at each reading, as `ImageDataset` without
+            augmentation; `pixel_values` is None where the image cannot be decoded.
         folder: where to keep the files; made anew, and removed at the end of the block.
-        batch_size: pictures at a time; take that of the training.
-        num_workers: processes that read pictures.
+        batch_size: images at a time; take that of the training.
+        num_workers: processes that read images.
         autocast: makes the context to compute in, the same as in training.
 
     Raises:
-        InputError: if the stem is trained, the data set streams, a picture has another size than the first, or the
+        InputError: if the stem is trained, the dataset streams, an image has another size than the first, or the
             disk has no room.
     """
     if not model.advbn_config.freeze_stem:
         raise InputError("cache_stem_features: the stem learns (freeze_stem is false), so its features change")
     if not hasattr(dataset, "__len__"):
-        raise InputError("cache_stem_features: a stream has no length; load the data set without streaming")
+        raise InputError("cache_stem_features: a stream has no length; load the dataset without streaming")
     folder, state = Path(folder), PartialState()
     with evaluating(model), torch.no_grad(), autocast():
-        recording, entries = _examine(model.split, _first_picture(dataset).to(model.device))
+        recording, entries = _examine(model.split, _first_image(dataset).to(model.device))
     if state.is_main_process:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
@@ -193,9 +193,9 @@ def cached_stem_features(
             collate_fn=_readable,
             generator=torch.Generator(),  # so that the global one stays as it is
         )
-        for pictures, labels in tqdm(loader, desc="stem features", disable=not state.is_main_process):
+        for images, labels in tqdm(loader, desc="stem features", disable=not state.is_main_process):
             with evaluating(model), torch.no_grad(), autocast():
-                seen = None if pictures is None else model.split.stem(pixel_values=pictures.to(model.device))
+                seen = None if images is None else model.split.stem(pixel_values=images.to(model.device))
             features.fill(start, seen, labels)
             start += len(labels)
         state.wait_for_everyone()
@@ -212,24 +212,24 @@ def tensors_of(recording: Recording) -> list[Tensor]:
     return tensors
 
 
-def _examine(split: Split, picture: Tensor) -> tuple[Recording, list[_Entry]]:
-    """Which tensors of a recording count pictures, and which of them the tail reads.
+def _examine(split: Split, image: Tensor) -> tuple[Recording, list[_Entry]]:
+    """Which tensors of a recording count images, and which of them the tail reads.
 
     Args:
         split: the model, cut.
-        picture: (1, C, H, W).
+        image: (1, C, H, W).
 
     Returns:
-        The recording of two copies of the picture, and an entry for each of its tensors, all on the CPU.
+        The recording of two copies of the image, and an entry for each of its tensors, all on the CPU.
     """
-    recording, longer = (split.stem(pixel_values=picture.repeat(copies, 1, 1, 1)) for copies in (2, 3))
+    recording, longer = (split.stem(pixel_values=image.repeat(copies, 1, 1, 1)) for copies in (2, 3))
     entries = []
     for place, (tensor, other) in enumerate(zip(tensors_of(recording), tensors_of(longer), strict=True)):
         per_sample = tensor.shape != other.shape
         read = not tensor.is_floating_point() or _reads(split, recording, place)
         if read and per_sample and (len(tensor), len(other), tensor.shape[1:]) != (2, 3, other.shape[1:]):
             raise InputError(
-                f"cache_stem_features: the tail reads {tuple(tensor.shape)}, in which pictures are not told apart"
+                f"cache_stem_features: the tail reads {tuple(tensor.shape)}, in which images are not told apart"
             )
         entries.append(_Entry(tensor.cpu(), per_sample, read))
     return recording.to("cpu"), entries
@@ -242,24 +242,24 @@ def _reads(split: Split, recording: Recording, place: int) -> bool:
     return bool(logits_of(split.tail(spoilt)).isnan().any())
 
 
-def _first_picture(dataset: Dataset) -> Tensor:
-    """(1, C, H, W), of the first picture that can be decoded."""
+def _first_image(dataset: Dataset) -> Tensor:
+    """(1, C, H, W), of the first image that can be decoded."""
     for row in range(len(dataset)):
-        picture = dataset[row]["pixel_values"]
-        if picture is not None:
-            return picture[None]
-    raise InputError("cache_stem_features: none of the pictures can be decoded")
+        image = dataset[row]["pixel_values"]
+        if image is not None:
+            return image[None]
+    raise InputError("cache_stem_features: none of the images can be decoded")
 
 
 def _readable(rows: list[dict[str, Any]]) -> tuple[Tensor | None, Tensor]:
-    """The pictures of a batch that could be decoded, (K, C, H, W) or None, and the labels (B,), -1 for the others."""
-    pictures = [row["pixel_values"] for row in rows if row["pixel_values"] is not None]
+    """The images of a batch that could be decoded, (K, C, H, W) or None, and the labels (B,), -1 for the others."""
+    images = [row["pixel_values"] for row in rows if row["pixel_values"] is not None]
     labels = [_UNREADABLE if row["pixel_values"] is None else row["labels"] for row in rows]
-    if len({picture.shape for picture in pictures}) > 1:
+    if len({image.shape for image in images}) > 1:
         raise InputError(
-            "cache_stem_features: pictures have different sizes; set a fixed size in preprocessor_config.json"
+            "cache_stem_features: images have different sizes; set a fixed size in preprocessor_config.json"
         )
-    return torch.stack(pictures) if pictures else None, torch.tensor(labels)
+    return torch.stack(images) if images else None, torch.tensor(labels)
 
 
 def _mapped(path: Path, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:

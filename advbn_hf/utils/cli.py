@@ -79,7 +79,7 @@ def parse(
 
 
 def run(main: Callable[[], None], again: str = "run the same command again") -> None:
-    """Runs a recipe: input that a person can mend ends it with one line and exit code 2.
+    """Runs a recipe: input that a person can fix ends it with one line and exit code 2.
 
     An absent Hub, a full disk and being stopped end it with one line and exit code 1.
 

@@ -12,7 +12,7 @@ from ..errors import InputError
 _UNFINISHED = ".partial-"  # begins the name of what is still being written
 
 
-def write_whole(path: str | Path, content: str | bytes) -> None:
+def write_atomically(path: str | Path, content: str | bytes) -> None:
     """Writes a file so that a reader sees the old content or the new, never a part.
 
     Args:

@@ -16,7 +16,7 @@ def claim(folder: str | Path) -> None:
     What a run that died was still writing there is removed.
 
     Args:
-        folder: where a run writes; it is made if need be.
+        folder: where a run writes; created if missing.
 
     Raises:
         InputError: if another process has claimed it.

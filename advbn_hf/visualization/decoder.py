@@ -1,4 +1,4 @@
-"""A small decoder from a stem's features back to pictures, its training, and whether what it draws can be trusted."""
+"""A small decoder from a stem's features back to images, its training, and whether what it draws can be trusted."""
 
 import math
 from collections.abc import Iterator
@@ -19,10 +19,10 @@ from .pixels import PixelRange
 
 WIDTH, DEPTH = 64, 3  # channels and residual blocks: a small one, since it has to be trained in minutes on a CPU
 LEARNING_RATE = 3e-3
-# Decibels that a reconstruction has to be nearer to its picture than the picture's own mean colour, which is fog. Six
-# are a quarter of the squared error: three quarters of what varies within a picture are there again. Measured on the
+# Decibels that a reconstruction has to be nearer to its image than the image's own mean colour, which is fog. Six
+# are a quarter of the squared error: three quarters of what varies within an image are there again. Measured on the
 # quickstart's base model cut after each of its stages, with decoders of 20 and of 150 steps: at 6.3 dB and more the
-# model answers to 95 % and more of the reconstructions as to the pictures, at 5.7 dB and less to 20 to 84 %.
+# model answers to 95 % and more of the reconstructions as to the images, at 5.7 dB and less to 20 to 84 %.
 LEAST_GAIN = 6.0
 
 
@@ -31,7 +31,7 @@ class Decoder(nn.Module):
 
     Args:
         layout: of the stem's features.
-        size: height and width of the pictures.
+        size: height and width of the images.
     """
 
     def __init__(self, layout: MapLayout, size: tuple[int, int]) -> None:
@@ -67,7 +67,7 @@ class _Residual(nn.Sequential):
 def train_decoder(
     model: AdvBNForImageClassification,
     pixels: PixelRange,
-    pictures: Dataset,
+    images: Dataset,
     *,
     steps: int,
     batch_size: int,
@@ -79,17 +79,17 @@ def train_decoder(
     Args:
         model: whose stem it is; on the device to train on.
         pixels: of its image processor.
-        pictures: rows `{"pixel_values", "labels"}`, as of `Pictures`.
+        images: rows `{"pixel_values", "labels"}`, as of `ImageDataset`.
         steps: of AdamW, with a rate that rises and falls.
-        batch_size: pictures in a step.
-        num_workers: processes that decode pictures.
+        batch_size: images in a step.
+        num_workers: processes that decode images.
         seed: of weights and order.
 
     Returns:
         The decoder, in eval mode, on the model's device.
 
     Raises:
-        InputError: if the features lie on no grid, or a picture cannot be decoded.
+        InputError: if the features lie on no grid, or an image cannot be decoded.
     """
     model.eval()
     with torch.random.fork_rng(devices=[]):
@@ -98,7 +98,7 @@ def train_decoder(
     optimizer = torch.optim.AdamW(decoder.parameters(), lr=LEARNING_RATE)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=steps)
     loader = DataLoader(
-        pictures,
+        images,
         batch_size=batch_size,
         shuffle=True,
         collate_fn=collate,
@@ -122,28 +122,28 @@ def train_decoder(
 
 @dataclass(frozen=True)
 class Quality:
-    """How near plain reconstructions come to their pictures.
+    """How near plain reconstructions come to their images.
 
     Args:
-        psnr: peak signal-to-noise ratio of the reconstructions in dB, mean over pictures.
-        fog: the same of pictures of one colour, each picture's own mean.
-        same_answer: share of pictures to whose reconstruction the clean branch answers as to the picture, in 0..1.
-        pictures: how many were measured.
+        psnr: peak signal-to-noise ratio of the reconstructions in dB, mean over images.
+        fog: the same of images of one colour, each image's own mean.
+        same_answer: share of images to whose reconstruction the clean branch answers as to the image, in 0..1.
+        images: how many were measured.
     """
 
     psnr: float
     fog: float
     same_answer: float
-    pictures: int
+    images: int
 
     def __str__(self) -> str:
         return (
             f"plain reconstructions: PSNR {self.psnr:.1f} dB (one colour each: {self.fog:.1f} dB); to "
-            f"{self.same_answer:.0%} of them the clean branch answers as to the picture ({self.pictures:,} pictures)"
+            f"{self.same_answer:.0%} of them the clean branch answers as to the image ({self.images:,} images)"
         )
 
     def check(self) -> None:
-        """Stops where pictures drawn by this decoder would mean nothing.
+        """Stops where images drawn by this decoder would mean nothing.
 
         Raises:
             InputError: with the measured figures.
@@ -151,30 +151,30 @@ class Quality:
         if self.psnr - self.fog < LEAST_GAIN:
             raise InputError(
                 f"decoder_steps: nothing is drawn, since reconstructions are too poor to mean anything: PSNR "
-                f"{self.psnr:.1f} dB, {self.psnr - self.fog:.1f} above pictures of one colour, and {LEAST_GAIN:g} are "
-                "needed; train longer or on more pictures, or take a model that is cut earlier"
+                f"{self.psnr:.1f} dB, {self.psnr - self.fog:.1f} above images of one colour, and {LEAST_GAIN:g} are "
+                "needed; train longer or on more images, or take a model that is cut earlier"
             )
 
 
 @torch.no_grad()
 def measure_quality(
-    model: AdvBNForImageClassification, decoder: Decoder, pixels: PixelRange, pictures: Dataset, batch_size: int
+    model: AdvBNForImageClassification, decoder: Decoder, pixels: PixelRange, images: Dataset, batch_size: int
 ) -> Quality:
-    """Measures a decoder on pictures that it was not trained on.
+    """Measures a decoder on images that it was not trained on.
 
     Args:
         model: whose stem the decoder is for.
         decoder: from `train_decoder`.
         pixels: of the model's image processor.
-        pictures: rows as of `Pictures`.
-        batch_size: pictures at a time.
+        images: rows as of `ImageDataset`.
+        batch_size: images at a time.
 
     Raises:
-        InputError: if a picture cannot be decoded.
+        InputError: if an image cannot be decoded.
     """
     model.eval()
     totals = torch.zeros(4, dtype=torch.float64)
-    loader = DataLoader(pictures, batch_size=batch_size, collate_fn=collate)
+    loader = DataLoader(images, batch_size=batch_size, collate_fn=collate)
     for batch in tqdm(loader, desc="measuring the decoder", unit="batch", leave=False, delay=3):
         pixel_values = batch["pixel_values"].to(model.device)
         recording = model.split.stem(pixel_values=pixel_values)
@@ -189,7 +189,7 @@ def measure_quality(
 
 
 def _psnr(drawn: Tensor, colours: Tensor) -> Tensor:
-    """(B,) in dB, for a peak of 1; at most 100, which a picture of one colour would exceed."""
+    """(B,) in dB, for a peak of 1; at most 100, which an image of one colour would exceed."""
     return -10 * (drawn - colours).square().mean(dim=(1, 2, 3)).clamp(min=1e-10).log10()
 
 

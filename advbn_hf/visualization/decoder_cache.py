@@ -26,7 +26,7 @@ def decoder_file(
 ) -> Path:
     """The file of a decoder; another stem, processor or training gives another.
 
-    The pictures that it was trained on are known by what `training` says of them. Where they changed unnoticed, the
+    The images that it was trained on are known by what `training` says of them. Where they changed unnoticed, the
     decoder is still one for this stem; how good it is gets measured again at each use.
 
     Args:

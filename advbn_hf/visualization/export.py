@@ -1,4 +1,4 @@
-"""Adversarially restyled pictures as a data set: parquet files and a card, for any loader and for the Hub."""
+"""Adversarially restyled images as a dataset: parquet files and a card, for any loader and for the Hub."""
 
 from collections.abc import Iterator
 from io import BytesIO
@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 from tqdm.auto import tqdm
 
-from ..data.images import Pictures, collate
+from ..data.images import ImageDataset, collate
 from ..modeling import AdvBNForImageClassification
 from ..utils.files import check_empty, filling
 from ..utils.tables import escape_markdown
@@ -28,7 +28,7 @@ ROWS_PER_FILE = 5000  # 224 x 224 pixels each, they take half a gigabyte
 def export_restyled(
     model: AdvBNForImageClassification,
     decoder: Decoder,
-    pictures: Pictures,
+    images: ImageDataset,
     folder: str | Path,
     *,
     split: str,
@@ -43,28 +43,28 @@ def export_restyled(
     Args:
         model: which is attacked.
         decoder: for its stem.
-        pictures: the split, of which the labels are kept.
+        images: the split, of which the labels are kept.
         folder: an empty or new one.
         split: what the split is called, letters and underscores.
         class_of: (K,) int64, the model's class for each of the split's K classes.
         epsilon: how far the multipliers may go from 1.
-        batch_size: pictures at a time.
+        batch_size: images at a time.
         seed: of random starts.
-        about: Markdown for the data set's card.
+        about: Markdown for the dataset's card.
 
     Returns:
-        How many pictures were written; those that cannot be decoded are left out as `pictures` does.
+        How many images were written; those that cannot be decoded are left out as `images` does.
 
     Raises:
-        InputError: the folder is not empty, or a picture cannot be decoded.
+        InputError: the folder is not empty, or an image cannot be decoded.
     """
     check_empty(folder, "export_dataset")
-    features = Features({"image": datasets.Image(), "label": pictures.dataset.features["label"]})
-    starts, written = range(0, len(pictures), ROWS_PER_FILE), 0
-    with filling(folder) as temporary, tqdm(total=len(pictures), desc="restyling", unit="picture") as bar:
+    features = Features({"image": datasets.Image(), "label": images.dataset.features["label"]})
+    starts, written = range(0, len(images), ROWS_PER_FILE), 0
+    with filling(folder) as temporary, tqdm(total=len(images), desc="restyling", unit="image") as bar:
         (temporary / "data").mkdir()
         for number, start in enumerate(starts):
-            part = Subset(pictures, range(start, min(start + ROWS_PER_FILE, len(pictures))))
+            part = Subset(images, range(start, min(start + ROWS_PER_FILE, len(images))))
             rows: dict[str, list[Any]] = {"image": [], "label": []}
             for drawn, labels in _restyled(model, decoder, part, class_of, epsilon, batch_size, seed + start):
                 rows["image"] += [{"bytes": _png(image), "path": None} for image in to_images(drawn)]
@@ -78,11 +78,11 @@ def export_restyled(
 
 
 def describe(model: str, dataset: str, split: str, epsilon: float, quality: Quality) -> str:
-    """What a card says of an exported data set, in Markdown.
+    """What a card says of an exported dataset, in Markdown.
 
     Args:
         model: id or folder of the model.
-        dataset: id or folder of the pictures' data set.
+        dataset: id or folder of the images' dataset.
         split: which of its splits.
         epsilon: how far the multipliers went.
         quality: of the decoder.
@@ -90,11 +90,11 @@ def describe(model: str, dataset: str, split: str, epsilon: float, quality: Qual
     names = (Path(name).resolve().name if Path(name).exists() else name for name in (model, dataset))
     model, dataset, split = map(escape_markdown, (*names, split))
     return (
-        f"Pictures of {dataset} ({split}) in the style that hurts {model} most: mean and deviation of each channel of "
+        f"Images of {dataset} ({split}) in the style that hurts {model} most: mean and deviation of each channel of "
         "its early features are multiplied by what raises its loss "
         "([Adversarial Batch Normalization](https://arxiv.org/abs/2009.08965)), and a small decoder draws the "
-        f"features as pictures again. The multipliers stay within {epsilon:g} of 1.\n\n"
-        f"The decoder loses detail too: {quality}. Labels are those of the original pictures."
+        f"features as images again. The multipliers stay within {epsilon:g} of 1.\n\n"
+        f"The decoder loses detail too: {quality}. Labels are those of the original images."
     )
 
 
@@ -102,7 +102,7 @@ def describe(model: str, dataset: str, split: str, epsilon: float, quality: Qual
 def _restyled(
     model: AdvBNForImageClassification,
     decoder: Decoder,
-    pictures: Subset,
+    images: Subset,
     class_of: Tensor,
     epsilon: float,
     batch_size: int,
@@ -110,7 +110,7 @@ def _restyled(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Colours (B, 3, H, W) and the split's labels (B,), batch by batch."""
     model.eval()
-    for index, batch in enumerate(DataLoader(pictures, batch_size=batch_size, collate_fn=collate)):
+    for index, batch in enumerate(DataLoader(images, batch_size=batch_size, collate_fn=collate)):
         recording = model.split.stem(pixel_values=batch["pixel_values"].to(model.device))
         labels = class_of[batch["labels"]].to(model.device)
         features = restyle(model, recording, labels, epsilon, ascend=True, seed=seed + index * batch_size)
@@ -129,4 +129,4 @@ def _card(split: str, about: str) -> str:
         "tags": ["advbn", "robustness"],
         "configs": [{"config_name": "default", "data_files": [{"split": split, "path": f"data/{split}-*.parquet"}]}],
     }
-    return f"---\n{yaml.safe_dump(metadata, sort_keys=False)}---\n\n# Adversarially restyled pictures\n\n{about}\n"
+    return f"---\n{yaml.safe_dump(metadata, sort_keys=False)}---\n\n# Adversarially restyled images\n\n{about}\n"

@@ -1,4 +1,4 @@
-"""A stem's features as maps: channels first, without the tokens that stand for no place in the picture."""
+"""A stem's features as maps: channels first, without the tokens that stand for no place in the image."""
 
 import math
 
@@ -12,13 +12,13 @@ Grid = tuple[int, int]
 
 
 class MapLayout:
-    """Where in the picture each of a stem's features lies.
+    """Where in the image each of a stem's features lies.
 
     Feature maps tell by their axes. Tokens lie on the grid of an earlier feature map, such as that of a patch
     embedding, which has as many places; else on a square; else on the largest such map with fewer places, with class
     and register tokens before them.
 
-    Its attributes: `channels`, C; `grid`, height and width of the maps for pictures of the model's size.
+    Its attributes: `channels`, C; `grid`, height and width of the maps for images of the model's size.
 
     Args:
         model: whose stem it is; it is run once on noise.

@@ -17,7 +17,7 @@ class PixelRange:
         processor: the checkpoint's image processor.
 
     Raises:
-        InputError: if the processor gives pictures no fixed size.
+        InputError: if the processor gives images no fixed size.
     """
 
     def __init__(self, processor: BaseImageProcessor) -> None:
@@ -41,6 +41,6 @@ class PixelRange:
 
 
 def to_images(colours: Tensor) -> list[Image.Image]:
-    """PIL pictures of colours (B, 3, H, W) in 0..1."""
+    """PIL images of colours (B, 3, H, W) in 0..1."""
     levels = (colours.detach().float().cpu() * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
-    return [Image.fromarray(picture) for picture in levels.numpy()]
+    return [Image.fromarray(image) for image in levels.numpy()]

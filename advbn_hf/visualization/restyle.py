@@ -1,4 +1,4 @@
-"""Pictures' features in another style: the worst that the ascent finds within epsilon, or a random one."""
+"""Images' features in another style: the worst that the ascent finds within epsilon, or a random one."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ def restyle(
     ascend: bool,
     seed: int,
 ) -> Tensor:
-    """Perturbs each picture's features on its own, by the model's settings but for epsilon.
+    """Perturbs each image's features on its own, by the model's settings but for epsilon.
 
     A random style has multipliers drawn uniformly from [1 - epsilon, 1 + epsilon]. One seed gives the same draw at
     every epsilon but for its scale, so that a row of rising epsilons shows one style growing.

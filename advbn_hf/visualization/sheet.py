@@ -1,4 +1,4 @@
-"""What a contact sheet shows: each picture in its own style, in the worst and in random ones, with the answers."""
+"""What a contact sheet shows: each image in its own style, in the worst and in random ones, with the answers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from .restyle import restyle
 
 @dataclass(frozen=True)
 class Answer:
-    """What one branch answers to one picture.
+    """What one branch answers to one image.
 
     Args:
         label: the class of the largest logit.
@@ -33,8 +33,8 @@ class Column:
 
     Args:
         title: what it is called.
-        images: a picture for each row.
-        answers: of each branch to each picture.
+        images: an image for each row.
+        answers: of each branch to each image.
     """
 
     title: str
@@ -52,17 +52,17 @@ def contact_sheet(
     epsilons: Sequence[float],
     seed: int = 0,
 ) -> list[Column]:
-    """Draws pictures, their reconstructions, and both in the worst and in random styles at rising epsilon.
+    """Draws images, their reconstructions, and both in the worst and in random styles at rising epsilon.
 
-    The answers are those to the features that a picture shows, but for plain reconstructions: there they are to the
-    picture itself, put in again, and tell what the decoder lost.
+    The answers are those to the features that an image shows, but for plain reconstructions: there they are to the
+    image itself, put in again, and tell what the decoder lost.
 
     Args:
         model: with both branches.
         decoder: for its stem.
         pixels: of its image processor.
         pixel_values: (B, 3, H, W), on the model's device.
-        labels: (B,) int64, the model's classes of the pictures.
+        labels: (B,) int64, the model's classes of the images.
         epsilons: how far the multipliers may go from 1.
         seed: of random styles.
 
@@ -82,7 +82,7 @@ def contact_sheet(
     output = model(pixel_values=pixels.inputs(drawn).to(pixel_values), branch="both")
     again = dict(zip(BRANCHES, map(_answers, (output.logits, output.auxiliary_logits)), strict=True))
     columns = [
-        Column("picture", to_images(pixels.colours(pixel_values)), answers(None)),
+        Column("image", to_images(pixels.colours(pixel_values)), answers(None)),
         Column("reconstruction", to_images(drawn), again),
     ]
     for epsilon in sorted(epsilons):

@@ -1,4 +1,4 @@
-"""A contact sheet as a picture."""
+"""A contact sheet as an image."""
 
 import os
 import textwrap
@@ -13,10 +13,10 @@ from ..reporting.plot_style import GREY, INK, VERMILLION, plain_text, write_figu
 from ..reporting.plots import shortened
 from .sheet import Answer, Column
 
-SIDE = 0.98  # inches from one picture to the next
+SIDE = 0.98  # inches from one image to the next
 LINE = 0.17  # height of a line of a caption, in sides
-ROW = 1 + 2 * LINE + 0.1  # height of a row, in sides: a picture and two lines
-HEAD, LEFT = 0.62, 0.95  # what stands above and beside the pictures, in sides
+ROW = 1 + 2 * LINE + 0.1  # height of a row, in sides: an image and two lines
+HEAD, LEFT = 0.62, 0.95  # what stands above and beside the images, in sides
 LETTERS = 15  # of the note, in a side
 
 
@@ -27,7 +27,7 @@ def plot_sheet(
     path: str | os.PathLike,
     note: str = "",
 ) -> None:
-    """Draws a contact sheet: a row for each picture, with what each branch answers below it.
+    """Draws a contact sheet: a row for each image, with what each branch answers below it.
 
     Args:
         columns: from `contact_sheet`.
@@ -52,14 +52,14 @@ def plot_sheet(
         for step, branch in enumerate(columns[0].answers):
             axes.text(-0.08, top + 1 + LINE * (step + 0.55), branch, ha="right", va="center", color=GREY, fontsize=7.5)
         for place, column in enumerate(columns):
-            _draw_picture(axes, column.images[line], place, top)
+            _draw_image(axes, column.images[line], place, top)
             for step, answers in enumerate(column.answers.values()):
                 _draw_answer(axes, answers[line], label, class_names, place, top + 1 + LINE * (step + 0.55))
     axes.text(-LEFT + 0.08, height - HEAD - 0.08, note, ha="left", va="bottom", color=GREY, fontsize=7.5)
     write_figure(figure, path, dpi=110, colours=None)
 
 
-def _draw_picture(axes: Axes, image: Image.Image, place: int, top: float) -> None:
+def _draw_image(axes: Axes, image: Image.Image, place: int, top: float) -> None:
     image = ImageOps.pad(image, (104, 104), Image.Resampling.BICUBIC, color="white")
     axes.imshow(np.asarray(image), extent=(place, place + 0.96, top + 0.96, top), aspect="auto")
 

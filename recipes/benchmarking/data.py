@@ -1,4 +1,4 @@
-"""The data-loading part of `benchmark.py`: how long a training step waits for its pictures."""
+"""The data-loading part of `benchmark.py`: how long a training step waits for its images."""
 
 import itertools
 import statistics
@@ -18,14 +18,14 @@ from tqdm.auto import tqdm
 from transformers import ConvNextImageProcessorPil
 
 from advbn_hf import AdvBNTrainer, AdvBNTrainingArguments
-from advbn_hf.data.images import Pictures, collate
-from advbn_hf.data.streaming import StreamedPictures
+from advbn_hf.data.images import ImageDataset, collate
+from advbn_hf.data.streaming import StreamedImageDataset
 from advbn_hf.data.transforms import TrainingTransform
 
 from .training import Step
 
 SIZE = 224
-PHOTOGRAPH = (500, 375)  # about what a picture of ImageNet has
+PHOTOGRAPH = (500, 375)  # about what an image of ImageNet has
 WORKERS = (0, 2)
 
 
@@ -33,7 +33,7 @@ def measure_loading(batch_size: int, repeats: int, device: torch.device) -> tupl
     """Times the Trainer's own loaders beside steps of a ResNet-50 at 224 in the recommended setting.
 
     Args:
-        batch_size: pictures of a step.
+        batch_size: images of a step.
         repeats: steps that count, for each loader; one more comes first.
         device: where to train.
 
@@ -49,7 +49,7 @@ def measure_loading(batch_size: int, repeats: int, device: torch.device) -> tupl
             batches = load(step, kind, workers, (repeats + 3) * batch_size, folder)
             for _ in tqdm(range(repeats + 1), desc=f"{kind}, {workers} workers", leave=False):
                 start = time.perf_counter()
-                step.pictures = next(batches)["pixel_values"]
+                step.images = next(batches)["pixel_values"]
                 waiting.append(time.perf_counter() - start)
                 start = time.perf_counter()
                 step("fp32")
@@ -58,7 +58,7 @@ def measure_loading(batch_size: int, repeats: int, device: torch.device) -> tupl
         shares = [100 * wait / (wait + work) for wait, work in zip(waiting[1:], working[1:], strict=True)]
         milliseconds = 1000 * statistics.median(waiting[1:])
         lines.append(
-            f"{kind}, {workers} workers: {statistics.median(shares):.1f} % of a step waits for its pictures "
+            f"{kind}, {workers} workers: {statistics.median(shares):.1f} % of a step waits for its images "
             f"(median of {repeats}, {min(shares):.1f} to {max(shares):.1f}), {milliseconds:.0f} ms"
         )
     return "\n".join(lines), numbers
@@ -76,19 +76,19 @@ def load(step: Step, kind: str, workers: int, count: int, folder: str) -> Iterat
     """
     rows = photographs(count, PHOTOGRAPH)
     transform = TrainingTransform(ConvNextImageProcessorPil(size={"shortest_edge": SIZE}, crop_pct=SIZE / 256))
-    pictures = Pictures(rows, transform)
+    images = ImageDataset(rows, transform)
     if kind == "streaming":
-        pictures = StreamedPictures(rows.to_iterable_dataset(num_shards=4).shuffle(seed=0), transform)
+        images = StreamedImageDataset(rows.to_iterable_dataset(num_shards=4).shuffle(seed=0), transform)
     args = AdvBNTrainingArguments(
         folder,
         max_steps=count,
-        per_device_train_batch_size=len(step.pictures),
+        per_device_train_batch_size=len(step.images),
         dataloader_num_workers=workers,
-        dataloader_pin_memory=step.pictures.device.type == "cuda",
+        dataloader_pin_memory=step.images.device.type == "cuda",
         report_to="none",
     )
     loader: DataLoader = AdvBNTrainer(
-        step.model, args, train_dataset=pictures, data_collator=collate
+        step.model, args, train_dataset=images, data_collator=collate
     ).get_train_dataloader()
     return iter(loader)
 

@@ -33,8 +33,8 @@ def plan(training: dict[str, Any], output_file: str) -> tuple[str, dict[str, Any
     lines = ["| setting | measured cost of a step | estimated A100-hours |", "| --- | ---: | ---: |"]
     lines += [f"| {method} | {ratios[method]:.2f} | {hours[method]:.1f} |" for method in hours]
     lines.append(
-        f"\nAn estimate: {for_each / 1e9:.1f} GFLOP for each picture in a plain step (counted), {PICTURES:,} "
-        f"pictures, {EPOCHS} epochs, {100 * REACHED:.0f} % of {PEAK / 1e12:.0f} TFLOP/s in bf16 (assumed), times the "
+        f"\nAn estimate: {for_each / 1e9:.1f} GFLOP for each image in a plain step (counted), {PICTURES:,} "
+        f"images, {EPOCHS} epochs, {100 * REACHED:.0f} % of {PEAK / 1e12:.0f} TFLOP/s in bf16 (assumed), times the "
         "cost of a step as measured on the machine of the benchmark. Loading is not in it."
     )
     return "\n".join(lines), {"hours": hours, "peak": PEAK, "reached": REACHED}

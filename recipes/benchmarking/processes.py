@@ -23,10 +23,10 @@ STEPS = 3  # that count, of each start; one more comes first
 
 
 def measure_processes(batch_size: int, repeats: int, cpu: bool) -> tuple[str, dict[str, Any]]:
-    """Times steps on one process and on two, with the same pictures for each process.
+    """Times steps on one process and on two, with the same images for each process.
 
     Args:
-        batch_size: pictures of a step, on each process.
+        batch_size: images of a step, on each process.
         repeats: how often to start each.
         cpu: whether to train on the CPU though there may be GPUs.
 

@@ -23,7 +23,7 @@ def measure_profile(model: str, batch_size: int, device: torch.device) -> tuple[
 
     Args:
         model: key of `benchmark_training.MODELS`.
-        batch_size: pictures of a step.
+        batch_size: images of a step.
         device: where to train; on a GPU, its own time is told.
 
     Returns:

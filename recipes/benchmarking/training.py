@@ -112,7 +112,7 @@ class TrainingBenchmarkArguments:
         default_factory=lambda: ["none", *SWITCHES],
         metadata={"help": "Any of none, channels_last, compiled, channels_last+compiled; each is measured by itself."},
     )
-    train_batch_size: int = field(default=8, metadata={"help": "Pictures of a training step."})
+    train_batch_size: int = field(default=8, metadata={"help": "Images of a training step."})
 
     def __post_init__(self) -> None:
         known = {"models": MODELS, "methods": METHODS, "precisions": PRECISIONS}
@@ -134,7 +134,7 @@ class Step:
         model: key of `MODELS`.
         method: key of `METHODS`.
         switches: some of `SWITCHES`, joined by "+", or "none".
-        batch_size: pictures of a step.
+        batch_size: images of a step.
         device: where to train.
     """
 
@@ -144,11 +144,11 @@ class Step:
         model_class, config = METHODS[method]
         self.model = model_class.from_backbone(backbone, config).to(device).train()
         size = backbone.config.image_size
-        self.pictures = torch.randn(batch_size, 3, size, size, device=device)
+        self.images = torch.randn(batch_size, 3, size, size, device=device)
         self.labels = torch.randint(backbone.config.num_labels, (batch_size,), device=device)
         if "channels_last" in switches:
             self.model.to(memory_format=torch.channels_last)
-            self.pictures = self.pictures.to(memory_format=torch.channels_last)
+            self.images = self.images.to(memory_format=torch.channels_last)
         if "compiled" in switches:
             self.model.split.compile_tail()
         tail = [weight for weight in self.model.parameters() if weight.requires_grad]
@@ -156,9 +156,9 @@ class Step:
 
     def __call__(self, precision: str) -> None:
         """One step, until the device has done it."""
-        device = self.pictures.device.type
+        device = self.images.device.type
         with torch.autocast(device, torch.bfloat16, enabled=PRECISIONS[precision]):
-            loss = self.model(pixel_values=self.pictures, labels=self.labels).loss
+            loss = self.model(pixel_values=self.images, labels=self.labels).loss
         loss.backward()
         self.optimizer.step()
         self.optimizer.zero_grad()
@@ -212,7 +212,7 @@ def measure_training(args: TrainingBenchmarkArguments, repeats: int, device: tor
 
 
 def operations(model: str, method: str) -> float:
-    """Operations of a step for each picture, as torch counts those of products and convolutions.
+    """Operations of a step for each image, as torch counts those of products and convolutions.
 
     It counts weight gradients of grouped convolutions as if these were not grouped: with depthwise ones, as in a
     ConvNeXt, plain fine-tuning seems dearer than it is, and ratios to it are too low to be a bound.
@@ -224,7 +224,7 @@ def operations(model: str, method: str) -> float:
     step = Step(model, method, "none", 2, torch.device("cpu"))
     with FlopCounterMode(display=False) as counter:
         step("fp32")
-    return counter.get_total_flops() / len(step.pictures)
+    return counter.get_total_flops() / len(step.images)
 
 
 def peak_memory(model: str, method: str, switches: str, precision: str, batch_size: int, device: torch.device) -> int:

@@ -1,4 +1,4 @@
-"""What the recipes that make rows of a comparison have in common: data sets, seeds, and how everything is trained."""
+"""What the recipes that make rows of a comparison have in common: datasets, seeds, and how everything is trained."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,9 +23,9 @@ class RowArguments:
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2, 3, 4], metadata={"help": "Seeds."})
     split: str = field(default="validation", metadata={"help": "validation to choose settings, test to report."})
     steps: int = field(default=400, metadata={"help": "Steps of a fine-tuning."})
-    batch_size: int = field(default=64, metadata={"help": "Pictures of a step."})
+    batch_size: int = field(default=64, metadata={"help": "Images of a step."})
     learning_rate: float = field(default=0.03, metadata={"help": "Learning rate of all methods."})
-    base_epochs: float = field(default=8.0, metadata={"help": "Epochs of the first training on clean pictures."})
+    base_epochs: float = field(default=8.0, metadata={"help": "Epochs of the first training on clean images."})
     train_images: int | None = field(default=None, metadata={"help": "Train on the first so many; all else."})
     eval_images: int | None = field(default=None, metadata={"help": "Measure on the first so many of each set."})
     timed_steps: int = field(default=20, metadata={"help": "Steps that the cost of a method is measured on."})

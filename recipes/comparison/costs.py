@@ -11,7 +11,7 @@ from accelerate import PartialState
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
-from .datasets import Collator, PictureSet
+from .datasets import Collator, ImageSplits
 from .fine_tuning import TuningSettings, moving_average
 from .methods import Method
 
@@ -33,7 +33,7 @@ def time_steps(
     methods: Mapping[str, Method],
     reference: str,
     base: PreTrainedModel,
-    pictures: PictureSet,
+    images: ImageSplits,
     settings: TuningSettings,
     turns: int,
 ) -> dict[str, Cost]:
@@ -43,11 +43,11 @@ def time_steps(
         methods: by name.
         reference: the one of them that the others are set in proportion to.
         base: the classifier to fine-tune.
-        pictures: to train on.
+        images: to train on.
         settings: of the optimiser.
         turns: steps of each that count; two more come first.
     """
-    steps = {name: _Step(method, base, pictures, settings) for name, method in methods.items()}
+    steps = {name: _Step(method, base, images, settings) for name, method in methods.items()}
     seconds: dict[str, list[float]] = {name: [] for name in methods}
     for turn in tqdm(range(-2, turns), desc="timing the steps", leave=False):
         for name, step in steps.items():
@@ -67,13 +67,13 @@ def time_steps(
 class _Step:
     """One training step of a method, on the same rows each time."""
 
-    def __init__(self, method: Method, base: PreTrainedModel, pictures: PictureSet, settings: TuningSettings) -> None:
+    def __init__(self, method: Method, base: PreTrainedModel, images: ImageSplits, settings: TuningSettings) -> None:
         self.device = PartialState().device
         self.model = method.wrap(base).to(self.device).train()
         self.collate = Collator(method.views, seed=0)
-        self.rows = [pictures[row] for row in range(min(settings.batch_size, len(pictures)))]
+        self.rows = [images[row] for row in range(min(settings.batch_size, len(images)))]
         trained = [weight for weight in self.model.parameters() if weight.requires_grad]
-        # A rate of 0, so that repeating a few pictures takes the weights nowhere.
+        # A rate of 0, so that repeating a few images takes the weights nowhere.
         self.optimizer = torch.optim.SGD(trained, lr=0.0, momentum=0.9)
         self.average = moving_average(self.model, method.averaging) if method.averaging else None
 

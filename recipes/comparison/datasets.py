@@ -1,4 +1,4 @@
-"""The data sets that are compared on, as tensors in memory, and batches of their views."""
+"""The datasets that are compared on, as tensors in memory, and batches of their views."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ DATASETS: dict[str, Callable[..., datasets.Dataset]] = {
 
 
 @dataclass(frozen=True, eq=False)
-class PictureSet(torch.utils.data.Dataset):
+class ImageSplits(torch.utils.data.Dataset):
     """One set, decoded.
 
     Args:
@@ -48,11 +48,11 @@ class PictureSet(torch.utils.data.Dataset):
 
 
 @cache
-def load_pictures(dataset: str, style: str, split: str, num_images: int | None) -> PictureSet:
+def load_splits(dataset: str, style: str, split: str, num_images: int | None) -> ImageSplits:
     """One style of a split of one of `DATASETS`."""
     rows = DATASETS[dataset](style, split, num_images)
-    pixels = np.stack([np.asarray(picture) for picture in rows["image"]])
-    return PictureSet(pixels, torch.tensor(rows["label"][:]), tuple(rows.features["label"].names))
+    pixels = np.stack([np.asarray(image) for image in rows["image"]])
+    return ImageSplits(pixels, torch.tensor(rows["label"][:]), tuple(rows.features["label"].names))
 
 
 def to_input(pixels: np.ndarray) -> Tensor:
@@ -77,11 +77,11 @@ class Collator:
         """A batch of B rows.
 
         Returns:
-            "pixel_values", float32 (B, 3, H, W), or (3 B, 3, H, W) with both augmented views after the pictures, and
+            "pixel_values", float32 (B, 3, H, W), or (3 B, 3, H, W) with both augmented views after the images, and
             "labels", int64 (B,).
         """
         pixels = np.stack([row["pixels"] for row in rows])
-        if self.views == "picture":
+        if self.views == "image":
             views = [pixels]
         elif self.views == "augmix":
             views = [self._augmented(pixels)]
@@ -91,4 +91,4 @@ class Collator:
         return {"pixel_values": torch.cat([to_input(view) for view in views]), "labels": labels}
 
     def _augmented(self, pixels: np.ndarray) -> np.ndarray:
-        return np.stack([augmix(Image.fromarray(picture), self.rng) for picture in pixels])
+        return np.stack([augmix(Image.fromarray(image), self.rng) for image in pixels])

@@ -15,11 +15,11 @@ from advbn_hf.modeling import AdvBNForImageClassification
 from advbn_hf.trainer import AdvBNTrainer
 from advbn_hf.training_args import AdvBNTrainingArguments
 
-from .datasets import Collator, PictureSet, to_input
+from .datasets import Collator, ImageSplits, to_input
 from .methods import Method
 from .models import QUIET
 
-_BATCH = 500  # pictures of an evaluation step
+_BATCH = 500  # images of an evaluation step
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class TuningSettings:
 
     Args:
         learning_rate: at the start.
-        batch_size: pictures of a step.
+        batch_size: images of a step.
         weight_decay: on all but norms and biases.
     """
 
@@ -63,7 +63,7 @@ def moving_average(model: AdvBNForImageClassification, decay: float) -> Averaged
 def fine_tune(
     method: Method,
     base: PreTrainedModel,
-    pictures: PictureSet,
+    images: ImageSplits,
     settings: TuningSettings,
     steps: int,
     seed: int,
@@ -74,7 +74,7 @@ def fine_tune(
     Args:
         method: how.
         base: the classifier.
-        pictures: to train on.
+        images: to train on.
         settings: of the optimiser.
         steps: number of optimiser steps.
         seed: of order, augmentation and random styles.
@@ -100,7 +100,7 @@ def fine_tune(
     )
     callbacks = [_Averaging(method.averaging)] if method.averaging else []
     collator = Collator(method.views, seed)
-    trainer = AdvBNTrainer(model, arguments, train_dataset=pictures, data_collator=collator, callbacks=callbacks)
+    trainer = AdvBNTrainer(model, arguments, train_dataset=images, data_collator=collator, callbacks=callbacks)
     trainer.remove_callback(PrinterCallback)
     start = time.perf_counter()
     trainer.train()
@@ -108,31 +108,31 @@ def fine_tune(
 
 
 def measure(
-    model: AdvBNForImageClassification, sets: Mapping[str, PictureSet], train: PictureSet
+    model: AdvBNForImageClassification, sets: Mapping[str, ImageSplits], train: ImageSplits
 ) -> dict[str, dict[str, float]]:
     """Accuracy, in 0..1, of each branch on each set.
 
     Args:
         model: fine-tuned, in eval mode.
         sets: what to measure on.
-        train: clean pictures, to take running statistics from anew.
+        train: clean images, to take running statistics from anew.
 
     Returns:
         Branch -> set -> accuracy. Branches are "clean" and, where there are auxiliary norms, "auxiliary", "average"
         (of both branches' probabilities) and, for batch norms, "re-estimated": the auxiliary branch with running
-        statistics of clean pictures.
+        statistics of clean images.
     """
     config = model.advbn_config
     accuracy: dict[str, dict[str, float]] = {"clean": {}}
     restored = _with_clean_statistics(model, train) if config.auxiliary_norms else None
-    for name, pictures in sets.items():
+    for name, images in sets.items():
         answers: dict[str, list[Tensor]] = {}
-        for start in range(0, len(pictures), _BATCH):
-            pixel_values = to_input(pictures.pixels[start : start + _BATCH]).to(model.device)
+        for start in range(0, len(images), _BATCH):
+            pixel_values = to_input(images.pixels[start : start + _BATCH]).to(model.device)
             for branch, answer in _answers(model, restored, pixel_values).items():
                 answers.setdefault(branch, []).append(answer.cpu())
         for branch, parts in answers.items():
-            right = torch.cat(parts) == pictures.labels
+            right = torch.cat(parts) == images.labels
             accuracy.setdefault(branch, {})[name] = right.double().mean().item()
     return accuracy
 
@@ -152,8 +152,8 @@ def _answers(
     return {branch: answer.argmax(-1) for branch, answer in logits.items()}
 
 
-def _with_clean_statistics(model: AdvBNForImageClassification, train: PictureSet) -> PreTrainedModel | None:
-    """The auxiliary branch with running statistics of clean pictures; None where it has no batch norm."""
+def _with_clean_statistics(model: AdvBNForImageClassification, train: ImageSplits) -> PreTrainedModel | None:
+    """The auxiliary branch with running statistics of clean images; None where it has no batch norm."""
     exported = model.export("auxiliary")
     if not any(isinstance(module, torch.nn.modules.batchnorm._BatchNorm) for module in exported.modules()):
         return None

@@ -15,13 +15,13 @@ from advbn_hf.data.embedded.rendering import STYLES
 from advbn_hf.reporting.model_card import installed_versions
 
 from .costs import Cost, time_steps
-from .datasets import PictureSet, load_pictures
+from .datasets import ImageSplits, load_splits
 from .fine_tuning import TuningSettings, fine_tune, measure
 from .methods import METHODS, Method, method_called
 from .models import MODELS, BaseSettings, base_model
 from .store import Store, key_of
 
-_DRAWN_WITH = ("numpy", "scipy", "pillow", "matplotlib")  # other releases may draw pictures a little differently
+_DRAWN_WITH = ("numpy", "scipy", "pillow", "matplotlib")  # other releases may draw images a little differently
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Row:
         seed: of the base model and of the fine-tuning.
         budget: "steps" or "time"; see `Settings`.
         result: "steps", "seconds" (of the fine-tuning), "step_ms", "cost" (of a step, in steps of the reference),
-            "accuracy" (branch -> set -> 0..1) and "n" (set -> number of pictures); empty where it is not made yet.
+            "accuracy" (branch -> set -> 0..1) and "n" (set -> number of images); empty where it is not made yet.
     """
 
     method: str
@@ -58,7 +58,7 @@ class Settings:
         time_reference: see `steps`.
         base: how the models are trained first.
         tuning: how all methods fine-tune.
-        train_images, eval_images: pictures of a set; None for all.
+        train_images, eval_images: images of a set; None for all.
         timed_steps: steps that a cost is measured on.
     """
 
@@ -77,7 +77,7 @@ class Grid:
     """Makes rows and keeps them in a folder: `rows/`, `bases/` (the models before fine-tuning) and `costs/`.
 
     Args:
-        folder: it is made if need be.
+        folder: created if missing.
         settings: what the rows have in common.
     """
 
@@ -94,12 +94,12 @@ class Grid:
         depends_on = self._depends_on(row, steps)
         result = None if anew else self.rows.get(depends_on)
         if result is None:
-            base, train = self._base(row.model, row.dataset, row.seed), self._pictures(row.dataset)
+            base, train = self._base(row.model, row.dataset, row.seed), self._images(row.dataset)
             with tempfile.TemporaryDirectory() as scratch:
                 model, seconds = fine_tune(method, base, train, self.settings.tuning, steps, row.seed, scratch)
-            sets = {style: self._pictures(row.dataset, style) for style in STYLES}
+            sets = {style: self._images(row.dataset, style) for style in STYLES}
             result = {"seconds": seconds, "accuracy": measure(model, sets, train)}
-            result["n"] = {style: len(pictures) for style, pictures in sets.items()}
+            result["n"] = {style: len(images) for style, images in sets.items()}
             self.rows.put(depends_on, result)
         cost = self.cost(row)
         return dataclasses.replace(row, result={**result, "steps": steps, "step_ms": cost.step_ms, "cost": cost.ratio})
@@ -150,7 +150,7 @@ class Grid:
         if missing:
             reference = self.settings.reference
             timed = {name: method_called(name) for name in dict.fromkeys([reference, *missing])}
-            base, train = self._base(row.model, row.dataset, row.seed), self._pictures(row.dataset)
+            base, train = self._base(row.model, row.dataset, row.seed), self._images(row.dataset)
             measured = time_steps(timed, reference, base, train, self.settings.tuning, self.settings.timed_steps)
             for name in missing:
                 self.costs.put(about[name], asdict(measured[name]))
@@ -184,13 +184,13 @@ class Grid:
             "versions": self.versions,
         }
         folder = self.folder / "bases" / key_of(depends_on)
-        return base_model(model, self._pictures(dataset), self.settings.base, seed, folder)
+        return base_model(model, self._images(dataset), self.settings.base, seed, folder)
 
-    def _pictures(self, dataset: str, style: str | None = None) -> PictureSet:
-        """Pictures of one of the sets to measure on; without a style, those to train on."""
+    def _images(self, dataset: str, style: str | None = None) -> ImageSplits:
+        """Images of one of the sets to measure on; without a style, those to train on."""
         if style is None:
-            return load_pictures(dataset, "clean", "train", self.settings.train_images)
-        return load_pictures(dataset, style, self.settings.split, self.settings.eval_images)
+            return load_splits(dataset, "clean", "train", self.settings.train_images)
+        return load_splits(dataset, style, self.settings.split, self.settings.eval_images)
 
 
 def rows_of(

@@ -32,7 +32,7 @@ from .peers.consistency import (
 )
 from .peers.mixstyle_dsu import DSUForImageClassification, FeatureStyleConfig, MixStyleForImageClassification
 
-Views = Literal["picture", "augmix", "picture and two augmix"]
+Views = Literal["image", "augmix", "image and two augmix"]
 
 
 class DoubledLossForImageClassification(PlainForImageClassification):
@@ -55,14 +55,14 @@ class Method:
         family: "control", "peer", "advbn" or "beyond" the paper; plots have a colour for each.
         model_class: what computes the training loss.
         config: its settings.
-        views: what it sees of each picture.
+        views: what it sees of each image.
         averaging: decay of a moving average of the weights, which is then the result; None for the last weights.
     """
 
     family: Literal["control", "peer", "advbn", "beyond"]
     model_class: type[AdvBNForImageClassification]
     config: AdvBNConfig
-    views: Views = "picture"
+    views: Views = "image"
     averaging: float | None = None
 
     def wrap(self, base: PreTrainedModel) -> AdvBNForImageClassification:
@@ -90,7 +90,7 @@ METHODS: dict[str, Method] = {
         "peer",
         ConsistentViewsForImageClassification,
         ConsistencyConfig(auxiliary_norms=False, consistency=12.0),
-        views="picture and two augmix",
+        views="image and two augmix",
     ),
     "advbn_paper_1": Method("advbn", _ADVBN, replace(_PAPER, num_perturbations=1)),
     "advbn_paper_4": Method("advbn", _ADVBN, _PAPER),

@@ -1,4 +1,4 @@
-"""The models that are compared: small, of two kinds, trained on clean pictures before any method fine-tunes them."""
+"""The models that are compared: small, of two kinds, trained on clean images before any method fine-tunes them."""
 
 import json
 from dataclasses import dataclass
@@ -9,10 +9,10 @@ from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainingArgu
 
 from advbn_hf.backbones.loading import load_classifier, new_classifier
 
-from .datasets import Collator, PictureSet
+from .datasets import Collator, ImageSplits
 
 # The quickstart's ResNet and another network with batch norms; then two with layer norms instead. ConvNeXt's blocks
-# are at full strength from the start: at 48 pixels and 4,000 pictures it would otherwise hardly learn.
+# are at full strength from the start: at 48 pixels and 4,000 images it would otherwise hardly learn.
 MODELS: dict[str, dict[str, Any]] = {
     "resnet": {
         "model_type": "resnet",
@@ -53,12 +53,12 @@ MODELS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class BaseSettings:
-    """How a model is trained on clean pictures first.
+    """How a model is trained on clean images first.
 
     Args:
         epochs: passes over the training split.
         learning_rate: of AdamW, the highest of a one-cycle schedule.
-        batch_size: pictures of a step.
+        batch_size: images of a step.
     """
 
     epochs: float = 8.0
@@ -66,12 +66,12 @@ class BaseSettings:
     batch_size: int = 64
 
 
-def base_model(model: str, pictures: PictureSet, settings: BaseSettings, seed: int, folder: Path) -> PreTrainedModel:
+def base_model(model: str, images: ImageSplits, settings: BaseSettings, seed: int, folder: Path) -> PreTrainedModel:
     """The trained classifier of `folder`, which is made first where it is not there.
 
     Args:
         model: one of `MODELS`.
-        pictures: to train on.
+        images: to train on.
         settings: how.
         seed: of weights and order.
         folder: of a Transformers checkpoint; it arrives whole.
@@ -80,7 +80,7 @@ def base_model(model: str, pictures: PictureSet, settings: BaseSettings, seed: i
         return load_classifier(folder)
     temporary = folder.with_name(f".{folder.name}")
     set_seed(seed)
-    backbone, _ = new_classifier(json.dumps(MODELS[model]), list(pictures.names))
+    backbone, _ = new_classifier(json.dumps(MODELS[model]), list(images.names))
     arguments = TrainingArguments(
         output_dir=str(temporary),
         num_train_epochs=settings.epochs,
@@ -91,7 +91,7 @@ def base_model(model: str, pictures: PictureSet, settings: BaseSettings, seed: i
         seed=seed,
         **QUIET,
     )
-    trainer = Trainer(backbone, arguments, train_dataset=pictures, data_collator=Collator("picture", seed))
+    trainer = Trainer(backbone, arguments, train_dataset=images, data_collator=Collator("image", seed))
     trainer.remove_callback(PrinterCallback)
     trainer.train()
     backbone.save_pretrained(temporary)

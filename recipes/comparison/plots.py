@@ -1,4 +1,4 @@
-"""Pictures of one data set, model and budget: what each method gains on each shift, and what that costs."""
+"""Images of one dataset, model and budget: what each method gains on each shift, and what that costs."""
 
 import itertools
 import math
@@ -42,7 +42,7 @@ def plot_gains(entries: Sequence[Entry], title: str, reference: str, path: str |
     """Draws the gain of every method on every set, with its 95 % interval: clean branch filled, auxiliary hollow.
 
     Args:
-        entries: of one data set, model and budget.
+        entries: of one dataset, model and budget.
         title: above the plot.
         reference: the method that gains are over; it is left out.
         path: the PNG file to write.
@@ -75,7 +75,7 @@ def plot_cost(entries: Sequence[Entry], title: str, reference: str, path: str | 
     """Draws accuracy under shift against the cost of a step, and the frontier: what nothing cheaper reaches.
 
     Args:
-        entries: of one data set and model, at equal steps.
+        entries: of one dataset and model, at equal steps.
         title: above the plot.
         reference: the method whose step is the unit of cost.
         path: the PNG file to write.
@@ -135,7 +135,7 @@ def plot_sensitivity(points: Sequence[Point], title: str, path: str | os.PathLik
     """Draws, in a panel for each setting, what a method gains with each value; the value in force is in bold.
 
     Args:
-        points: of one or several data sets, which have a line each: filled under shifts, hollow on clean pictures.
+        points: of one or several datasets, which have a line each: filled under shifts, hollow on clean images.
         title: above the plot.
         path: the PNG file to write.
     """

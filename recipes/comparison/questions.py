@@ -54,7 +54,7 @@ QUESTIONS = (
         ("advbn", "auxiliary"),
         (MEAN, "clean"),
     ),
-    Question("Is accuracy on clean pictures higher than plain's?", ("advbn", "clean"), ("plain", "clean"), ("clean",)),
+    Question("Is accuracy on clean images higher than plain's?", ("advbn", "clean"), ("plain", "clean"), ("clean",)),
     Question("Does AugMix help AdvBN?", ("augmix_advbn", "clean"), ("advbn", "clean")),
     Question("Does AdvBN help AugMix?", ("augmix_advbn", "clean"), ("augmix", "clean")),
     Question("Is it more than a doubled loss?", ("advbn", "clean"), ("plain_doubled", "clean")),
@@ -62,7 +62,7 @@ QUESTIONS = (
 
 
 def answers(rows: Sequence[Row]) -> str:
-    """A table: for each question a line a set, with the difference on each data set and its 95 % interval over seeds.
+    """A table: for each question a line a set, with the difference on each dataset and its 95 % interval over seeds.
 
     Args:
         rows: of one model and budget, with their results; questions about other methods are left out.

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from advbn_hf.data.embedded.rendering import MEAN_OVER
-from advbn_hf.utils.files import write_whole
+from advbn_hf.utils.files import write_atomically
 from advbn_hf.utils.tables import align_markdown
 
 from .grid import Row
@@ -46,7 +46,7 @@ def write_report(rows: Sequence[Row], settings: dict[str, Any], reference: str, 
         "rows": [dataclasses.asdict(row) for row in rows],
         "summary": [dataclasses.asdict(entry) for entry in entries],
     }
-    write_whole(files[0], json.dumps(content, indent=1) + "\n")
+    write_atomically(files[0], json.dumps(content, indent=1) + "\n")
     sections = []
     group_of = lambda entry: (entry.dataset, entry.model, entry.budget)  # noqa: E731
     for group, members in groupby(sorted(entries, key=group_of), key=group_of):
@@ -67,12 +67,12 @@ def write_report(rows: Sequence[Row], settings: dict[str, Any], reference: str, 
         "seeds (paired t), and so are the answers to the questions. Cost is that of a step relative to "
         f"{reference}'s. Without another word: the clean branch.\n"
     )
-    write_whole(files[1], "\n".join([head, *sections]))
+    write_atomically(files[1], "\n".join([head, *sections]))
     return files
 
 
 def to_markdown(entries: Sequence[Entry], reference: str) -> str:
-    """The table of one data set, model and budget.
+    """The table of one dataset, model and budget.
 
     Args:
         entries: of them; one line a method, in their order.

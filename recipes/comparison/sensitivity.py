@@ -67,7 +67,7 @@ class Point:
     Args:
         setting, value, in_force: see `Trial`.
         shifts: the clean branch under shifts.
-        clean: the clean branch on clean pictures.
+        clean: the clean branch on clean images.
     """
 
     setting: str
@@ -113,7 +113,7 @@ def make_point(trial: Trial, grid: Grid, dataset: str, model: str, seeds: Sequen
 
 def to_markdown(points: Sequence[Point]) -> str:
     """A table: one line for each value of each setting, the value in force in bold."""
-    lines = [["setting", "value", "data set", "seeds", "shifts", "gain", "clean", "gain on clean", "cost"]]
+    lines = [["setting", "value", "dataset", "seeds", "shifts", "gain", "clean", "gain on clean", "cost"]]
     for point in points:
         value = f"**{point.value}**" if point.in_force else f"{point.value}"
         numbers = [

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from advbn_hf.errors import InputError
-from advbn_hf.utils.files import write_whole
+from advbn_hf.utils.files import write_atomically
 
 
 class Store:
     """A folder of results. Several processes may share it.
 
     Args:
-        folder: it is made if need be.
+        folder: created if missing.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -30,7 +30,7 @@ class Store:
     def put(self, settings: Mapping[str, Any], result: Mapping[str, Any]) -> None:
         """Stores a result in the place of any other for the same settings."""
         content = {"settings": settings, "result": result}
-        write_whole(self._path(settings), json.dumps(content, indent=1, sort_keys=True) + "\n")
+        write_atomically(self._path(settings), json.dumps(content, indent=1, sort_keys=True) + "\n")
 
     def all(self) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
         """Settings and result of all that is stored, in the order of the files' names."""

@@ -72,7 +72,7 @@ def paired_gain(
 
 
 def summarize(rows: Iterable[Row], reference: str) -> list[Entry]:
-    """An entry for each data set, model, budget, method, branch and set, in the order of the rows.
+    """An entry for each dataset, model, budget, method, branch and set, in the order of the rows.
 
     Args:
         rows: with their results.

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from builders import models_equal, move_auxiliary_norms, pictures_and_labels, rows, tiny_resnet, tiny_vit
+from builders import images_and_labels, models_equal, move_auxiliary_norms, rows, tiny_resnet, tiny_vit
 from tiny_models import tiny_model
 
 from advbn_hf import AdvBNConfig, AdvBNForImageClassification, AdvBNTrainer, AdvBNTrainingArguments, InputError
@@ -21,9 +21,9 @@ def vit():
 
 
 def gradients_of(model, **kwargs):
-    pictures, labels = pictures_and_labels(4)
+    images, labels = images_and_labels(4)
     torch.manual_seed(0)
-    output = model(pixel_values=pictures, **{"labels": labels, **kwargs})
+    output = model(pixel_values=images, **{"labels": labels, **kwargs})
     (output.logits.square().sum() if output.loss is None else output.loss).backward()
     return {name: weight.grad for name, weight in model.named_parameters() if weight.grad is not None}
 

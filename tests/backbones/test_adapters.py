@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from builders import models_equal, move_auxiliary_norms, pictures_and_labels, rows, tiny_resnet, tiny_vit
+from builders import images_and_labels, models_equal, move_auxiliary_norms, rows, tiny_resnet, tiny_vit
 from transformers import AutoModelForImageClassification
 
 from advbn_hf import AdvBNConfig, AdvBNForImageClassification, AdvBNTrainer, AdvBNTrainingArguments, InputError
@@ -13,7 +13,7 @@ from advbn_hf.modeling import PlainForImageClassification
 
 peft = pytest.importorskip("peft")
 
-PICTURES, LABELS = pictures_and_labels()
+PICTURES, LABELS = images_and_labels()
 ON_VIT = {"target_modules": ["q_proj", "v_proj"], "modules_to_save": ["classifier"]}
 ON_RESNET = {"target_modules": ["convolution"], "modules_to_save": ["classifier"]}
 NORMS_TOO = {**ON_VIT, "modules_to_save": ["classifier", "layernorm_before", "layernorm_after"]}

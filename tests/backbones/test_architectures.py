@@ -1,4 +1,4 @@
-"""Every image classifier of Transformers that takes pictures, on a tiny model of each class."""
+"""Every image classifier of Transformers that takes images, on a tiny model of each class."""
 
 import copy
 import dataclasses
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from builders import models_equal, move_auxiliary_norms, pictures_and_labels
+from builders import images_and_labels, models_equal, move_auxiliary_norms
 from tiny_models import IMAGE_SIZE, NUM_LABELS, image_classifiers, tiny_model
 from transformers import AutoModelForImageClassification, PreTrainedModel
 
@@ -16,7 +16,7 @@ from advbn_hf.backbones.model_outputs import logits_of
 from advbn_hf.backbones.norms import two_branch_norms
 from advbn_hf.method.losses import AdvBNOutput
 
-PICTURES, LABELS = pictures_and_labels(4, NUM_LABELS, IMAGE_SIZE)
+PICTURES, LABELS = images_and_labels(4, NUM_LABELS, IMAGE_SIZE)
 SMALL_STEP = AdvBNConfig(epsilon=0.5, step_size=1e-3, num_steps=1)  # a sign step is sure to climb where it is small
 CLASSES = list(image_classifiers())  # as Transformers has them, before another test registers one of its own
 outcomes: dict[str, str] = {}

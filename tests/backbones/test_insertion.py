@@ -163,7 +163,7 @@ class ChannelsFirstTokens(TinyClassifier):
         # The first stage holds the embeddings, or the stem is of the blocks' own class.
         (lambda: tiny_model("PvtV2ForImageClassification"), "pvt_v2.encoder.layers.0", "pvt_v2.encoder.layers.0"),
         (lambda: tiny_model("MobileNetV1ForImageClassification"), "mobilenet_v1.layer.1", "mobilenet_v1.layer.1"),
-        # What is learned, as Perceiver's latents are, is no picture's feature map.
+        # What is learned, as Perceiver's latents are, is no image's feature map.
         (
             lambda: tiny_model("PerceiverForImageClassificationLearned"),
             "perceiver.input_preprocessor",
@@ -271,9 +271,9 @@ def test_table_of_insertion_points():
 
 def test_every_named_point_can_be_cut_at():
     model = StagesByName().eval()
-    pictures = torch.randn(2, 3, 16, 16)
+    images = torch.randn(2, 3, 16, 16)
     with torch.no_grad():
-        whole = model(pictures).logits
+        whole = model(images).logits
         for point in insertion_points(model):
             split = Split(model, point.path)
-            assert torch.equal(split.tail(split.stem(pixel_values=pictures)).logits, whole), point.path
+            assert torch.equal(split.tail(split.stem(pixel_values=images)).logits, whole), point.path

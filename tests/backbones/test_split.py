@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from builders import pictures_and_labels, tiny_convnext, tiny_resnet, tiny_vit
+from builders import images_and_labels, tiny_convnext, tiny_resnet, tiny_vit
 from tiny_models import TinyClassifier, tiny_model
 from torch import nn
 from transformers import ResNetModel
@@ -106,11 +106,11 @@ class Unsteady(Block):
 @torch.no_grad()
 def test_replay_equals_the_whole_model_bit_for_bit(name):
     model = MODELS[name]().eval()
-    pictures, _ = pictures_and_labels()
-    whole = model(pictures).logits
+    images, _ = images_and_labels()
+    whole = model(images).logits
     for insert_after in ["embeddings", "auto", *(point.path for point in insertion_points(model))]:
         split = Split(model, insert_after)
-        assert torch.equal(split.tail(split.stem(pixel_values=pictures)).logits, whole), insert_after
+        assert torch.equal(split.tail(split.stem(pixel_values=images)).logits, whole), insert_after
 
 
 def test_rectified_features_are_found():
@@ -131,7 +131,7 @@ def test_the_stem_does_not_run_again_and_the_tail_not_at_first():
         if not list(module.children()):
             compute = module.forward
             module.forward = lambda *a, path=path, compute=compute: (runs.append(path), compute(*a))[1]
-    recording = split.stem(pixel_values=pictures_and_labels()[0])
+    recording = split.stem(pixel_values=images_and_labels()[0])
     in_stem = set(runs)
     runs.clear()
     split.tail(recording)
@@ -144,7 +144,7 @@ def test_the_stem_does_not_run_again_and_the_tail_not_at_first():
 def test_other_features_reach_the_tail_and_modules_are_left_as_they_were():
     model = tiny_resnet().eval()
     split = Split(model, "auto")
-    recording = split.stem(pixel_values=pictures_and_labels()[0])
+    recording = split.stem(pixel_values=images_and_labels()[0])
     assert not torch.equal(split.tail(recording, recording.features * 2).logits, split.tail(recording).logits)
     with pytest.raises(RuntimeError):
         split.tail(recording, recording.features[:, :3])
@@ -156,7 +156,7 @@ def test_other_features_reach_the_tail_and_modules_are_left_as_they_were():
 def test_rows_of_a_recording():
     model = tiny_vit().eval()
     split = Split(model, "vit.layers.1")
-    recording = split.stem(pixel_values=pictures_and_labels()[0])
+    recording = split.stem(pixel_values=images_and_labels()[0])
     index = torch.tensor([5, 2])
     torch.testing.assert_close(split.tail(recording.rows(index)).logits, split.tail(recording).logits[index])
 
@@ -164,7 +164,7 @@ def test_rows_of_a_recording():
 @torch.no_grad()
 def test_rows_of_other_features():
     split = Split(tiny_vit().eval(), "vit.layers.1")
-    recording = split.stem(pixel_values=pictures_and_labels()[0])
+    recording = split.stem(pixel_values=images_and_labels()[0])
     other, index = recording.with_features(2 * recording.features), torch.tensor([5, 2])
     assert torch.equal(other.rows(index).features, 2 * recording.features[index])
     torch.testing.assert_close(
@@ -177,11 +177,11 @@ def test_rows_of_other_features():
 def test_a_tail_that_writes_into_a_feature_map_gets_a_copy(make, insert_after):
     model = make().eval()
     split = Split(model, insert_after)
-    pictures, _ = pictures_and_labels(size=16)
-    recording = split.stem(pixel_values=pictures)
+    images, _ = images_and_labels(size=16)
+    recording = split.stem(pixel_values=images)
     first = split.tail(recording).logits
     assert torch.equal(split.tail(recording).logits, first)
-    assert torch.equal(model(pictures).logits, first)
+    assert torch.equal(model(images).logits, first)
 
 
 @torch.no_grad()
@@ -192,16 +192,16 @@ def test_wrapping_leaves_nothing_behind_that_modules_keep_in_eval_mode():
     for weight in plain.parameters():
         weight += 0.1 * torch.randn(weight.shape)
     model.load_state_dict(plain.state_dict())
-    pictures, _ = pictures_and_labels(size=64)
-    assert torch.equal(split.tail(split.stem(pixel_values=pictures)).logits, plain(pictures).logits)
+    images, _ = images_and_labels(size=64)
+    assert torch.equal(split.tail(split.stem(pixel_values=images)).logits, plain(images).logits)
 
 
 @torch.no_grad()
 def test_a_module_shared_by_stem_and_tail_still_computes_in_the_tail():
     model = SharedActivation().eval()
-    pictures, _ = pictures_and_labels(size=16)
+    images, _ = images_and_labels(size=16)
     split = Split(model, "block")
-    assert torch.equal(split.tail(split.stem(pixel_values=pictures)).logits, model(pictures).logits)
+    assert torch.equal(split.tail(split.stem(pixel_values=images)).logits, model(images).logits)
 
 
 @pytest.mark.parametrize("frozen_tail", [False, True])
@@ -220,7 +220,7 @@ def test_weights_outside_of_the_stem_s_modules_belong_to_the_stem(frozen_tail):
     ("make", "insert_after", "message"),
     [
         (tiny_resnet, "resnet.encoder.stage.0", r"no module 'resnet\.encoder\.stage\.0'.*resnet\.encoder\.stages\.0"),
-        (tiny_resnet, "classifier.1", "classifier.1 gives out no feature map"),
+        (tiny_resnet, "classifier.1", "classifier.1 outputs no feature map"),
         (tiny_vit, "vit.layers.9", "no module"),
         (Twice, "block", "block runs 2 times"),
         (NeedsMore, "conv", r"NeedsMore does not run on pixel_values \(2, 3, 16, 16\) alone.*bool_masked_pos"),

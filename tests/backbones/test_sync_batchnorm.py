@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from builders import move_auxiliary_norms, pictures_and_labels, rows, tiny_resnet
+from builders import images_and_labels, move_auxiliary_norms, rows, tiny_resnet
 from tiny_models import TinyClassifier
 from torch import nn
 
@@ -48,7 +48,7 @@ def test_both_branches_are_converted_and_compute_the_same():
     assert all(weight is weights[name] for name, weight in converted.named_parameters())  # an optimiser keeps its hold
     assert model.state_dict().keys() == converted.state_dict().keys()
 
-    pixel_values, labels = pictures_and_labels()
+    pixel_values, labels = images_and_labels()
     losses = [one.train()(pixel_values=pixel_values, labels=labels).loss for one in (model, converted)]
     torch.testing.assert_close(*losses)
     frozen = [module for stem in converted.split.stem_modules for module in stem.modules()]
@@ -59,7 +59,7 @@ def test_both_branches_are_converted_and_compute_the_same():
 @torch.no_grad()
 def test_a_stem_that_ends_with_a_norm_is_still_cut_there():
     model = AdvBNForImageClassification.from_backbone(NormEndsTheStem().eval(), AdvBNConfig(insert_after="norm"))
-    pixel_values, _ = pictures_and_labels(size=16)
+    pixel_values, _ = images_and_labels(size=16)
     expected = model.eval()(pixel_values, branch="both").logits
     model.synchronize_batch_norms()
     assert isinstance(model.split.stem_modules[-1], nn.SyncBatchNorm)

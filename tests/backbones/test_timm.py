@@ -30,7 +30,7 @@ from advbn_hf.utils.cli import run
 
 with_timm = pytest.mark.skipif(not is_timm_available(), reason='timm is missing: pip install "advbn_hf[timm]"')
 
-# Architecture: its tiny settings for 64 x 64 pictures, where "embeddings" and "auto" cut, whether the features of the
+# Architecture: its tiny settings for 64 x 64 images, where "embeddings" and "auto" cut, whether the features of the
 # former are rectified.
 MODELS = {
     "densenet121": ({"growth_rate": 4, "block_config": [2, 2, 2, 2]}, "features.pool0", "features.denseblock1", True),
@@ -75,11 +75,11 @@ def test_densenet121_is_cut_where_it_is_published_and_before_its_first_stage():
     model = timm_model("densenet121")
     published = Split(model, "timm_model.features.transition1")
     assert not published.rectified
-    pictures = torch.zeros(1, 3, 224, 224)
+    images = torch.zeros(1, 3, 224, 224)
     with torch.no_grad():
-        assert published.stem(pixel_values=pictures).features.shape == (1, 128, 28, 28)
+        assert published.stem(pixel_values=images).features.shape == (1, 128, 28, 28)
         wrapped = AdvBNForImageClassification.from_backbone(model)
-        assert wrapped.split.stem(pixel_values=pictures).features.shape == (1, 64, 56, 56)
+        assert wrapped.split.stem(pixel_values=images).features.shape == (1, 64, 56, 56)
     # 1 + 2 * 58 + 3 + 1 norms, of which the first lies in the stem
     assert len(two_branch_norms(wrapped)) == 121 - 1
 
@@ -100,8 +100,8 @@ def test_norms_that_activate_do_so_in_both_branches():
 
 
 @with_timm
-def test_the_size_of_pictures_is_timm_s_where_no_other_is_named():
-    model = AdvBNForImageClassification.from_backbone(timm_model("test_vit"))  # for pictures of 160 x 160 alone
+def test_the_size_of_images_is_timm_s_where_no_other_is_named():
+    model = AdvBNForImageClassification.from_backbone(timm_model("test_vit"))  # for images of 160 x 160 alone
     assert model(torch.zeros(1, 3, 160, 160)).logits.shape == (1, 5)
 
 
@@ -118,7 +118,7 @@ def test_checkpointing_that_forgets_the_branch_is_refused():
 
 @pytest.fixture
 def timm_folder(tmp_path):
-    """A checkpoint as timm's are on the Hub: pictures' size, mean and deviation stand in config.json."""
+    """A checkpoint as timm's are on the Hub: images' size, mean and deviation stand in config.json."""
     folder = tmp_path / "model"
     model = timm_model("test_resnet")
     mean, std = [0.2, 0.4, 0.6], [0.1, 0.2, 0.3]
@@ -143,8 +143,8 @@ def test_recipe_on_a_timm_model(timm_folder, tmp_path, monkeypatch):
     for split in ("train", "validation"):
         for name in "abcde":
             (tmp_path / "data" / split / name).mkdir(parents=True)
-            picture = Image.fromarray(random.integers(0, 255, (40, 50, 3), dtype=np.uint8))
-            picture.save(tmp_path / "data" / split / name / "0.png")
+            image = Image.fromarray(random.integers(0, 255, (40, 50, 3), dtype=np.uint8))
+            image.save(tmp_path / "data" / split / name / "0.png")
     options = {"model_name_or_path": timm_folder, "dataset_name": tmp_path / "data", "output_dir": tmp_path / "run"}
     options |= {"max_steps": 1, "per_device_train_batch_size": 4, "report_to": "none", "use_cpu": "true"}
     arguments = [str(part) for name, value in options.items() for part in (f"--{name}", value)]

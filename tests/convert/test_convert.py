@@ -217,8 +217,8 @@ def test_recipe_writes_a_contract_checkpoint(convert, published, tmp_path, capsy
     assert all(torch.equal(found[key], expected[key]) for key in expected)
 
     pixels = np.random.default_rng(0).integers(0, 256, (300, 420, 3), dtype=np.uint8)
-    picture = Image.fromarray(pixels).resize((358, 256), Image.Resampling.BILINEAR).crop((67, 16, 291, 240))
-    by_hand = (np.asarray(picture) / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
+    image = Image.fromarray(pixels).resize((358, 256), Image.Resampling.BILINEAR).crop((67, 16, 291, 240))
+    by_hand = (np.asarray(image) / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
     for folder in (output, output / "auxiliary"):
         processed = AutoImageProcessor.from_pretrained(folder)(Image.fromarray(pixels), return_tensors="np")
         # torchvision, which processors use where it is installed, rounds some values to the next of the 256.

@@ -51,7 +51,7 @@ def published(cut, depths=DEPTHS, growth=GROWTH, classes=CLASSES):
 
 
 def logits_of(weights, branch, cut, depths=DEPTHS):
-    """What the layout's network makes of the pictures in eval mode; its stem runs through its clean norms."""
+    """What the layout's network makes of the images in eval mode; its stem runs through its clean norms."""
 
     def norm(features, name):
         values = [weights[f"{name}.{vector}"] for vector in ("running_mean", "running_var", "weight", "bias")]

@@ -1,4 +1,4 @@
-"""Pictures, labels and cards as strangers make them: read, or named with one line; and sets larger than memory."""
+"""Images, labels and cards as strangers make them: read, or named with one line; and sets larger than memory."""
 
 import os
 import zipfile
@@ -15,9 +15,9 @@ from PIL import Image as PILImage
 from transformers.models.convnext.image_processing_pil_convnext import ConvNextImageProcessorPil
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
-from advbn_hf.data.images import BadPictures, Pictures
+from advbn_hf.data.images import BadImages, ImageDataset
 from advbn_hf.data.loading import check_labels, class_names, load_images
-from advbn_hf.data.streaming import StreamedPictures
+from advbn_hf.data.streaming import StreamedImageDataset
 from advbn_hf.data.transforms import EvaluationTransform, TrainingTransform
 from advbn_hf.errors import InputError
 
@@ -29,9 +29,9 @@ TRANSFORMS = pytest.mark.parametrize("transform", [EvaluationTransform, Training
 RED = (255, 0, 0)
 
 
-def encoded(picture, kind="PNG", **options):
+def encoded(image, kind="PNG", **options):
     buffer = BytesIO()
-    picture.save(buffer, kind, **options)
+    image.save(buffer, kind, **options)
     return buffer.getvalue()
 
 
@@ -77,9 +77,9 @@ def rows(data, label=0):
 @pytest.mark.parametrize("name", READABLE)
 @pytest.mark.parametrize("processor", PROCESSORS.values(), ids=PROCESSORS)
 @TRANSFORMS
-def test_odd_pictures_are_read(name, processor, transform):
+def test_odd_images_are_read(name, processor, transform):
     data, colour = READABLE[name]
-    values = Pictures(rows(data), transform(processor))[0]["pixel_values"]
+    values = ImageDataset(rows(data), transform(processor))[0]["pixel_values"]
     assert values.shape == (3, 32, 32)
     expected = torch.tensor(colour)[:, None, None] / 255
     assert (values - expected).abs().max() < 0.06
@@ -98,16 +98,16 @@ def bomb():
 @pytest.mark.parametrize(
     ("make", "reason"), [(bomb, "decompression bomb"), (lambda: encoded(red(size=(20_000, 1))), "20000 x 1 pixels")]
 )
-def test_pictures_that_would_fill_the_memory_are_bad_pictures(tmp_path, make, reason):
+def test_images_that_would_fill_the_memory_are_bad_images(tmp_path, make, reason):
     data = make()
     assert len(data) < 100_000
     before = psutil.Process().memory_info().rss
     transform = EvaluationTransform(PROCESSORS["shortest edge"])
     with pytest.raises(InputError, match=rf"row 0 \(x.jpg\): cannot be decoded: .*{reason}"):
-        Pictures(rows(data), transform)[0]
+        ImageDataset(rows(data), transform)[0]
     assert psutil.Process().memory_info().rss - before < 100e6
-    bad = BadPictures(tmp_path / "bad.jsonl")
-    assert Pictures(rows(data), transform, bad)[0]["pixel_values"] is None
+    bad = BadImages(tmp_path / "bad.jsonl")
+    assert ImageDataset(rows(data), transform, bad)[0]["pixel_values"] is None
     assert bad.summary() == ["row 0 (x.jpg)"]
 
 
@@ -127,9 +127,9 @@ def test_labels_beyond_the_classes(tmp_path, label, card):
         check_labels(dataset, 2)
     stream = load_images(str(tmp_path), "train", streaming=True)
     check_labels(stream, 2)
-    pictures = StreamedPictures(stream, EvaluationTransform(PROCESSORS["square"]), num_labels=2)
-    with pytest.raises(InputError, match=rf"row 2: .*label {label}.*mend it"):
-        for _ in pictures:
+    images = StreamedImageDataset(stream, EvaluationTransform(PROCESSORS["square"]), num_labels=2)
+    with pytest.raises(InputError, match=rf"row 2: .*label {label}.*fix it"):
+        for _ in images:
             pass
 
 
@@ -146,7 +146,7 @@ CARDS = {
     "a number for features": "features: 3",
     "features without names": "features: [{dtype: image}]",
     "an unknown type": "features:\n  - {name: image, dtype: image}\n  - {name: label, dtype: huh}\n",
-    "other columns": "features:\n  - {name: picture, dtype: string}\n  - {name: kind, dtype: int64}\n",
+    "other columns": "features:\n  - {name: image, dtype: string}\n  - {name: kind, dtype: int64}\n",
     "other sizes": "splits:\n  - {name: train, num_examples: 999, num_bytes: 9}\n",
     "other splits": "splits:\n  - {name: test, num_examples: 2, num_bytes: 9}\n",
     "a number for splits": "splits: 3",
@@ -200,7 +200,7 @@ def test_archives_that_are_not_as_they_should_be(tmp_path, name, streaming):
 
 @pytest.mark.parametrize("streaming", [False, True])
 def test_files_come_as_they_are(tmp_path, streaming):
-    """A JPEG that is decoded and encoded anew is another picture."""
+    """A JPEG that is decoded and encoded anew is another image."""
     pixels = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
     data = encoded(PILImage.fromarray(pixels), "JPEG", quality=95)
     features = Features({"photo": Image(), "kind": ClassLabel(names=["a", "b"])})
@@ -210,15 +210,15 @@ def test_files_come_as_they_are(tmp_path, streaming):
 
 
 def test_memory_stays_flat_while_streaming(tmp_path):
-    """Four files have one picture a million times, which their dictionary keeps small: in memory it would be 4 GB.
+    """Four files have one image a million times, which their dictionary keeps small: in memory it would be 4 GB.
 
     Arrow reads ahead of who reads slowly, until 1 GiB of rows wait (its `kDefaultBackpressureHighBytes`). That is
     reached in the first file; a stream that kept one of forty bytes that it reads later on would not pass.
     """
-    picture = encoded(red(size=(4, 4))) + bytes(4_000)
+    image = encoded(red(size=(4, 4))) + bytes(4_000)
     features = Features({"image": Image(), "label": ClassLabel(names=["a", "b"])})
     part = pa.table(
-        {"image": [{"bytes": picture, "path": None}] * 50_000, "label": np.arange(50_000) % 2},
+        {"image": [{"bytes": image, "path": None}] * 50_000, "label": np.arange(50_000) % 2},
         schema=features.arrow_schema,
     )
     with pq.ParquetWriter(tmp_path / "train-0.parquet", features.arrow_schema) as writer:
@@ -236,7 +236,7 @@ def test_memory_stays_flat_while_streaming(tmp_path):
     assert count == 1_000_000
     first, second = max(memory[:50]), max(memory[50:])
     print(
-        f"a million rows of {len(picture)} bytes: {(first - memory[0]) / 1e6:.0f} MB more at most in the first half, "
+        f"a million rows of {len(image)} bytes: {(first - memory[0]) / 1e6:.0f} MB more at most in the first half, "
         f"{(second - first) / 1e6:.0f} MB more in the second"
     )
-    assert second - first < 500_000 * len(picture) / 40
+    assert second - first < 500_000 * len(image) / 40

@@ -1,4 +1,4 @@
-"""Pictures, labels and cards of strangers through the recipes: a run that works, or one line and exit code 2."""
+"""Images, labels and cards of strangers through the recipes: a run that works, or one line and exit code 2."""
 
 import json
 import runpy
@@ -22,7 +22,7 @@ EVALUATE = Path(finetune.__file__).with_name("evaluate.py")
 
 
 def on_its_side():
-    """A picture that its EXIF block turns."""
+    """An image that its EXIF block turns."""
     exif = PILImage.Exif()
     exif[0x0112] = 6
     return encoded(red(), "JPEG", exif=exif)
@@ -45,7 +45,7 @@ def model(tmp_path_factory):
 
 @pytest.fixture
 def recipe(monkeypatch, capsys, model, tmp_path):
-    """Trains on a data set, or evaluates on it; returns the exit code and all that was said."""
+    """Trains on a dataset, or evaluates on it; returns the exit code and all that was said."""
 
     def recipe(name, data, *options):
         if name == "finetune":
@@ -69,18 +69,18 @@ def the_line(said):
     return line
 
 
-def write(folder, pictures):
-    """The same pictures in both classes of both splits."""
+def write(folder, images):
+    """The same images in both classes of both splits."""
     for split in ("train", "validation"):
         for kind in ("a", "b"):
             (folder / split / kind).mkdir(parents=True)
-            for name, data in pictures.items():
+            for name, data in images.items():
                 (folder / split / kind / (name if "." in name else f"{name}.jpg")).write_bytes(data)
     return folder
 
 
 @pytest.mark.parametrize("name", ["finetune", "evaluate"])
-def test_odd_pictures_are_trained_and_evaluated_on(recipe, tmp_path, name):
+def test_odd_images_are_trained_and_evaluated_on(recipe, tmp_path, name):
     code, said = recipe(name, write(tmp_path / "data", GOOD), *(["--max_steps", 12] if name == "finetune" else []))
     assert code == 0, said
     records = json.loads((tmp_path / name / "results.json").read_text())
@@ -88,11 +88,11 @@ def test_odd_pictures_are_trained_and_evaluated_on(recipe, tmp_path, name):
 
 
 @pytest.mark.parametrize("name", ["finetune", "evaluate"])
-def test_bad_pictures_are_all_named_and_left_out(recipe, tmp_path, name):
+def test_bad_images_are_all_named_and_left_out(recipe, tmp_path, name):
     data = write(tmp_path / "data", GOOD | BAD)
     code, said = recipe(name, data, "--skip_bad_images", "true", *(["--max_steps", 8] if name == "finetune" else []))
     assert code == 0, said
-    print(f"{len(GOOD)} kinds of odd pictures, {len(BAD)} of damaged ones")
+    print(f"{len(GOOD)} kinds of odd images, {len(BAD)} of damaged ones")
     left_out = [line for line in said.splitlines() if line.startswith("left out")]
     for file in BAD:
         assert len([line for line in left_out if f"validation/a/{file}" in line]) == 1
@@ -102,7 +102,7 @@ def test_bad_pictures_are_all_named_and_left_out(recipe, tmp_path, name):
 
 
 @pytest.mark.parametrize("file", BAD)
-def test_a_bad_picture_stops_with_its_name(recipe, tmp_path, file):
+def test_a_bad_image_stops_with_its_name(recipe, tmp_path, file):
     code, said = recipe("evaluate", write(tmp_path / "data", {file: BAD[file]}))
     assert code == 2
     assert file in the_line(said)
@@ -129,11 +129,11 @@ LABELS = {
 @pytest.mark.parametrize("name", ["finetune", "evaluate"])
 def test_labels_of_every_kind(recipe, tmp_path, name, kind):
     values, feature, message = LABELS[kind]
-    pictures = [{"bytes": encoded(red()), "path": None}] * len(values)
+    images = [{"bytes": encoded(red()), "path": None}] * len(values)
     schema = Features({"image": Image(), "label": feature}).arrow_schema
     (tmp_path / "data").mkdir()
     for split in ("train", "validation"):
-        pq.write_table(pa.table({"image": pictures, "label": values}, schema), tmp_path / "data" / f"{split}.parquet")
+        pq.write_table(pa.table({"image": images, "label": values}, schema), tmp_path / "data" / f"{split}.parquet")
     code, said = recipe(name, tmp_path / "data")
     if message is None:
         # Bools are the classes False and True, which for an evaluation are none of the model's.

@@ -32,10 +32,10 @@ def png(value: int) -> bytes:
 
 
 def table(label, values, **others) -> Dataset:
-    """A small set with the columns "picture", "target" and any others."""
-    pictures = [{"bytes": png(index), "path": f"{index}.png"} for index in range(len(values))]
-    columns = {"picture": pictures, "target": values} | {name: column for name, (column, _) in others.items()}
-    features = {"picture": Image(), "target": label} | {name: feature for name, (_, feature) in others.items()}
+    """A small set with the columns "image", "target" and any others."""
+    images = [{"bytes": png(index), "path": f"{index}.png"} for index in range(len(values))]
+    columns = {"image": images, "target": values} | {name: column for name, (column, _) in others.items()}
+    features = {"image": Image(), "target": label} | {name: feature for name, (_, feature) in others.items()}
     return Dataset.from_dict(columns, features=Features(features))
 
 
@@ -49,7 +49,7 @@ def imagefolder(folder, classes=("cat", "dog"), splits=("train", "test")):
 
 
 def reds(dataset) -> list[int]:
-    """The colour of each picture, read independently: it says which row this was."""
+    """The colour of each image, read independently: it says which row this was."""
     values = [row["image"] for row in dataset]
     files = [BytesIO(value["bytes"]) if value["bytes"] else value["path"] for value in values]
     return [PILImage.open(file).getpixel((0, 0))[0] for file in files]
@@ -125,11 +125,11 @@ def test_columns_that_need_a_name(tmp_path):
     for streaming in (False, True):
         dataset = load_images(where, "train", image_column="raw", label_column="target", streaming=streaming)
         assert reds(dataset) == [50, 60] and [row["label"] for row in dataset] == [1, 0]
-    for field, wanted in (("image_column", "id"), ("label_column", "raw"), ("label_column", "picture")):
+    for field, wanted in (("image_column", "id"), ("label_column", "raw"), ("label_column", "image")):
         with pytest.raises(InputError, match=f"{field} '{wanted}'.*holds no"):
             load_images(where, "train", **({"label_column": "id"} | {field: wanted}))
     for field in ("image_column", "label_column"):
-        with pytest.raises(InputError, match=f"{field}.*no column 'nope'; it has picture, target, id, raw"):
+        with pytest.raises(InputError, match=f"{field}.*no column 'nope'; it has image, target, id, raw"):
             load_images(where, "train", **({"label_column": "id"} | {field: "nope"}))
 
 
@@ -187,7 +187,7 @@ def test_declared_classes_of_a_stream(tmp_path):
         check_labels(stream, 1)
 
 
-def test_a_million_labels_are_checked_without_their_pictures():
+def test_a_million_labels_are_checked_without_their_images():
     features = Features({"image": Image(decode=False), "label": Value("int64")})
     labels = np.arange(1_000_000) % 1000
     dataset = Dataset.from_dict({"image": [None] * len(labels), "label": labels}, features=features)
@@ -197,7 +197,7 @@ def test_a_million_labels_are_checked_without_their_pictures():
 
 
 class _Hub(BaseHTTPRequestHandler):
-    """Answers as the Hub does for a gated data set, and for one that is not there."""
+    """Answers as the Hub does for a gated dataset, and for one that is not there."""
 
     def do_GET(self):
         gated = "me/gated" in self.path

@@ -24,22 +24,22 @@ PROCESSORS = {  # processor -> the size (height, width) it gives
 
 
 @pytest.fixture
-def picture() -> Image.Image:
+def image() -> Image.Image:
     pixels = np.random.default_rng(0).integers(0, 256, (7, 9, 3), dtype=np.uint8)
     return Image.fromarray(pixels).resize((90, 70), Image.Resampling.BICUBIC)
 
 
 @pytest.mark.parametrize("kind", PROCESSORS)
-def test_evaluation_is_the_processor_itself(kind, picture):
+def test_evaluation_is_the_processor_itself(kind, image):
     processor, size = PROCESSORS[kind]
-    pixels = EvaluationTransform(processor)(picture)
+    pixels = EvaluationTransform(processor)(image)
     assert pixels.shape == (3, *size) and pixels.dtype == torch.float32
-    assert torch.equal(pixels, processor([picture], return_tensors="pt")["pixel_values"][0])
+    assert torch.equal(pixels, processor([image], return_tensors="pt")["pixel_values"][0])
 
 
 @pytest.mark.parametrize("kind", PROCESSORS)
 def test_training_gives_the_same_size_and_scale(kind):
-    """Of a picture of one colour every crop is alike, so both transforms must agree on every pixel."""
+    """Of an image of one colour every crop is alike, so both transforms must agree on every pixel."""
     processor, size = PROCESSORS[kind]
     plain = Image.new("RGB", (90, 70), (200, 100, 50))
     pixels = TrainingTransform(processor)(plain)
@@ -55,15 +55,15 @@ def test_normalisation_by_hand():
     torch.testing.assert_close(pixels[:, 3, 5], torch.tensor([5.0, -2.0, -0.2]))
 
 
-def test_crop_is_cut_resized_and_flipped(picture):
+def test_crop_is_cut_resized_and_flipped(image):
     """Against a plain crop and resize by PIL, of the box that the same random state gives."""
     processor = ViTImageProcessorPil(size={"height": 16, "width": 16}, do_normalize=False)
     flips = 0
     for seed in range(20):
         torch.manual_seed(seed)
-        pixels = TrainingTransform(processor)(picture)
+        pixels = TrainingTransform(processor)(image)
         torch.manual_seed(seed)
-        crop = picture.crop(random_crop_box(*picture.size)).resize((16, 16), Image.Resampling.BILINEAR)
+        crop = image.crop(random_crop_box(*image.size)).resize((16, 16), Image.Resampling.BILINEAR)
         expected = torch.from_numpy(np.array(crop)).permute(2, 0, 1) / 255
         errors = [(pixels - way).abs().mean().item() for way in (expected, expected.flip(2))]
         assert min(errors) < 0.01 < max(errors)  # reducing_gap and the crop's border cost a little
@@ -94,44 +94,44 @@ def test_crops_are_distributed_as_defined():
 @pytest.mark.parametrize(
     ("size", "box"), [((3000, 10), (1493, 0, 1506, 10)), ((10, 3000), (0, 1493, 10, 1506)), ((1, 1), (0, 0, 1, 1))]
 )
-def test_crop_of_extreme_pictures(size, box):
+def test_crop_of_extreme_images(size, box):
     torch.manual_seed(0)
     assert random_crop_box(*size) == box
 
 
-def test_random_state_repeats_and_pickles(picture):
+def test_random_state_repeats_and_pickles(image):
     transform = TrainingTransform(PROCESSORS["crop_pct"][0])
     copy = pickle.loads(pickle.dumps(transform))
     torch.manual_seed(3)
-    first, second = transform(picture), transform(picture)
+    first, second = transform(image), transform(image)
     torch.manual_seed(3)
-    assert torch.equal(copy(picture), first) and not torch.equal(first, second)
+    assert torch.equal(copy(image), first) and not torch.equal(first, second)
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "LA", "RGBA", "CMYK", "I;16", "F"])
-def test_every_mode_becomes_rgb(mode, picture):
-    grey = picture.convert("L")
+def test_every_mode_becomes_rgb(mode, image):
+    grey = image.convert("L")
     if mode == "I;16":
         source = Image.fromarray(np.asarray(grey).astype(np.uint16) * 256)
     else:
-        source = (grey if mode == "F" else picture).convert(mode)
+        source = (grey if mode == "F" else image).convert(mode)
     rgb = to_rgb(source)
-    assert rgb.mode == "RGB" and rgb.size == picture.size
-    reference = grey if mode in ("L", "LA", "I;16", "F") else picture
+    assert rgb.mode == "RGB" and rgb.size == image.size
+    reference = grey if mode in ("L", "LA", "I;16", "F") else image
     if mode != "1":
         difference = np.asarray(rgb).astype(int) - np.asarray(reference.convert("RGB"))
         assert np.abs(difference).mean() < (16 if mode == "P" else 1)  # a palette has few colours
     assert EvaluationTransform(PROCESSORS["crop_pct"][0])(source).shape == (3, 32, 32)
 
 
-def test_exif_orientation_is_applied(picture):
+def test_exif_orientation_is_applied(image):
     exif = Image.Exif()
     exif[0x0112] = 6  # stored lying on its side: turn clockwise to view
-    turned = picture.copy()
+    turned = image.copy()
     turned.info["exif"] = exif.tobytes()
     assert to_rgb(turned).size == (70, 90)
-    assert np.array_equal(np.asarray(to_rgb(turned)), np.rot90(np.asarray(picture), -1))
-    assert np.array_equal(np.asarray(to_rgb(to_rgb(turned))), np.rot90(np.asarray(picture), -1))
+    assert np.array_equal(np.asarray(to_rgb(turned)), np.rot90(np.asarray(image), -1))
+    assert np.array_equal(np.asarray(to_rgb(to_rgb(turned))), np.rot90(np.asarray(image), -1))
 
 
 def test_processor_without_a_fixed_size():

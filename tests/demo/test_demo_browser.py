@@ -66,8 +66,8 @@ def _answers(port):
 @pytest.mark.skipif(browser.why_not() is not None, reason=browser.why_not() or "")
 def test_upload_slider_result_and_bad_file(models, tmp_path):
     Image.new("RGB", (48, 48), (200, 40, 40)).save(tmp_path / "red.png")
-    bad = tmp_path / "<b>no picture.png"  # Gradio itself takes the brackets out of names
-    bad.write_bytes(b"no picture")
+    bad = tmp_path / "<b>no image.png"  # Gradio itself takes the brackets out of names
+    bad.write_bytes(b"no image")
     command = [RECIPE, "--model", models / "advbn", "--baseline", models / "plain", "--dataset_name", "embedded"]
     paths = {"PYTHONPATH": str(RECIPE.parents[1])}
     with (
@@ -76,7 +76,7 @@ def test_upload_slider_result_and_bad_file(models, tmp_path):
     ):
         page.resize(1280, 900)
         page.call("url", {"url": address})
-        # the first picture is there, with five answers of each model
+        # the first image is there, with five answers of each model
         wait_until(lambda: page.text("#answer-2").count("%") == 5)
         assert [page.text(f"#answer-{place}").split("\n")[0] for place in range(3)] == [
             "baseline",
@@ -94,7 +94,7 @@ def test_upload_slider_result_and_bad_file(models, tmp_path):
         wait_until(lambda: page.text("#answer-0").count("%") == 5)
         plain = page.text("#answer-0")
 
-        # a shift, chosen by keyboard; the slider comes, and another severity shows another picture
+        # a shift, chosen by keyboard; the slider comes, and another severity shows another image
         page.run("document.querySelector('#shift input').focus()")
         page.type("#shift input", f"{SELECT_ALL}gaussian_noise{ENTER}")
         wait_until(lambda: page.run("return !!document.querySelector('#severity input[type=range]')"))
@@ -115,10 +115,10 @@ def test_upload_slider_result_and_bad_file(models, tmp_path):
         wait_until(lambda: page.run("return document.documentElement.scrollWidth") <= 390)
         page.resize(1280, 900)
 
-        # no picture
+        # no image
         page.type("input[type=file]", str(bad))
-        wait_until(lambda: "is no picture that can be read" in page.text("#message"))
-        assert "no picture.png" in page.text("#message")
+        wait_until(lambda: "is no image that can be read" in page.text("#message"))
+        assert "no image.png" in page.text("#message")
         assert page.text("#answer-0").count("%") == 0
 
         # every control is reached by the keyboard

@@ -12,10 +12,10 @@ from PIL import Image
 
 from advbn_hf import AdvBNForImageClassification, InputError
 from advbn_hf.data.transforms import EvaluationTransform
-from advbn_hf.demo.sweep import Answers, Sweep, available_shifts, read_picture, sweep
+from advbn_hf.demo.sweep import Answers, Sweep, available_shifts, read_image, sweep
 from advbn_hf.demo.sweep_plot import plot_sweep, tell_sweep
-from advbn_hf.evaluation.models import load_contestant
-from advbn_hf.shifts.generate import shift_picture
+from advbn_hf.evaluation.models import load_evaluated_model
+from advbn_hf.shifts.generate import shift_image
 from advbn_hf.utils.cli import run
 
 
@@ -27,8 +27,8 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def contestants(folder):
-    return [load_contestant(str(folder / "plain"), "baseline"), load_contestant(str(folder / "advbn"))]
+def models(folder):
+    return [load_evaluated_model(str(folder / "plain"), "baseline"), load_evaluated_model(str(folder / "advbn"))]
 
 
 def gradient(width=48, height=40):
@@ -36,8 +36,8 @@ def gradient(width=48, height=40):
     return Image.merge("RGB", [ramp, ramp.rotate(180), ramp])
 
 
-def test_every_severity_is_asked_of_every_branch(folder, contestants):
-    seen = sweep(contestants, gradient(36, 36), "gaussian_noise")
+def test_every_severity_is_asked_of_every_branch(folder, models):
+    seen = sweep(models, gradient(36, 36), "gaussian_noise")
     assert seen.steps == ["as it is", "1", "2", "3", "4", "5"]
     assert [answers.title for answers in seen.answers] == [
         "baseline",
@@ -45,8 +45,8 @@ def test_every_severity_is_asked_of_every_branch(folder, contestants):
         "AdvBN, auxiliary branch",
     ]
     model = AdvBNForImageClassification.from_pretrained(folder / "advbn").eval()
-    transform = EvaluationTransform(contestants[1].processor)
-    shifted = shift_picture(gradient(36, 36), "gaussian_noise", 4)
+    transform = EvaluationTransform(models[1].processor)
+    shifted = shift_image(gradient(36, 36), "gaussian_noise", 4)
     assert seen.images[4].tobytes() == shifted.tobytes()
     with torch.no_grad():
         logits = model(pixel_values=transform(shifted)[None], branch="auxiliary").logits
@@ -56,28 +56,28 @@ def test_every_severity_is_asked_of_every_branch(folder, contestants):
     assert next(iter(top)) == str(logits[0].argmax().item())
 
 
-def test_shifts_without_severities_have_one_step_and_none_has_none(contestants):
-    assert sweep(contestants, gradient(), "inversion").steps == ["as it is", "shifted"]
-    assert sweep(contestants, gradient(), "none").steps == ["as it is"]
+def test_shifts_without_severities_have_one_step_and_none_has_none(models):
+    assert sweep(models, gradient(), "inversion").steps == ["as it is", "shifted"]
+    assert sweep(models, gradient(), "none").steps == ["as it is"]
     assert {"none", "fog", "inversion"} <= set(available_shifts())
 
 
-def test_pictures_are_made_as_small_as_the_models_see_them(contestants):
-    assert sweep(contestants, gradient(900, 600), "none").images[0].size == (56, 37)  # 32 * 8 / 7
-    assert sweep(contestants, gradient(33, 20), "none").images[0].size == (33, 20)
+def test_images_are_made_as_small_as_the_models_see_them(models):
+    assert sweep(models, gradient(900, 600), "none").images[0].size == (56, 37)  # 32 * 8 / 7
+    assert sweep(models, gradient(33, 20), "none").images[0].size == (33, 20)
     with pytest.raises(InputError, match="needs 32 x 32"):
-        sweep(contestants, gradient(33, 20), "gaussian_noise")
+        sweep(models, gradient(33, 20), "gaussian_noise")
 
 
-def test_what_is_no_picture_is_named(tmp_path):
+def test_what_is_no_image_is_named(tmp_path):
     gradient().convert("CMYK").save(tmp_path / "good.jpg")
-    assert read_picture(tmp_path / "good.jpg").mode == "RGB"
+    assert read_image(tmp_path / "good.jpg").mode == "RGB"
     gradient(300, 300).save(tmp_path / "cut.png")
     (tmp_path / "cut.png").write_bytes((tmp_path / "cut.png").read_bytes()[:200])
-    (tmp_path / "text.png").write_text("no picture")
+    (tmp_path / "text.png").write_text("no image")
     for name in ("cut.png", "text.png", "missing.png"):
-        with pytest.raises(InputError, match=f"^{name} is no picture that can be read; choose"):
-            read_picture(tmp_path / name)
+        with pytest.raises(InputError, match=f"^{name} is no image that can be read; choose"):
+            read_image(tmp_path / name)
 
 
 def test_plot_and_words_tell_the_confidence_in_the_first_answer():

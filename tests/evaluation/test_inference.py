@@ -3,12 +3,12 @@
 import pytest
 import torch
 from accelerate import Accelerator
-from builders import save_pictures, tiny_resnet
+from builders import save_images, tiny_resnet
 from transformers import ViTImageProcessorPil
 
 from advbn_hf import AdvBNForImageClassification, InputError
 from advbn_hf.backbones.norms import two_branch_norms
-from advbn_hf.data.images import BadPictures, Pictures
+from advbn_hf.data.images import BadImages, ImageDataset
 from advbn_hf.data.loading import load_images
 from advbn_hf.data.transforms import EvaluationTransform
 from advbn_hf.evaluation.inference import measure_accuracy, predict
@@ -21,8 +21,8 @@ TRANSFORM = EvaluationTransform(ViTImageProcessorPil(size={"height": 32, "width"
 
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("pictures")
-    save_pictures(folder / "validation", CLASSES, per_class=5)
+    folder = tmp_path_factory.mktemp("images")
+    save_images(folder / "validation", CLASSES, per_class=5)
     return load_images(str(folder), "validation")
 
 
@@ -34,15 +34,15 @@ def branched():
     return model
 
 
-def run(model, rows, bad_pictures=None, **settings):
-    pictures = Pictures(rows, TRANSFORM, bad_pictures)
-    return predict(model, pictures, accelerator=Accelerator(), description="", **{"batch_size": 7} | settings)
+def run(model, rows, bad_images=None, **settings):
+    images = ImageDataset(rows, TRANSFORM, bad_images)
+    return predict(model, images, accelerator=Accelerator(), description="", **{"batch_size": 7} | settings)
 
 
 def probabilities(model, rows):
-    pictures = Pictures(rows, TRANSFORM)
+    images = ImageDataset(rows, TRANSFORM)
     with torch.no_grad():
-        return model(pixel_values=torch.stack([row["pixel_values"] for row in pictures])).logits.softmax(dim=1)
+        return model(pixel_values=torch.stack([row["pixel_values"] for row in images])).logits.softmax(dim=1)
 
 
 def test_both_branches_and_their_mean_as_exported(branched, rows):
@@ -73,7 +73,7 @@ def test_a_plain_model_on_a_part_of_its_classes(rows, num_workers):
     match = LabelMatch((7, 2, 5, 0, 3), 8)
     predictions = run(model, rows, match=match, num_workers=num_workers)
     with torch.no_grad():
-        logits = model(pixel_values=torch.stack([row["pixel_values"] for row in Pictures(rows, TRANSFORM)])).logits
+        logits = model(pixel_values=torch.stack([row["pixel_values"] for row in ImageDataset(rows, TRANSFORM)])).logits
     expected = logits[:, [7, 2, 5, 0, 3]].softmax(dim=1)
     assert predictions.answers["plain"].top[:, 0].tolist() == expected.argmax(dim=1).tolist()
     torch.testing.assert_close(predictions.answers["plain"].confidence, expected.max(dim=1).values)
@@ -84,7 +84,7 @@ def test_a_plain_model_on_a_part_of_its_classes(rows, num_workers):
 
 def test_accuracy_records(branched, rows):
     settings = {"model_name": "advbn", "set_name": "clean", "accelerator": Accelerator()}
-    records = measure_accuracy(branched, Pictures(rows, TRANSFORM), **settings)
+    records = measure_accuracy(branched, ImageDataset(rows, TRANSFORM), **settings)
     labels = torch.tensor(rows["label"])
     for record, branch in zip(records, ("clean", "auxiliary"), strict=True):
         guesses = probabilities(branched.export(branch), rows).argmax(dim=1)
@@ -92,19 +92,19 @@ def test_accuracy_records(branched, rows):
         assert record.value == pytest.approx((guesses == labels).double().mean().item())
 
 
-def test_pictures_that_cannot_be_decoded(rows, tmp_path):
+def test_images_that_cannot_be_decoded(rows, tmp_path):
     images = [row["image"] for row in rows]
     for index in (3, 4, 5):
-        images[index] = {"bytes": b"no picture", "path": f"{index}.png"}
+        images[index] = {"bytes": b"no image", "path": f"{index}.png"}
     broken = rows.remove_columns("image").add_column("image", images, feature=rows.features["image"])
     model = tiny_resnet()
     with pytest.raises(InputError, match=r"row 3 \(3.png\): cannot be decoded"):
         run(model, broken, batch_size=3)
-    log = BadPictures(tmp_path / "bad.jsonl")
+    log = BadImages(tmp_path / "bad.jsonl")
     predictions = run(model, broken, log, batch_size=3)  # the second batch is empty
     assert predictions.rows.tolist() == [0, 1, 2, *range(6, 25)]
     assert log.summary() == [f"validation row {index} ({index}.png)" for index in (3, 4, 5)]
-    with pytest.raises(InputError, match="no picture of the set can be decoded"):
+    with pytest.raises(InputError, match="no image of the set can be decoded"):
         run(model, broken.select([3, 4]), log)
 
 

@@ -32,7 +32,7 @@ def test_200_of_1000_classes(model_labels, set_labels):
 
 
 def test_restricted_logits_give_the_sets_labels():
-    """A model that knows every picture, but would rather say a class that the set does not have."""
+    """A model that knows every image, but would rather say a class that the set does not have."""
     match = match_labels(NAMES, [SYNSETS[index] for index in SUBSET])
     labels = torch.arange(200)
     logits = one_hot(torch.tensor(SUBSET), 1000).float()

@@ -178,7 +178,7 @@ def test_alexnet_needs_all_severities():
 
 
 def test_calibration_by_hand():
-    # Two pictures in the bin of 0.75 (one right), two in that of 0.95 (both right).
+    # Two images in the bin of 0.75 (one right), two in that of 0.95 (both right).
     probabilities = [[0.75, 0.25], [0.74, 0.26], [0.95, 0.05], [0.04, 0.96]]
     result = load_metric("expected_calibration_error").compute(predictions=probabilities, references=[0, 1, 0, 1])
     assert result["expected_calibration_error"] == pytest.approx((abs(1 - 1.49) + abs(2 - 1.91)) / 4, abs=1e-6)

@@ -4,7 +4,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from builders import pictures_and_labels, tiny_resnet
+from builders import images_and_labels, tiny_resnet
 
 from advbn_hf import AdvBNForImageClassification
 from advbn_hf.backbones.norms import BRANCHES
@@ -13,12 +13,12 @@ from advbn_hf.backbones.norms import BRANCHES
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # from inside the exporter
 def test_an_exported_branch_agrees_with_onnx(tmp_path):
     model = AdvBNForImageClassification.from_backbone(tiny_resnet())
-    pictures, labels = pictures_and_labels()
+    images, labels = images_and_labels()
     for _ in range(3):  # moves the running statistics of the branches apart
-        model.train()(pixel_values=pictures, labels=labels)
+        model.train()(pixel_values=images, labels=labels)
     torch.onnx.export(
         model.export("auxiliary"),
-        kwargs={"pixel_values": pictures[:2]},
+        kwargs={"pixel_values": images[:2]},
         f=tmp_path / "model.onnx",
         input_names=["pixel_values"],
         output_names=["logits"],
@@ -27,8 +27,8 @@ def test_an_exported_branch_agrees_with_onnx(tmp_path):
         verbose=False,
     )
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
-    (logits,) = session.run(["logits"], {"pixel_values": pictures.numpy()})
+    (logits,) = session.run(["logits"], {"pixel_values": images.numpy()})
     with torch.no_grad():
-        clean, auxiliary = (model.eval()(pixel_values=pictures, branch=b).logits.numpy() for b in BRANCHES)
+        clean, auxiliary = (model.eval()(pixel_values=images, branch=b).logits.numpy() for b in BRANCHES)
     np.testing.assert_allclose(logits, auxiliary, atol=1e-5)
     assert not np.allclose(logits, clean, atol=1e-3)

@@ -18,7 +18,7 @@ CLEAN = SetEntry("clean", "x")
 
 
 def answers(right, columns=("plain",), rows=None, confidence=0.8):
-    """Answers of ten classes to pictures whose label is 0; a wrong one has the label second."""
+    """Answers of ten classes to images whose label is 0; a wrong one has the label second."""
     right = torch.as_tensor(right)
     top = torch.where(right[:, None], torch.tensor([0, 1, 2, 3, 4]), torch.tensor([1, 0, 2, 3, 4]))
     rows = torch.arange(len(right)) if rows is None else torch.tensor(rows)
@@ -60,7 +60,7 @@ def test_branches_in_the_order_of_the_suite_and_their_mean_as_a_model():
         assert kept == [("advbn", order[0]), ("advbn", order[1]), ("advbn (mean of branches)", None)]
 
 
-def test_a_baseline_is_compared_on_the_pictures_that_both_have():
+def test_a_baseline_is_compared_on_the_images_that_both_have():
     ours, theirs = first(9), [index % 2 == 0 for index in range(10)]
     measured = MeasuredSet(
         CLEAN, 10, {Part(): {"resnet": answers(ours[1:], rows=range(1, 10)), "baseline": answers(theirs)}}
@@ -80,7 +80,7 @@ def test_a_set_of_several_parts():
     assert find(records, model="r", **whole) == pytest.approx(0.65)
     assert find(records, model="baseline", **whole) == pytest.approx(0.4)
     assert find(records, model="r", metric="accuracy", shift="snow", severity=2) == 0.2
-    assert {record.n for record in records} == {10}  # the parts show the same pictures
+    assert {record.n for record in records} == {10}  # the parts show the same images
     gains = np.array([sum((index < a) - (index < b) for a, b in counts.values()) / 4 for index in range(10)])
     t = gains.mean() / (gains.std(ddof=1) / np.sqrt(10))
     assert t == pytest.approx(3)
@@ -89,7 +89,7 @@ def test_a_set_of_several_parts():
 
 
 def corruption_set(errors, **settings):
-    """100 pictures, of which `errors[model]` are wrong in every part."""
+    """100 images, of which `errors[model]` are wrong in every part."""
     entry = SetEntry("c", "x", shift=GROUPS["corruptions"], clean="clean", **settings)
     parts = {
         Part(shift, severity): {model: answers(first(100 - wrong, 100)) for model, wrong in errors.items()}

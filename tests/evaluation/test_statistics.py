@@ -10,7 +10,7 @@ from advbn_hf.evaluation.statistics import mcnemar
 
 
 def outcomes(both: int, only_a: int, only_b: int, neither: int) -> tuple[list[bool], list[bool]]:
-    """Pictures in that many kinds."""
+    """Images in that many kinds."""
     a = [True] * (both + only_a) + [False] * (only_b + neither)
     b = [True] * both + [False] * only_a + [True] * only_b + [False] * neither
     return a, b

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from builders import save_pictures
+from builders import save_images
 
 from advbn_hf import InputError
-from advbn_hf.evaluation.sets import Part, open_set
+from advbn_hf.evaluation.sets import Part, load_set
 from advbn_hf.evaluation.suites import SetEntry, load_suite
 from advbn_hf.shifts.imagenet_c import CORRUPTIONS
 from advbn_hf.shifts.released import find_corruptions, load_corruption
@@ -105,7 +105,7 @@ def test_some_sets_of_a_suite():
 def released(folder, category=""):
     for corruption in ("fog", "shot_noise"):
         for severity in (1, 4):
-            save_pictures(folder / category / corruption / str(severity), ["1", "n01440764"], per_class=2)
+            save_images(folder / category / corruption / str(severity), ["1", "n01440764"], per_class=2)
     return folder
 
 
@@ -116,7 +116,7 @@ def test_released_corruptions_nested_and_flat(tmp_path, category):
         "fog": [1, 4],
         "shot_noise": [1, 4],
     }
-    found = open_set(SetEntry("c", str(folder), layout="imagenet-c", shift="fog"))
+    found = load_set(SetEntry("c", str(folder), layout="imagenet-c", shift="fog"))
     assert found.parts == (Part("fog", 1), Part("fog", 4))
     rows = found.rows(Part("fog", 4))
     assert rows.features["label"].names == ["1", "n01440764"]
@@ -130,22 +130,22 @@ def test_released_corruptions_nested_and_flat(tmp_path, category):
 
 def test_released_corruptions_that_are_not_there(tmp_path):
     with pytest.raises(InputError, match=f"set 'c': dataset: there is no folder {tmp_path / 'no'}"):
-        open_set(SetEntry("c", str(tmp_path / "no"), layout="imagenet-c"))
+        load_set(SetEntry("c", str(tmp_path / "no"), layout="imagenet-c"))
     with pytest.raises(InputError, match="holds no corruptions"):
         find_corruptions(tmp_path)
     released(tmp_path / "c")
     with pytest.raises(InputError, match=r"set 'c': shift: .* has no 'frost'; it has fog, shot_noise"):
-        open_set(SetEntry("c", str(tmp_path / "c"), layout="imagenet-c", shift="frost"))
+        load_set(SetEntry("c", str(tmp_path / "c"), layout="imagenet-c", shift="frost"))
     with pytest.raises(InputError, match=r"severities: .* has none of 5"):
-        open_set(SetEntry("c", str(tmp_path / "c"), layout="imagenet-c", severities=(5,)))
+        load_set(SetEntry("c", str(tmp_path / "c"), layout="imagenet-c", severities=(5,)))
     (tmp_path / "empty" / "n1").mkdir(parents=True)
-    with pytest.raises(InputError, match="holds no pictures"):
+    with pytest.raises(InputError, match="holds no images"):
         load_corruption(tmp_path / "empty")
 
 
 def test_a_sample_is_of_all_classes_and_always_the_same(tmp_path):
-    save_pictures(tmp_path / "validation", [f"{index:02}" for index in range(10)], per_class=10)
-    first, again = (open_set(SetEntry("x", str(tmp_path)), max_samples=30).base for _ in range(2))
+    save_images(tmp_path / "validation", [f"{index:02}" for index in range(10)], per_class=10)
+    first, again = (load_set(SetEntry("x", str(tmp_path)), max_samples=30).base for _ in range(2))
     assert len(first) == 30
     assert len(set(first["label"])) > 5
     assert [row["image"]["path"] for row in first] == [row["image"]["path"] for row in again]

@@ -10,7 +10,7 @@ from functools import cached_property
 from http import HTTPStatus
 from typing import Literal
 
-# The part of the Hub's default .gitattributes that matters to models, tables and pictures.
+# The part of the Hub's default .gitattributes that matters to models, tables and images.
 LFS_SUFFIXES = (".arrow", ".bin", ".ckpt", ".h5", ".npy", ".npz", ".onnx", ".parquet", ".pkl", ".pt", ".pth")
 LFS_SUFFIXES += (".safetensors", ".tar", ".zip")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")  # in datasets only

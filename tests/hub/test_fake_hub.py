@@ -302,12 +302,12 @@ from datasets import ClassLabel, Dataset, Features, Image as ImageFeature
 from PIL import Image
 features = Features({"image": ImageFeature(), "label": ClassLabel(names=["dark", "light"])})
 rows = {"image": [Image.new("RGB", (8, 8), (c, c, c)) for c in (0, 255)], "label": [0, 1]}
-Dataset.from_dict(rows, features=features).push_to_hub("me/pictures", split="train")
+Dataset.from_dict(rows, features=features).push_to_hub("me/images", split="train")
 """
 
 DATASETS_LOAD = """
 from datasets import load_dataset
-for repo, split in (("me/pictures", "train"), ("me/folder", "test")):
+for repo, split in (("me/images", "train"), ("me/folder", "test")):
     data = load_dataset(repo, split=split)
     print(data.features["label"].names, [row["image"].getpixel((0, 0))[0] for row in data], list(data["label"]))
 """
@@ -319,7 +319,7 @@ def test_datasets(hub, tmp_path):
     assert pushed.returncode == 0, pushed.stderr
     for name, level in (("dark", 0), ("light", 255)):
         (tmp_path / "test" / name).mkdir(parents=True)
-        Image.new("RGB", (8, 8), (level,) * 3).save(tmp_path / "test" / name / "picture.png")
+        Image.new("RGB", (8, 8), (level,) * 3).save(tmp_path / "test" / name / "image.png")
     hub.api(token).create_repo("me/folder", repo_type="dataset")
     hub.api(token).upload_folder(repo_id="me/folder", repo_type="dataset", folder_path=tmp_path)
     loaded = hub.run(DATASETS_LOAD, home="elsewhere")

@@ -21,8 +21,8 @@ random = np.random.default_rng(0)
 features = Features({"image": ImageFeature(), "label": ClassLabel(names=["ant", "bee", "cat"])})
 def split(count):
     labels = [index % 3 for index in range(count)]
-    pictures = [Image.fromarray(random.integers(80 * k, 80 * k + 90, (32, 32, 3), dtype=np.uint8)) for k in labels]
-    return Dataset.from_dict({"image": pictures, "label": labels}, features=features)
+    images = [Image.fromarray(random.integers(80 * k, 80 * k + 90, (32, 32, 3), dtype=np.uint8)) for k in labels]
+    return Dataset.from_dict({"image": images, "label": labels}, features=features)
 DatasetDict(train=split(24), validation=split(12)).push_to_hub("me/insects")
 eval = b"tasks: [{id: insects, config: default, split: validation}]"
 upload_file(path_or_fileobj=eval, path_in_repo="eval.yaml", repo_id="me/insects", repo_type="dataset")
@@ -68,20 +68,20 @@ import sys, json
 from accelerate import Accelerator
 from advbn_hf import AdvBNForImageClassification, AdvBNTrainer, AdvBNTrainingArguments
 from advbn_hf.backbones.loading import load_processor
-from advbn_hf.data.images import Pictures, collate
+from advbn_hf.data.images import Images, collate
 from advbn_hf.data.loading import load_images
 from advbn_hf.data.transforms import EvaluationTransform
 from advbn_hf.evaluation.inference import measure_accuracy
 token, revision, output = sys.stdin.read().split()
 model = AdvBNForImageClassification.from_pretrained("me/insects-advbn", revision=revision, token=token)
 processor = load_processor("me/insects-advbn", token=token)
-pictures = Pictures(load_images("me/insects", "validation"), EvaluationTransform(processor))
-records = measure_accuracy(model, pictures, model_name="advbn", set_name="clean", accelerator=Accelerator(cpu=True))
+images = Images(load_images("me/insects", "validation"), EvaluationTransform(processor))
+records = measure_accuracy(model, images, model_name="advbn", set_name="clean", accelerator=Accelerator(cpu=True))
 print(json.dumps({record.branch: record.value for record in records}))
 args = AdvBNTrainingArguments(
     output, max_steps=1, use_cpu=True, report_to="none", push_to_hub=True, hub_model_id="me/again", hub_token=token
 )
-trainer = AdvBNTrainer(model, args, train_dataset=pictures, data_collator=collate, processing_class=processor)
+trainer = AdvBNTrainer(model, args, train_dataset=images, data_collator=collate, processing_class=processor)
 trainer.train()
 trainer.push_to_hub()
 trainer.push_to_hub(revision="refs/pr/9")

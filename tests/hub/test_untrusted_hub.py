@@ -12,7 +12,7 @@ from pathlib import Path
 import finetune
 import pytest
 import torch
-from builders import save_digit_models, save_pictures
+from builders import save_digit_models, save_images
 from datasets import Dataset, Features, Image, Value
 from fake_hub.store import Blob, Commit, Repo
 from safetensors.torch import save
@@ -60,11 +60,11 @@ def publish(hub, repo_id, files, kind="model"):
 
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory):
-    """A folder with a checkpoint of both branches, `advbn`, and a set of pictures, `data`."""
+    """A folder with a checkpoint of both branches, `advbn`, and a set of images, `data`."""
     folder = tmp_path_factory.mktemp("sound")
     save_digit_models(folder)
     for split in ("train", "validation", "test"):
-        save_pictures(folder / "data" / split, [str(digit) for digit in range(10)], 1)
+        save_images(folder / "data" / split, [str(digit) for digit in range(10)], 1)
     return folder
 
 
@@ -103,16 +103,16 @@ def models(files, ran):
 
 
 def data_sets(data, ran):
-    """Data sets likewise, each with what its line says."""
+    """Datasets likewise, each with what its line says."""
     files = contents(data)
-    picture = files["train/0/0.png"]
+    image = files["train/0/0.png"]
     script = f"import os\nos.mkdir({str(ran)!r})\n".encode()
-    slips = {"0/0.png": picture, "1/0.png": picture, "../../../../climbed.png": picture, f"{ran}/climbed.png": picture}
+    slips = {"0/0.png": image, "1/0.png": image, "../../../../climbed.png": image, f"{ran}/climbed.png": image}
     zipped = io.BytesIO()
     with zipfile.ZipFile(zipped, "w") as file:
         for name, content in slips.items():
             file.writestr(name, content)
-    rows = {"image": [{"bytes": picture, "path": None}] * 10, "label": list(range(10))}
+    rows = {"image": [{"bytes": image, "path": None}] * 10, "label": list(range(10))}
     parquet = io.BytesIO()
     Dataset.from_dict(rows, features=Features({"image": Image(), "label": Value("int64")})).to_parquet(parquet)
     lie = b"---\ndataset_info:\n  features:\n  - {name: image, dtype: image}\n  - name: label\n    dtype:\n"
@@ -124,7 +124,7 @@ def data_sets(data, ran):
         "pickled-rows": (dict.fromkeys(("train.pkl", "train.pickle"), pickle.dumps(Payload(ran))), "me/pickled-rows"),
         "lying-card": (parquets | {"README.md": lie}, "labels: 9 rows have 1, 2, 3"),
         "card-of-objects": (files | {"README.md": objects}, "me/card-of-objects"),
-        "climbing-names": (files | {"train/../../../climbed.png": picture}, "me/climbing-names"),
+        "climbing-names": (files | {"train/../../../climbed.png": image}, "me/climbing-names"),
         "climbing-archive": ({f"{split}.zip": zipped.getvalue() for split in SPLITS}, "me/climbing-archive"),
     }
 

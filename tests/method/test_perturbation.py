@@ -19,7 +19,7 @@ def features_of(shape, seed=0, dtype=torch.float32):
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
 
 
-@pytest.mark.parametrize("shape", [(6, 5, 4, 3), (6, 12, 5)], ids=["pictures", "tokens"])
+@pytest.mark.parametrize("shape", [(6, 5, 4, 3), (6, 12, 5)], ids=["images", "tokens"])
 @pytest.mark.parametrize("num_groups", [1, 2, 4, 6])
 @pytest.mark.parametrize("rectify", [True, False])
 def test_equals_the_formula_group_by_group(shape, num_groups, rectify):

@@ -13,7 +13,7 @@ from advbn_hf.utils.cli import run
 def test_evaluation_in_small(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
     file = tmp_path / "new" / "benchmark.json"
-    options = ["--only", "evaluation", "--num_pictures", "3", "--batch_size", "2", "--repeats", "1"]
+    options = ["--only", "evaluation", "--num_images", "3", "--batch_size", "2", "--repeats", "1"]
     monkeypatch.setattr(sys, "argv", ["benchmark.py", *options, "--output_file", str(file)])
     for _ in range(2):  # the second time beside what another benchmark has written
         run(benchmark.main)

@@ -15,14 +15,14 @@ from benchmarking import training as benchmark_training
 from advbn_hf.utils.cli import run
 
 
-def test_every_loader_of_pictures_feeds_the_step(monkeypatch):
+def test_every_loader_of_images_feeds_the_step(monkeypatch):
     small = benchmark_training.MODELS["resnet_small"]
     monkeypatch.setitem(benchmark_training.MODELS, "resnet50", small)
     monkeypatch.setattr(benchmark_data, "SIZE", 48)
     seen = []
     call = benchmark_training.Step.__call__
     monkeypatch.setattr(
-        benchmark_training.Step, "__call__", lambda step, *args: (seen.append(step.pictures), call(step, *args))
+        benchmark_training.Step, "__call__", lambda step, *args: (seen.append(step.images), call(step, *args))
     )
     text, numbers = benchmark_data.measure_loading(2, 1, torch.device("cpu"))
     kinds = ["map-style, 0 workers", "map-style, 2 workers", "streaming, 0 workers", "streaming, 2 workers"]
@@ -31,7 +31,7 @@ def test_every_loader_of_pictures_feeds_the_step(monkeypatch):
     assert len({batch.sum().item() for batch in seen}) > 4
 
 
-def test_throughput_counts_the_pictures_of_both_processes(monkeypatch):
+def test_throughput_counts_the_images_of_both_processes(monkeypatch):
     seconds = {1: iter([3.0, 2.0]), 2: iter([4.0, 2.0])}
     monkeypatch.setattr(benchmark_processes, "seconds_of", lambda count, *_: next(seconds[count]))
     text, numbers = benchmark_processes.measure_processes(8, 2, cpu=True)

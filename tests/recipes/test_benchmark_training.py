@@ -7,7 +7,7 @@ import benchmark
 import pytest
 import torch
 from benchmarking import training as benchmark_training
-from builders import pictures_and_labels, tiny_convnext, tiny_resnet, tiny_vit
+from builders import images_and_labels, tiny_convnext, tiny_resnet, tiny_vit
 
 from advbn_hf import AdvBNForImageClassification
 from advbn_hf.utils.cli import run
@@ -17,7 +17,7 @@ MODELS = {"resnet": tiny_resnet, "convnext": tiny_convnext, "vit": tiny_vit}
 
 @pytest.mark.parametrize("name", MODELS)
 def test_straightforward_and_ours_find_the_same_multipliers_and_losses(name):
-    pixel_values, labels = pictures_and_labels()
+    pixel_values, labels = images_and_labels()
     outputs, adversarial, gradients = [], [], []
     for model_class in (benchmark_training.StraightforwardForImageClassification, AdvBNForImageClassification):
         model = model_class.from_backbone(MODELS[name]().double(), benchmark_training.PUBLISHED).train()
@@ -67,7 +67,7 @@ def test_switches_reach_the_model(switches, monkeypatch):
     step = benchmark_training.Step("resnet_small", "recommended", switches, 2, torch.device("cpu"))
     step("bf16")
     assert bool(compiled) == (switches == "compiled")
-    recording = step.model.split.stem(pixel_values=step.pictures)
+    recording = step.model.split.stem(pixel_values=step.images)
     channels_last = recording.features.is_contiguous(memory_format=torch.channels_last)
     assert channels_last == (switches == "channels_last")
     perturbed, _ = step.model.perturb(recording, step.labels)

@@ -8,7 +8,7 @@ import compare
 import pytest
 import torch
 from comparison import grid as grid_module
-from comparison.datasets import load_pictures
+from comparison.datasets import load_splits
 from comparison.fine_tuning import TuningSettings, fine_tune
 from comparison.grid import Grid, Row, Settings
 from comparison.methods import METHODS
@@ -129,12 +129,12 @@ def test_bases_are_ordinary_checkpoints(folder):
 
 
 def test_averaged_weights_are_the_result(tmp_path):
-    pictures = load_pictures("digits", "clean", "train", 64)
+    images = load_splits("digits", "clean", "train", 64)
     torch.manual_seed(0)
-    base, _ = new_classifier(json.dumps(MODELS["resnet"]), list(pictures.names))
+    base, _ = new_classifier(json.dumps(MODELS["resnet"]), list(images.names))
     last, at_once, slowly = (
         fine_tune(
-            dataclasses.replace(METHODS["advbn"], averaging=decay), base, pictures, SMALL.tuning, 3, 0, str(tmp_path)
+            dataclasses.replace(METHODS["advbn"], averaging=decay), base, images, SMALL.tuning, 3, 0, str(tmp_path)
         )[0].state_dict()
         for decay in (None, 1e-9, 0.9)
     )

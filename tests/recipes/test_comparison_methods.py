@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from builders import models_equal, pictures_and_labels, tiny_convnext, tiny_resnet, tiny_vit
+from builders import images_and_labels, models_equal, tiny_convnext, tiny_resnet, tiny_vit
 from comparison.methods import METHODS, method_called
 from comparison.peers import advbn_variants as variations
 from comparison.peers import augmix as augmix_module
@@ -25,7 +25,7 @@ BACKBONES = {"resnet": tiny_resnet, "convnext": tiny_convnext, "vit": tiny_vit}
 
 
 def batch(count=4):
-    pixel_values, labels = pictures_and_labels(count)
+    pixel_values, labels = images_and_labels(count)
     return pixel_values.clamp(-1, 1), labels
 
 
@@ -36,13 +36,13 @@ def test_mixstyle_by_loops(channel_axis):
     laid_out = features if channel_axis == 1 else features.movedim(1, -1)
     mixed = mix_styles(laid_out, partners, weight, channel_axis)
     mixed = mixed if channel_axis == 1 else mixed.movedim(-1, 1)
-    for picture in range(3):
+    for image in range(3):
         for channel in range(5):
-            own, other = (features[i, channel].numpy() for i in (picture, int(partners[picture])))
-            share = weight[picture].item()
+            own, other = (features[i, channel].numpy() for i in (image, int(partners[image])))
+            share = weight[image].item()
             deviation = share * own.std() + (1 - share) * other.std()
             expected = (own - own.mean()) / own.std() * deviation + share * own.mean() + (1 - share) * other.mean()
-            np.testing.assert_allclose(mixed[picture, channel].numpy(), expected, rtol=1e-4, atol=1e-5)
+            np.testing.assert_allclose(mixed[image, channel].numpy(), expected, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(mixed[2], features[2], rtol=1e-4, atol=1e-5)
 
 
@@ -51,13 +51,13 @@ def test_dsu_by_loops():
     features, noise = torch.randn(6, 3, 4, 4) * 2 + 1, torch.randn(2, 6, 3)
     scattered = scatter_styles(features, noise, 1).numpy()
     means, deviations = features.numpy().mean(axis=(2, 3)), features.numpy().std(axis=(2, 3))
-    for picture in range(6):
+    for image in range(6):
         for channel in range(3):
-            beta = means[picture, channel] + noise[0, picture, channel].item() * means[:, channel].std()
-            gamma = deviations[picture, channel] + noise[1, picture, channel].item() * deviations[:, channel].std()
-            own = features[picture, channel].numpy()
-            expected = gamma * (own - means[picture, channel]) / deviations[picture, channel] + beta
-            np.testing.assert_allclose(scattered[picture, channel], expected, rtol=1e-3, atol=1e-3)
+            beta = means[image, channel] + noise[0, image, channel].item() * means[:, channel].std()
+            gamma = deviations[image, channel] + noise[1, image, channel].item() * deviations[:, channel].std()
+            own = features[image, channel].numpy()
+            expected = gamma * (own - means[image, channel]) / deviations[image, channel] + beta
+            np.testing.assert_allclose(scattered[image, channel], expected, rtol=1e-3, atol=1e-3)
 
 
 def test_jensen_shannon_by_hand():
@@ -95,13 +95,13 @@ def test_advprop_is_pgd_on_pixels_through_the_auxiliary_branch():
 
 
 def test_augmix_mixes_chains_of_one_to_three(monkeypatch):
-    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (48, 48, 3), dtype=np.uint8))
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (48, 48, 3), dtype=np.uint8))
     brighter = lambda one, rng: Image.fromarray(np.asarray(one) // 2)  # noqa: E731
     monkeypatch.setattr(augmix_module, "OPERATIONS", (brighter,))
-    view = augmix(picture, np.random.default_rng(3))
+    view = augmix(image, np.random.default_rng(3))
     rng = np.random.default_rng(3)
     weights, share = rng.dirichlet([1, 1, 1]), rng.beta(1, 1)
-    original = np.asarray(picture)
+    original = np.asarray(image)
     expected = (1 - share) * original.astype(float)
     for weight in weights:
         depth = len(rng.choice(1, rng.integers(1, 4)))
@@ -129,7 +129,7 @@ def test_every_method_trains_the_tail_of_every_model_alone(name, backbone):
     method = METHODS[name]
     model = method.wrap(base).train()
     pixel_values, labels = batch()
-    views = 3 if method.views == "picture and two augmix" else 1
+    views = 3 if method.views == "image and two augmix" else 1
     output = model(pixel_values=pixel_values.repeat(views, 1, 1, 1), labels=labels)
     assert output.logits.shape == (4, 5)
     assert output.loss.isfinite()
@@ -233,7 +233,7 @@ def test_the_clean_gradient_is_that_of_the_clean_branchs_loss(monkeypatch):
 
 
 @pytest.mark.parametrize("method", ["advbn_momentum", "advbn_clean_gradient"])
-def test_a_perturbation_a_picture_refuses_settings_that_it_would_leave_out(method):
+def test_a_perturbation_a_image_refuses_settings_that_it_would_leave_out(method):
     with pytest.raises(InputError, match=f"{method}: num_perturbations must be per_sample, got 4"):
         method_called(f"{method}:num_perturbations=4").wrap(tiny_resnet())
     with pytest.raises(InputError, match="attack_fraction"):
@@ -279,11 +279,11 @@ def test_channels_are_mixed_around_their_means(channel_axis):
     laid_out = features if channel_axis == 1 else features.movedim(1, -1)
     mixed = mix_channels(laid_out, matrices, channel_axis)
     mixed = mixed if channel_axis == 1 else mixed.movedim(-1, 1)
-    for picture in range(2):
-        flat = features[picture].reshape(3, -1).numpy()
+    for image in range(2):
+        flat = features[image].reshape(3, -1).numpy()
         own = flat.mean(axis=1, keepdims=True)
-        expected = own + matrices[picture].numpy() @ (flat - own)
-        np.testing.assert_allclose(mixed[picture].reshape(3, -1).numpy(), expected, rtol=1e-4, atol=1e-4)
+        expected = own + matrices[image].numpy() @ (flat - own)
+        np.testing.assert_allclose(mixed[image].reshape(3, -1).numpy(), expected, rtol=1e-4, atol=1e-4)
     assert mix_channels(laid_out, torch.eye(3).expand(2, 3, 3), channel_axis).allclose(laid_out, atol=1e-6)
 
 

@@ -5,14 +5,14 @@ import sys
 
 import custom_model
 import torch
-from builders import move_auxiliary_norms, pictures_and_labels
+from builders import images_and_labels, move_auxiliary_norms
 from custom_model import NetworkConfig, NetworkForImageClassification
 from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassification
 
 from advbn_hf import AdvBNForImageClassification
 from advbn_hf.utils.cli import run
 
-PICTURES, LABELS = pictures_and_labels(size=48)
+PICTURES, LABELS = images_and_labels(size=48)
 
 
 def wrapped():

@@ -13,7 +13,7 @@ import evaluate
 import pytest
 import yaml
 from accelerate.state import AcceleratorState
-from builders import save_digit_models, save_pictures
+from builders import save_digit_models, save_images
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 
 from advbn_hf.data.loading import load_images
@@ -39,7 +39,7 @@ def job(tmp_path_factory):
     """Two models and an imagefolder."""
     folder = tmp_path_factory.mktemp("job")
     save_digit_models(folder)
-    save_pictures(folder / "data" / "validation", DIGITS, per_class=2)
+    save_images(folder / "data" / "validation", DIGITS, per_class=2)
     return folder
 
 
@@ -110,7 +110,7 @@ def test_any_data_set_with_generated_shifts(evaluate_model, job, tmp_path):
 
 def test_what_is_finished_is_not_computed_again(evaluate_model, job, tmp_path, monkeypatch):
     shutil.copytree(job / "data", tmp_path / "bad")
-    (tmp_path / "bad" / "validation" / "3" / "1.png").write_bytes(b"no picture")
+    (tmp_path / "bad" / "validation" / "3" / "1.png").write_bytes(b"no image")
     sets = [
         {"name": name, "dataset": str(folder)} for name, folder in (("good", job / "data"), ("bad", tmp_path / "bad"))
     ]
@@ -118,7 +118,7 @@ def test_what_is_finished_is_not_computed_again(evaluate_model, job, tmp_path, m
     options = ["--suite", suite(tmp_path, *sets), "--output_dir", tmp_path / "out"]
     error = evaluate_model(*options)
     assert error.startswith("error: set 'bad': row 7 (")
-    assert "3/1.png): cannot be decoded: not a picture file" in error
+    assert "3/1.png): cannot be decoded: not an image file" in error
     assert [path.name.split("-")[0] for path in (tmp_path / "out" / "predictions").glob("*.safetensors")] == ["good"]
 
     (tmp_path / "bad" / "validation" / "3" / "1.png").unlink()
@@ -139,9 +139,9 @@ def test_what_is_finished_is_not_computed_again(evaluate_model, job, tmp_path, m
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_bad_pictures_are_left_out_on_request(evaluate_model, job, tmp_path, num_workers):
+def test_bad_images_are_left_out_on_request(evaluate_model, job, tmp_path, num_workers):
     shutil.copytree(job / "data", tmp_path / "bad")
-    (tmp_path / "bad" / "validation" / "3" / "1.png").write_bytes(b"no picture")
+    (tmp_path / "bad" / "validation" / "3" / "1.png").write_bytes(b"no image")
     options = ["--suite", suite(tmp_path, {"name": "bad", "dataset": str(tmp_path / "bad"), "shift": "greyscale"})]
     options += ["--output_dir", tmp_path / "out", "--num_workers", num_workers]
     assert "row 7 (" in evaluate_model(*options)
@@ -152,7 +152,7 @@ def test_bad_pictures_are_left_out_on_request(evaluate_model, job, tmp_path, num
 
 
 def test_check_says_what_there_is_before_anything_runs(evaluate_model, job, tmp_path):
-    save_pictures(tmp_path / "fog" / "2", ["1", "5"], per_class=3)
+    save_images(tmp_path / "fog" / "2", ["1", "5"], per_class=3)
     entries = [
         {"name": "good", "dataset": str(job / "data"), "shift": "fog"},
         {"name": "released", "dataset": str(tmp_path), "layout": "imagenet-c"},
@@ -198,8 +198,8 @@ def mistake(name):
 def test_mistakes_in_the_suite_end_in_one_line_before_any_work(evaluate_model, job, tmp_path, monkeypatch, name):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    save_pictures(tmp_path / "others" / "validation", ["ant", "bee"], per_class=1)
-    save_pictures(tmp_path / "unlabelled", ["validation"], per_class=2)
+    save_images(tmp_path / "others" / "validation", ["ant", "bee"], per_class=1)
+    save_images(tmp_path / "unlabelled", ["validation"], per_class=2)
     sets, message = mistake(name)
     text = json.dumps(sets).replace("{data}", str(job / "data")).replace("{tmp}", str(tmp_path))
     good = {"name": "good", "dataset": str(job / "data")}
@@ -218,7 +218,7 @@ def test_mistakes_in_the_suite_end_in_one_line_before_any_work(evaluate_model, j
         (["--max_samples", "-1"], "max_samples must be 1 or more, got -1"),
         (["--modell", "x"], "unknown option modell; did you mean model?"),
         (["--baseline", "no/such/model"], "no/such/model"),
-        (["--suite", "imagenet", "--dataset_name", "x"], "dataset_name: the suite imagenet names its own data sets"),
+        (["--suite", "imagenet", "--dataset_name", "x"], "dataset_name: the suite imagenet names its own datasets"),
     ],
 )
 def test_mistakes_in_the_options(evaluate_model, monkeypatch, tmp_path, options, message):

@@ -83,12 +83,12 @@ def test_insertion_points_are_listed_without_a_data_set(monkeypatch, folders, ca
 
 def test_stored_stem_features_change_nothing(monkeypatch, folders, tmp_path):
     options = ("--augment", "false", "--max_steps", "6", "--baseline", "true", "--bf16", "true")
-    recipe(monkeypatch, job(folders, tmp_path / "pictures", *options))
+    recipe(monkeypatch, job(folders, tmp_path / "images", *options))
     recipe(monkeypatch, job(folders, tmp_path / "features", *options, "--cache_stem_features", "true"))
-    names = sorted(path.relative_to(tmp_path / "pictures") for path in (tmp_path / "pictures").rglob("*.safetensors"))
+    names = sorted(path.relative_to(tmp_path / "images") for path in (tmp_path / "images").rglob("*.safetensors"))
     assert len(names) >= 3
     for name in names:
-        assert (tmp_path / "pictures" / name).read_bytes() == (tmp_path / "features" / name).read_bytes(), name
+        assert (tmp_path / "images" / name).read_bytes() == (tmp_path / "features" / name).read_bytes(), name
     assert not (tmp_path / "features" / "stem_features").exists()
 
 
@@ -124,9 +124,9 @@ def test_a_baseline_of_another_tail_is_not_taken(monkeypatch, folders, tmp_path,
     assert "baseline was trained with insert_after resnet.encoder.stages.0, and this run has resnet.embedder" in error
 
 
-def test_bad_pictures_are_named_or_left_out(monkeypatch, folders, tmp_path, capsys):
+def test_bad_images_are_named_or_left_out(monkeypatch, folders, tmp_path, capsys):
     shutil.copytree(folders / "data", tmp_path / "data")
-    (tmp_path / "data" / "train" / "bee" / "1.png").write_bytes(b"no picture")
+    (tmp_path / "data" / "train" / "bee" / "1.png").write_bytes(b"no image")
     arguments = job(folders, tmp_path / "run", "--dataset_name", tmp_path / "data", "--max_steps", "4")
     with pytest.raises(SystemExit) as left:
         recipe(monkeypatch, arguments)
@@ -149,13 +149,13 @@ def test_bad_pictures_are_named_or_left_out(monkeypatch, folders, tmp_path, caps
         (["--num_perturbations", "9"], "num_perturbations (9) must not exceed"),
         (["--max_stepps", "2"], "did you mean max_steps?"),
         (["--insert_after", "resnet.encoder.stages.7"], "no module 'resnet.encoder.stages.7'"),
-        (["--insert_after", "classifier.1"], "classifier.1 gives out no feature map"),
+        (["--insert_after", "classifier.1"], "classifier.1 outputs no feature map"),
         (["--dataset_name", "no/such/folder"], "no/such/folder"),
         (["--eval_split", "test"], "validation"),
         (["--label_column", "kind"], "label_column"),
         (["--model_name_or_path", "no/such/folder"], "no/such/folder"),
         (["--streaming", "true", "--max_steps", "-1"], "max_steps: a stream has no length"),
-        (["--cache_stem_features", "true"], "cache_stem_features: augmented pictures differ"),
+        (["--cache_stem_features", "true"], "cache_stem_features: augmented images differ"),
         (["--cache_stem_features", "true", "--streaming", "true"], "cache_stem_features: a stream has no length"),
         (
             ["--cache_stem_features", "true", "--augment", "false", "--freeze_stem", "false"],

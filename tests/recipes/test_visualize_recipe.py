@@ -1,4 +1,4 @@
-"""`recipes/visualize.py` from outside: sheet, data set, both in one run; every mistake in one line."""
+"""`recipes/visualize.py` from outside: sheet, dataset, both in one run; every mistake in one line."""
 
 import importlib.util
 import shutil
@@ -24,7 +24,7 @@ NAMES = ["3", "1", "7"]  # some of the models' classes, in another order
 
 
 def save_spots(folder, per_class, seed):
-    """Folders of smooth pictures, which a decoder learns in a few steps."""
+    """Folders of smooth images, which a decoder learns in a few steps."""
     random = np.random.default_rng(seed)
     rows, columns = np.mgrid[0:32, 0:32]
     for name in NAMES:
@@ -80,20 +80,20 @@ def load_recipe(name):
 
 
 def test_sheet_and_data_set_that_the_evaluation_takes(draw, job, tmp_path):
-    options = ["--decoder_steps", 60, "--batch_size", 30, "--num_pictures", 2, "--output_dir", tmp_path / "out"]
+    options = ["--decoder_steps", 60, "--batch_size", 30, "--num_images", 2, "--output_dir", tmp_path / "out"]
     out = draw(*options, "--epsilons", 0.5, 1.1, "--export_dataset", tmp_path / "worst")
-    assert "PSNR" in out and "to be trained" in out and "9 restyled pictures" in out
+    assert "PSNR" in out and "to be trained" in out and "9 restyled images" in out
     (kept,) = (job / "advbn" / "visualization").iterdir()
     sheet = (tmp_path / "out" / "contact_sheet.png").read_bytes()
-    with Image.open(tmp_path / "out" / "contact_sheet.png") as picture:
-        assert picture.width > 1.5 * picture.height  # six columns, two rows
+    with Image.open(tmp_path / "out" / "contact_sheet.png") as image:
+        assert image.width > 1.5 * image.height  # six columns, two rows
 
     before = kept.stat().st_mtime_ns
     out = draw(*options, "--epsilons", 0.5, 1.1)
     assert "to be trained" not in out and kept.stat().st_mtime_ns == before
     assert (tmp_path / "out" / "contact_sheet.png").read_bytes() == sheet
 
-    # the data set: the same labels in the classes of the original, other pictures
+    # the dataset: the same labels in the classes of the original, other images
     original, worst = (load_images(str(folder), "validation") for folder in (job / "data", tmp_path / "worst"))
     assert class_names(worst) == class_names(original) == sorted(NAMES)
     assert worst["label"] == original["label"]
@@ -112,8 +112,8 @@ def test_a_sheet_marks_wrong_answers_and_draws_formulas_as_text(tmp_path):
     image = Image.new("RGB", (8, 8), (0, 90, 200))
     for name, label in (("right", 0), ("wrong", 1)):
         answers = {"clean": [Answer(label, 0.9)], "auxiliary": [Answer(label, 0.8)]}
-        columns = [Column("picture", [image], answers), Column("adversarial\nepsilon 1", [image], answers)]
-        plot_sheet(columns, [0], ["$cat$", "dog"], tmp_path / f"{name}.png", "1 picture")
+        columns = [Column("image", [image], answers), Column("adversarial\nepsilon 1", [image], answers)]
+        plot_sheet(columns, [0], ["$cat$", "dog"], tmp_path / f"{name}.png", "1 image")
     colours = {
         name: np.asarray(Image.open(tmp_path / f"{name}.png").convert("RGB")).reshape(-1, 3)
         for name in ("right", "wrong")
@@ -133,7 +133,7 @@ def test_a_sheet_marks_wrong_answers_and_draws_formulas_as_text(tmp_path):
         (["--split", "test"], "test"),
         (["--epsilons", "0.5", "0"], "epsilons must be above 0, got 0"),
         (["--export_epsilon", "-1"], "export_epsilon must be above 0, got -1"),
-        (["--num_pictures", "0"], "num_pictures must be 1 or more"),
+        (["--num_images", "0"], "num_images must be 1 or more"),
         (["--decoder_steps", "0"], "decoder_steps must be 1 or more"),
         (["--output_dir", "{job}/file"], "file is a file; name a folder"),
         (["--export_dataset", "{job}/data"], "data is not an empty folder"),
@@ -151,10 +151,10 @@ def test_mistakes_end_in_one_line(draw, job, tmp_path, monkeypatch, options, mes
     assert not list(tmp_path.rglob("*.png"))
 
 
-def test_bad_pictures_are_named_or_left_out(draw, job, tmp_path):
+def test_bad_images_are_named_or_left_out(draw, job, tmp_path):
     shutil.copytree(job / "data", tmp_path / "bad")
-    (tmp_path / "bad" / "validation" / "1" / "1.png").write_bytes(b"no picture")
+    (tmp_path / "bad" / "validation" / "1" / "1.png").write_bytes(b"no image")
     options = ["--dataset_name", tmp_path / "bad", "--decoder_steps", 60, "--output_dir", tmp_path / "out"]
     assert "1.png): cannot be decoded" in draw(*options)
-    out = draw(*options, "--skip_bad_images", "true", "--export_dataset", tmp_path / "worst", "--num_pictures", 9)
-    assert "left out, since it cannot be decoded: validation row 1" in out and "8 restyled pictures" in out
+    out = draw(*options, "--skip_bad_images", "true", "--export_dataset", tmp_path / "worst", "--num_images", 9)
+    assert "left out, since it cannot be decoded: validation row 1" in out and "8 restyled images" in out

@@ -46,10 +46,10 @@ def test_gain_is_in_points_over_the_baseline():
 
 def test_mean_of_named_sets():
     mean = comparison_table(records(), mean_over=("filters", "sketch")).rows[-1]
-    assert mean.name == "mean of 2 sets" and mean.mean_over == ("filters", "sketch") and mean.pictures == "200"
+    assert mean.name == "mean of 2 sets" and mean.mean_over == ("filters", "sketch") and mean.images == "200"
     assert by_label(mean)["AdvBN clean"].value == pytest.approx(0.6)
     assert by_label(mean)["AdvBN clean"].gain == pytest.approx(15)
-    # The Wilson intervals of 0.7 and 0.5 on 100 pictures are 0.604152 to 0.781051 and 0.403832 to 0.596168.
+    # The Wilson intervals of 0.7 and 0.5 on 100 images are 0.604152 to 0.781051 and 0.403832 to 0.596168.
     assert by_label(mean)["AdvBN clean"].interval == pytest.approx((0.503992, 0.688610), abs=1e-6)
 
 
@@ -74,7 +74,7 @@ def test_shift_and_severity_make_a_row_and_other_metrics_do_not():
 def test_text_is_aligned_and_complete():
     lines = to_text(comparison_table(records(), mean_over=("filters", "sketch"))).splitlines()
     assert len({len(line) for line in lines[:-1]}) == 1
-    assert " ".join(lines[0].split()) == "set pictures base baseline AdvBN clean gain AdvBN auxiliary gain"
+    assert " ".join(lines[0].split()) == "set images base baseline AdvBN clean gain AdvBN auxiliary gain"
     assert lines[3].split()[:3] == ["filters", "100", "50.0"] and "+10.0" in lines[3] and "+15.0" in lines[3]
     assert "70.0 +-8.8" in lines[3]  # half of 0.604152 to 0.781051
     assert lines[-1].endswith("Mean of 2 sets: filters, sketch.")
@@ -82,7 +82,7 @@ def test_text_is_aligned_and_complete():
 
 def test_one_set_and_one_model_alone():
     text = to_text(comparison_table(records(columns=[("advbn", "clean")])[:1]))
-    assert text.splitlines()[0].split() == ["set", "pictures", "AdvBN"] and "gain" not in text and "base" not in text
+    assert text.splitlines()[0].split() == ["set", "images", "AdvBN"] and "gain" not in text and "base" not in text
     assert "+-" not in to_text(comparison_table(records(n=None)))
 
 
@@ -97,8 +97,8 @@ def test_markdown_table_escapes_names():
 @pytest.mark.parametrize("columns", [COLUMNS, COLUMNS[2:3], COLUMNS[:1]])
 def test_gain_is_drawn_in_a_small_file(tmp_path, columns):
     plot_gain(records(columns=columns), tmp_path / "results.png", mean_over=("filters", "sketch"))
-    with Image.open(tmp_path / "results.png") as picture:
-        assert picture.format == "PNG" and picture.width > 1000 and len(picture.getcolors()) > 10
+    with Image.open(tmp_path / "results.png") as image:
+        assert image.format == "PNG" and image.width > 1000 and len(image.getcolors()) > 10
     assert (tmp_path / "results.png").stat().st_size < 150_000
     with pytest.raises(InputError, match="no accuracy"):
         plot_gain([], tmp_path / "none.png")
@@ -119,11 +119,11 @@ def solid(colours, **columns):
 
 
 def colours_in(path):
-    with Image.open(path) as picture:
-        return {tuple(colour) for colour in np.asarray(picture.convert("RGB")).reshape(-1, 3)}
+    with Image.open(path) as image:
+        return {tuple(colour) for colour in np.asarray(image.convert("RGB")).reshape(-1, 3)}
 
 
-def test_samples_show_pictures_of_each_set(tmp_path):
+def test_samples_show_images_of_each_set(tmp_path):
     sets = {"reds": solid([(200, 0, 0)] * 4), "greens": solid([(0, 150, 0)] * 6)}
     plot_samples(sets, tmp_path / "samples.png", columns=3)
     assert {(200, 0, 0), (0, 150, 0)} <= colours_in(tmp_path / "samples.png")
@@ -140,7 +140,7 @@ def test_samples_depend_on_the_seed_and_take_the_same_rows_everywhere(tmp_path):
     assert (tmp_path / "0.png").read_bytes() != (tmp_path / "1.png").read_bytes()
 
 
-def test_samples_without_pictures_are_refused_and_damaged_ones_passed_over(tmp_path):
+def test_samples_without_images_are_refused_and_damaged_ones_passed_over(tmp_path):
     rows = solid([(200, 0, 0)] * 2)
     for sets, message in (
         ({}, "no set"),
@@ -149,7 +149,7 @@ def test_samples_without_pictures_are_refused_and_damaged_ones_passed_over(tmp_p
     ):
         with pytest.raises(InputError, match=message):
             plot_samples(sets, tmp_path / "samples.png")
-    damaged = datasets.Dataset.from_dict({"image": [{"bytes": b"no picture", "path": None}], "label": [1]})
+    damaged = datasets.Dataset.from_dict({"image": [{"bytes": b"no image", "path": None}], "label": [1]})
     plot_samples({"x": damaged, "y": rows}, tmp_path / "samples.png")
     assert (200, 0, 0) in colours_in(tmp_path / "samples.png")
 

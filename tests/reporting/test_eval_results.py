@@ -1,4 +1,4 @@
-"""`.eval_results` where the data set is a benchmark on the Hub, and nowhere else."""
+"""`.eval_results` where the dataset is a benchmark on the Hub, and nowhere else."""
 
 import logging
 
@@ -22,7 +22,7 @@ EVAL = (
 
 @pytest.fixture
 def benchmark(hub, monkeypatch):
-    """A data set with an eval.yaml."""
+    """A dataset with an eval.yaml."""
     template = f"{hub.endpoint}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
     monkeypatch.setattr(constants, "ENDPOINT", hub.endpoint)

@@ -97,11 +97,11 @@ def test_what_was_not_measured_is_absent():
     assert "not measured" in bare.text and "\n\n\n" not in bare.text
 
 
-def test_only_pictures_that_are_there_are_shown():
-    pictures = ("results.png", "samples.png", "training.png")
-    for shown in pictures:
-        text = card(pictures=[shown]).text
-        assert [name for name in pictures if f"]({name})" in text] == [shown]
+def test_only_images_that_are_there_are_shown():
+    images = ("results.png", "samples.png", "training.png")
+    for shown in images:
+        text = card(images=[shown]).text
+        assert [name for name in images if f"]({name})" in text] == [shown]
 
 
 def test_names_cannot_inject():
@@ -194,7 +194,7 @@ def test_metadata_ids_are_ids():
 
 
 def test_saved_card_is_read_back(tmp_path):
-    rendered = card(pictures=["results.png"])
+    rendered = card(images=["results.png"])
     save_card(rendered, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["README.md"]
     loaded = ModelCard.load(tmp_path / "README.md")

@@ -24,7 +24,7 @@ def test_the_example_says_what_was_measured():
     assert (metadata["library_name"], metadata["pipeline_tag"]) == ("transformers", "image-classification")
 
 
-def test_the_example_is_small_and_shows_its_pictures():
-    pictures = re.findall(r"\]\((\w+\.png)\)", (EXAMPLE / "README.md").read_text())
-    assert sorted([*pictures, "README.md", "results.json"]) == sorted(path.name for path in EXAMPLE.iterdir())
+def test_the_example_is_small_and_shows_its_images():
+    images = re.findall(r"\]\((\w+\.png)\)", (EXAMPLE / "README.md").read_text())
+    assert sorted([*images, "README.md", "results.json"]) == sorted(path.name for path in EXAMPLE.iterdir())
     assert sum(path.stat().st_size for path in EXAMPLE.iterdir()) < 400_000

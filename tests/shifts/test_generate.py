@@ -1,4 +1,4 @@
-"""Generated shifts: what they do to a picture, that they can be repeated, and their cache."""
+"""Generated shifts: what they do to an image, that they can be repeated, and their cache."""
 
 import hashlib
 import multiprocessing
@@ -17,17 +17,17 @@ from PIL import Image as PILImage
 from sklearn.datasets import load_sample_image
 
 from advbn_hf import InputError
-from advbn_hf.data.images import Pictures
+from advbn_hf.data.images import ImageDataset
 from advbn_hf.shifts import cache as shift_cache
 from advbn_hf.shifts import generate as shifts
 from advbn_hf.shifts.generate import (
     GROUPS,
     check_shift,
     severities,
+    shift_image,
     shift_images,
     shift_label,
     shift_names,
-    shift_picture,
 )
 
 PHOTO = PILImage.fromarray(load_sample_image("flower.jpg")).resize((64, 48), PILImage.Resampling.BOX)
@@ -42,9 +42,9 @@ def cache(tmp_path, monkeypatch):
     return tmp_path / "cache" / "advbn_hf_shifts"
 
 
-def png(picture: PILImage.Image) -> bytes:
+def png(image: PILImage.Image) -> bytes:
     buffer = BytesIO()
-    picture.save(buffer, "PNG")
+    image.save(buffer, "PNG")
     return buffer.getvalue()
 
 
@@ -64,7 +64,7 @@ def pixels(data: bytes) -> np.ndarray:
 
 
 def change(shift: str, severity: int | None) -> float:
-    shifted = shift_picture(PHOTO, shift, severity, seed=3)
+    shifted = shift_image(PHOTO, shift, severity, seed=3)
     return float(np.abs(np.asarray(shifted, float) - np.asarray(PHOTO, float)).mean())
 
 
@@ -118,15 +118,15 @@ def test_a_missing_extra_is_named(monkeypatch, module, shift, severity, extra):
     check_shift("sketch")
 
 
-# What they do to a picture
+# What they do to an image
 
 
 @pytest.mark.parametrize("shift", shift_names())
-def test_every_shift_changes_the_picture_and_can_be_repeated(shift):
+def test_every_shift_changes_the_image_and_can_be_repeated(shift):
     np.random.seed(5)
     before = np.random.get_state()[1].copy()
     for severity in severities(shift)[::4] or [None]:
-        one, two = (shift_picture(PHOTO, shift, severity, seed=3) for _ in range(2))
+        one, two = (shift_image(PHOTO, shift, severity, seed=3) for _ in range(2))
         assert one.mode == "RGB" and one.size == PHOTO.size
         assert one.tobytes() == two.tobytes() != PHOTO.tobytes()
     assert (np.random.get_state()[1] == before).all()
@@ -139,24 +139,24 @@ def test_corruptions_get_worse(shift):
 
 
 def test_greyscale_and_inversion_by_hand():
-    picture = PILImage.fromarray(np.array([[[255, 0, 0], [10, 20, 30]]], dtype=np.uint8))
+    image = PILImage.fromarray(np.array([[[255, 0, 0], [10, 20, 30]]], dtype=np.uint8))
     # ITU-R BT.601: 0.299 red + 0.587 green + 0.114 blue
-    assert np.asarray(shift_picture(picture, "greyscale")).tolist() == [[[76] * 3, [18] * 3]]
-    assert np.asarray(shift_picture(picture, "inversion")).tolist() == [[[0, 255, 255], [245, 235, 225]]]
+    assert np.asarray(shift_image(image, "greyscale")).tolist() == [[[76] * 3, [18] * 3]]
+    assert np.asarray(shift_image(image, "inversion")).tolist() == [[[0, 255, 255], [245, 235, 225]]]
 
 
 def test_a_sketch_is_dark_lines_at_edges_on_white():
     scene = np.full((64, 64, 3), 40, dtype=np.uint8)
     scene[16:48, 16:48] = (220, 180, 60)
-    sketch = np.asarray(shift_picture(PILImage.fromarray(scene), "sketch")).astype(int)
+    sketch = np.asarray(shift_image(PILImage.fromarray(scene), "sketch")).astype(int)
     assert (sketch[30:34, 30:34] > 250).all() and (sketch[:6, :6] > 250).all()
     assert sketch[15, 32].max() < 150 and (sketch.max(axis=-1) == sketch.min(axis=-1)).all()
 
 
-def test_spatter_without_a_drop_leaves_the_picture_alone():
-    """The library divides by the largest drop, which is none on some small pictures, and makes them black."""
+def test_spatter_without_a_drop_leaves_the_image_alone():
+    """The library divides by the largest drop, which is none on some small images, and makes them black."""
     small = PHOTO.resize((32, 32))
-    results = [shift_picture(small, "spatter", 1, seed=seed).tobytes() for seed in range(100)]
+    results = [shift_image(small, "spatter", 1, seed=seed).tobytes() for seed in range(100)]
     assert bytes(small.width * small.height * 3) not in results and small.tobytes() in results
 
 
@@ -181,7 +181,7 @@ def test_the_number_of_processes_does_not_matter(shift, cache, monkeypatch):
     assert contents(shift_images(photos(), shift, 2, num_proc=2)) == alone
 
 
-def test_a_picture_does_not_depend_on_its_row_or_its_company():
+def test_a_image_does_not_depend_on_its_row_or_its_company():
     everything = contents(shift_images(photos(), "shot_noise", 4))
     some = photos().select([4, 1, 3])
     assert contents(shift_images(some, "shot_noise", 4)) == [everything[i] for i in (4, 1, 3)]
@@ -205,7 +205,7 @@ def test_a_size_means_the_protocol_of_imagenet_c():
     assert (pixels(plain[0]) == 255 - np.asarray(by_hand, dtype=float)).all()
 
 
-def test_pictures_of_other_modes_become_rgb():
+def test_images_of_other_modes_become_rgb():
     grey = [{"label": 0, "image": {"bytes": png(PHOTO.convert(mode)), "path": None}} for mode in ("L", "P", "RGBA")]
     result = contents(shift_images(Dataset.from_list(grey, features=FEATURES), "contrast", 1))
     assert all(pixels(data).shape == (48, 64, 3) for data in result)
@@ -226,22 +226,22 @@ def test_files_are_read_where_they_are(tmp_path):
 
 
 def test_what_cannot_be_decoded_stays_for_the_reader_to_name():
-    rows = [*photos(2), {"label": 0, "image": {"bytes": b"no picture", "path": "x/broken.jpg"}}]
+    rows = [*photos(2), {"label": 0, "image": {"bytes": b"no image", "path": "x/broken.jpg"}}]
     rows.append({"label": 1, "image": None})
     result = shift_images(Dataset.from_list(rows, features=FEATURES), "fog", 1)
-    assert contents(result)[2] == b"no picture"
-    reader = Pictures(result, lambda picture: picture)
-    with pytest.raises(InputError, match=r"row 2 \(broken.jpg\): cannot be decoded: not a picture file"):
+    assert contents(result)[2] == b"no image"
+    reader = ImageDataset(result, lambda image: image)
+    with pytest.raises(InputError, match=r"row 2 \(broken.jpg\): cannot be decoded: not an image file"):
         reader[2]
     with pytest.raises(InputError, match="row 3: cannot be decoded"):
         reader[3]
 
 
-def test_a_picture_too_small_is_named_and_leaves_no_cache(cache):
+def test_a_image_too_small_is_named_and_leaves_no_cache(cache):
     rows = [*photos(2), {"label": 0, "image": {"bytes": png(PHOTO.resize((20, 31))), "path": "small.png"}}]
     mixed = Dataset.from_list(rows, features=FEATURES)
     for num_proc in (None, 2):
-        with pytest.raises(InputError, match=r"row 2 \(small.png\): a picture of 20 x 31 .* pass a size"):
+        with pytest.raises(InputError, match=r"row 2 \(small.png\): an image of 20 x 31 .* pass a size"):
             shift_images(mixed, "fog", 1, num_proc=num_proc)
     assert [path for path in cache.iterdir() if path.suffix != ".lock"] == []
     assert len(shift_images(mixed, "fog", 1, size=32)) == 3
@@ -267,14 +267,14 @@ def test_bad_arguments(source, settings, message):
 
 def test_a_second_call_generates_nothing(monkeypatch):
     first = contents(shift_images(photos(), "frost", 2))
-    monkeypatch.setattr(shifts, "shift_picture", lambda *args, **kwargs: pytest.fail("generated again"))
+    monkeypatch.setattr(shifts, "shift_image", lambda *args, **kwargs: pytest.fail("generated again"))
     shift_cache._content_hashes.clear()  # as in another process
     assert contents(shift_images(photos(), "frost", 2, num_proc=1)) == first
     with pytest.raises(BaseException, match="generated again"):
         shift_images(photos(), "frost", 2, seed=1)
 
 
-def test_other_labels_share_the_pictures_and_other_pictures_do_not(cache):
+def test_other_labels_share_the_images_and_other_images_do_not(cache):
     shift_images(photos(), "inversion")
     relabelled = photos().remove_columns("label").add_column("target", list(range(6)))
     assert shift_images(relabelled, "inversion")["target"][:] == list(range(6))
@@ -304,7 +304,7 @@ def test_a_process_that_dies_while_it_fills_the_cache_holds_up_nobody(cache, mon
         time.sleep(100)
 
     with monkeypatch.context() as patched:
-        patched.setattr(shifts, "shift_picture", hang)
+        patched.setattr(shifts, "shift_image", hang)
         first = fork.Process(target=generate, args=(results,))
         first.start()
     assert begun.wait(60)
@@ -330,4 +330,4 @@ def test_processes_that_ask_at_once_share_one_cache(cache):
         worker.join(timeout=60)
     assert found == {hashlib.sha256(b"".join(contents(shift_images(photos(), "gaussian_noise", 1)))).hexdigest()}
     left = [path for path in cache.iterdir() if path.suffix != ".lock"]
-    assert len(left) == 1 and [file.name for file in Path(left[0]).iterdir()] == ["pictures.arrow"]
+    assert len(left) == 1 and [file.name for file in Path(left[0]).iterdir()] == ["images.arrow"]

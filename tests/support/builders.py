@@ -61,7 +61,7 @@ def tiny_vit(num_labels: int = 5, seed: int = 0, **settings: float) -> ViTForIma
     )
 
 
-def pictures_and_labels(
+def images_and_labels(
     num: int = 8, num_labels: int = 5, size: int = 32, seed: int = 0
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Noise (num, 3, size, size) with a shift per class, and labels (num,)."""
@@ -71,15 +71,15 @@ def pictures_and_labels(
 
 
 def rows(num: int, **settings: int) -> list[dict]:
-    """The same as a data set that a Trainer takes."""
+    """The same as a dataset that a Trainer takes."""
     return [
-        {"pixel_values": picture, "labels": label.item()}
-        for picture, label in zip(*pictures_and_labels(num, **settings), strict=True)
+        {"pixel_values": image, "labels": label.item()}
+        for image, label in zip(*images_and_labels(num, **settings), strict=True)
     ]
 
 
 class EpochRows(list):
-    """The same as a data set that is told the epoch, and notes in which ones it is read."""
+    """The same as a dataset that is told the epoch, and notes in which ones it is read."""
 
     def __init__(self, num: int) -> None:
         super().__init__(rows(num))
@@ -107,7 +107,7 @@ def move_auxiliary_norms(model: torch.nn.Module) -> None:
 
 
 def save_digit_models(folder: Path) -> None:
-    """Two models of ten classes "0" to "9" for pictures of 32 pixels: "advbn" with unlike branches, and "plain"."""
+    """Two models of ten classes "0" to "9" for images of 32 pixels: "advbn" with unlike branches, and "plain"."""
     names = {index: str(index) for index in range(10)}
     processor = ViTImageProcessorPil(size={"height": 32, "width": 32})
     for seed, name in enumerate(("advbn", "plain")):
@@ -124,11 +124,11 @@ def save_digit_models(folder: Path) -> None:
         branched.save_pretrained(folder / name, processor=processor)
 
 
-def save_pictures(folder: Path, classes: Sequence[str], per_class: int, size: int = 40, seed: int = 0) -> None:
-    """A folder for each class with pictures of noise."""
+def save_images(folder: Path, classes: Sequence[str], per_class: int, size: int = 40, seed: int = 0) -> None:
+    """A folder for each class with images of noise."""
     random = np.random.default_rng(seed)
     for name in classes:
         (folder / name).mkdir(parents=True)
         for index in range(per_class):
-            picture = Image.fromarray(random.integers(0, 255, (size, size, 3), dtype=np.uint8))
-            picture.save(folder / name / f"{index}.png")
+            image = Image.fromarray(random.integers(0, 255, (size, size, 3), dtype=np.uint8))
+            image.save(folder / name / f"{index}.png")

@@ -18,8 +18,8 @@ def folders(tmp_path_factory):
         for name in ("ant", "bee", "cat", "dog", "eel"):
             (root / "data" / split / name).mkdir(parents=True)
             for index in range(count):
-                picture = Image.fromarray(random.integers(0, 255, (40, 50, 3), dtype=np.uint8))
-                picture.save(root / "data" / split / name / f"{index}.png")
+                image = Image.fromarray(random.integers(0, 255, (40, 50, 3), dtype=np.uint8))
+                image.save(root / "data" / split / name / f"{index}.png")
     tiny_resnet(num_labels=5).save_pretrained(root / "model")
     ViTImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(root / "model")
     return root

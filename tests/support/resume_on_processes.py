@@ -11,11 +11,11 @@ from PIL import Image
 
 from advbn_hf import AdvBNForImageClassification, AdvBNTrainer, AdvBNTrainingArguments
 from advbn_hf.data.images import collate
-from advbn_hf.data.streaming import StreamedPictures
+from advbn_hf.data.streaming import StreamedImageDataset
 
 
 def train(output_dir: str, resume_from: str | None = None) -> dict:
-    """Five steps over 21 pictures, of which two processes make two whole batches and a short one."""
+    """Five steps over 21 images, of which two processes make two whole batches and a short one."""
     args = AdvBNTrainingArguments(
         output_dir,
         max_steps=5,
@@ -45,8 +45,8 @@ def train(output_dir: str, resume_from: str | None = None) -> dict:
 
 
 def train_on_stream(output_dir: str) -> dict:
-    """Three steps of two pictures a process over a stream of six, which is two passes; says which were seen."""
-    pictures = Dataset.from_dict(
+    """Three steps of two images a process over a stream of six, which is two passes; says which were seen."""
+    images = Dataset.from_dict(
         {"image": [Image.new("RGB", (32, 32), (row, row, row)) for row in range(6)], "label": [0] * 6},
         features=Features({"image": ImageFeature(), "label": Value("int64")}),
     )
@@ -65,8 +65,8 @@ def train_on_stream(output_dir: str) -> dict:
         seen.append(image.getpixel((0, 0))[0])
         return torch.full((3, 32, 32), seen[-1] / 255)
 
-    stream = pictures.cast_column("image", ImageFeature(decode=False)).to_iterable_dataset(num_shards=3)
-    stream = StreamedPictures(stream, note, rank=args.process_index, world_size=args.world_size)
+    stream = images.cast_column("image", ImageFeature(decode=False)).to_iterable_dataset(num_shards=3)
+    stream = StreamedImageDataset(stream, note, rank=args.process_index, world_size=args.world_size)
     model = AdvBNForImageClassification.from_backbone(tiny_resnet())
     AdvBNTrainer(model, args, train_dataset=stream, data_collator=collate).train()
     return {"seen": seen, "weights": model.state_dict()}

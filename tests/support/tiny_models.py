@@ -13,7 +13,7 @@ IMAGE_SIZE = 64
 
 
 class TinyClassifier(PreTrainedModel):
-    """A classifier into 5 classes of 16 x 16 pictures, whose `forward` a test writes."""
+    """A classifier into 5 classes of 16 x 16 images, whose `forward` a test writes."""
 
     config_class = PreTrainedConfig
     main_input_name = "pixel_values"
@@ -61,7 +61,7 @@ def image_classifiers() -> dict[str, tuple[type[PreTrainedConfig], type[PreTrain
 
 
 def tiny_model(name: str, seed: int = 0) -> PreTrainedModel:
-    """A tiny model of a class in the mapping, for pictures of 64 x 64 and 5 classes, in eval mode."""
+    """A tiny model of a class in the mapping, for images of 64 x 64 and 5 classes, in eval mode."""
     config_class, model_class = image_classifiers()[name]
     settings = _shrunk(config_class().to_dict())
     torch.manual_seed(seed)
@@ -74,7 +74,7 @@ def tiny_model(name: str, seed: int = 0) -> PreTrainedModel:
 
 
 def settle(model: PreTrainedModel) -> None:
-    """Gives batch norms the running statistics of noise, where the model runs on pictures."""
+    """Gives batch norms the running statistics of noise, where the model runs on images."""
     norms = [module for module in model.modules() if hasattr(module, "running_mean")]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:

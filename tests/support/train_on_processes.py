@@ -20,7 +20,7 @@ JOBS = [(config, accumulation) for config in CONFIGS for accumulation in (1, 2)]
 
 
 def train(config: str, accumulation: int, output_dir: str) -> dict:
-    """Two steps on batches of 16 pictures a pass, however many processes share them."""
+    """Two steps on batches of 16 images a pass, however many processes share them."""
     model = AdvBNForImageClassification.from_backbone(tiny_convnext(), CONFIGS[config])
     starts = []
     attack.starting_multipliers = lambda *settings: starts.append(starting_multipliers(*settings)) or starts[-1]

@@ -11,7 +11,7 @@ from trainers import trainer_of
 from transformers import TrainerCallback
 
 from advbn_hf import AdvBNConfig, InputError
-from advbn_hf.training.checkpoints import damage, last_whole_checkpoint, seal
+from advbn_hf.training.checkpoints import damage, last_complete_checkpoint, seal
 
 SAVING = {"max_steps": 6, "save_strategy": "steps", "save_steps": 2}
 
@@ -59,7 +59,7 @@ def test_a_damaged_checkpoint_is_named_and_passed_over(run, monkeypatch, file, d
     do(run / "checkpoint-6" / file)
     said = []
     monkeypatch.setattr("advbn_hf.training.checkpoints.logger.warning", said.append)
-    assert last_whole_checkpoint(run) == str(run / "checkpoint-4")
+    assert last_complete_checkpoint(run) == str(run / "checkpoint-4")
     assert len(said) == 1
     assert "checkpoint-6 is passed over" in said[0]
     # A bit of the list may be one of a file's name or hash: then it is that file which does not fit.
@@ -85,7 +85,7 @@ def test_going_on_from_the_last_whole_one_ends_with_the_same_weights(run, finish
         trainer.train(resume_from_checkpoint=str(run / "checkpoint-4"))
     trainer.train(resume_from_checkpoint=True)
     assert models_equal(trainer.model, finished.model)
-    assert last_whole_checkpoint(run) == str(run / "checkpoint-6")
+    assert last_complete_checkpoint(run) == str(run / "checkpoint-6")
     for step in (2, 4, 6):
         shutil.rmtree(run / f"checkpoint-{step}" / "auxiliary")
     with pytest.raises(InputError, match="has no whole checkpoint; start anew"):
@@ -115,7 +115,7 @@ def test_going_on_with_a_run_that_has_ended_trains_no_further(run, finished):
     assert models_equal(trainer.model, finished.model)
 
 
-def test_going_on_within_an_epoch_reads_pictures_of_that_epoch(run):
+def test_going_on_within_an_epoch_reads_images_of_that_epoch(run):
     """Two batches of eight are left of the second epoch, and two more follow; Accelerate loads one ahead."""
     data = EpochRows(32)
     trainer_of(run, data=data, **SAVING | {"max_steps": 10}).train(resume_from_checkpoint=True)
@@ -129,7 +129,7 @@ def test_there_is_a_whole_checkpoint_at_every_moment_of_saving(tmp_path, monkeyp
     seen = []
 
     def dies(*args, **kwargs):
-        seen.append(last_whole_checkpoint(tmp_path))
+        seen.append(last_complete_checkpoint(tmp_path))
         if len(seen) == 2:
             raise MemoryError
         return real(*args, **kwargs)
@@ -138,13 +138,13 @@ def test_there_is_a_whole_checkpoint_at_every_moment_of_saving(tmp_path, monkeyp
     monkeypatch.setattr(f"advbn_hf.trainer.{moment}", dies)
     with pytest.raises(MemoryError):
         trainer_of(tmp_path, save_total_limit=limit, **SAVING).train()
-    assert last_whole_checkpoint(tmp_path) == str(tmp_path / f"checkpoint-{2 if moment == 'seal' else 4}")
+    assert last_complete_checkpoint(tmp_path) == str(tmp_path / f"checkpoint-{2 if moment == 'seal' else 4}")
 
 
 def test_only_the_last_checkpoints_are_kept(tmp_path):
     trainer_of(tmp_path, save_total_limit=1, **SAVING).train()
     assert [path.name for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-6"]
-    assert last_whole_checkpoint(tmp_path) == str(tmp_path / "checkpoint-6")
+    assert last_complete_checkpoint(tmp_path) == str(tmp_path / "checkpoint-6")
 
 
 class Payload:
@@ -210,7 +210,7 @@ def test_a_full_disk_stops_with_one_line_and_leaves_the_last_checkpoint(tmp_path
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert "\n" not in str(stopped.value)
     assert not (tmp_path / "checkpoint-4").exists()
-    assert last_whole_checkpoint(tmp_path) == str(tmp_path / "checkpoint-2")
+    assert last_complete_checkpoint(tmp_path) == str(tmp_path / "checkpoint-2")
     trainer = trainer_of(tmp_path, **SAVING)
     trainer.train(resume_from_checkpoint=True)
     assert models_equal(trainer.model, finished.model)

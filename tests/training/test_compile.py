@@ -4,7 +4,7 @@ from functools import partial
 
 import pytest
 import torch
-from builders import pictures_and_labels, rows, tiny_convnext, tiny_resnet, tiny_vit
+from builders import images_and_labels, rows, tiny_convnext, tiny_resnet, tiny_vit
 
 from advbn_hf import AdvBNConfig, AdvBNForImageClassification, AdvBNTrainer, AdvBNTrainingArguments, InputError
 
@@ -14,7 +14,7 @@ MODELS = {"resnet": tiny_resnet, "convnext": tiny_convnext, "vit": tiny_vit}
 def steps(model, sizes):
     optimizer = torch.optim.SGD([weight for weight in model.parameters() if weight.requires_grad], lr=0.1)
     for size in sizes:
-        pixel_values, labels = pictures_and_labels(size)
+        pixel_values, labels = images_and_labels(size)
         model(pixel_values=pixel_values, labels=labels).loss.backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -41,7 +41,7 @@ def test_one_graph_and_the_same_numbers(name):
     # One for the ascent and one for each branch, which may share theirs; none is compiled again in later steps.
     assert 2 <= len(compiled_graphs) <= 3
     with torch.no_grad():
-        model(pixel_values=pictures_and_labels(3)[0], branch="both")
+        model(pixel_values=images_and_labels(3)[0], branch="both")
     assert len(compiled_graphs) <= 3
 
 

@@ -14,9 +14,9 @@ from typing import NamedTuple
 import finetune
 import pytest
 from jobs import job
-from lives import Life
+from recipe_processes import RecipeProcess
 
-from advbn_hf.training.checkpoints import damage, last_whole_checkpoint
+from advbn_hf.training.checkpoints import damage, last_complete_checkpoint
 
 # Three steps an epoch, and checkpoints after these steps, of which the last one is kept.
 SAVED = (2, 4, 6, 7)
@@ -40,9 +40,9 @@ def written(folder: Path) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def reference(folders, tmp_path_factory):
-    """The second of two runs: the first one fills the cache of the data set."""
+    """The second of two runs: the first one fills the cache of the dataset."""
     for folder in (tmp_path_factory.mktemp("first"), tmp_path_factory.mktemp("second")):
-        life = Life(job(folders, folder, *OPTIONS, *ONE_KEPT))
+        life = RecipeProcess(job(folders, folder, *OPTIONS, *ONE_KEPT))
         assert life.end() == 0
         end = time.monotonic()
     begin, *times = [moment for _, moment in life.heard]
@@ -50,7 +50,7 @@ def reference(folders, tmp_path_factory):
     return Reference(folder, end - begin, (sum(times[1::2]) - sum(times[::2])) / len(SAVED))
 
 
-def interrupted(life: Life, folder: Path) -> str:
+def interrupted(life: RecipeProcess, folder: Path) -> str:
     """What a death interrupted, in words."""
     if any(damage(path) for path in folder.glob("checkpoint-*")):
         return "saving, with an unfinished checkpoint left"
@@ -59,12 +59,12 @@ def interrupted(life: Life, folder: Path) -> str:
     return "the rest, after the first checkpoint" if len(life.heard) > 1 else "the rest, before the first checkpoint"
 
 
-def check_going_on(life: Life, arguments: list[str], folder: Path, reference: Reference) -> None:
+def check_going_on(life: RecipeProcess, arguments: list[str], folder: Path, reference: Reference) -> None:
     """What was told to be saved is there, and a run that goes on with it ends as the uninterrupted one."""
-    last = last_whole_checkpoint(folder)
+    last = last_complete_checkpoint(folder)
     saved = [what for what, _ in life.heard].count("saved")
     assert saved == 0 or int(Path(last).name.removeprefix("checkpoint-")) >= SAVED[saved - 1]
-    assert Life([*arguments, *GO_ON]).end() == 0
+    assert RecipeProcess([*arguments, *GO_ON]).end() == 0
     assert written(folder) == written(reference.folder)
     assert not list(folder.rglob(".*"))
 
@@ -74,7 +74,7 @@ def test_death_at_random_moments(folders, tmp_path, reference):
     while met.total() < 20:
         folder = tmp_path / str(moments.random())
         arguments = job(folders, folder, *OPTIONS, *ONE_KEPT)
-        life = Life(arguments)
+        life = RecipeProcess(arguments)
         life.hear(1)
         time.sleep(moments.uniform(0, reference.length))
         if life.kill():
@@ -90,7 +90,7 @@ def test_death_while_a_checkpoint_is_saved(folders, tmp_path, reference):
     for place in range(10):
         folder = tmp_path / str(place)
         arguments = job(folders, folder, *OPTIONS, *ONE_KEPT)
-        life = Life(arguments)
+        life = RecipeProcess(arguments)
         life.hear(2 + 2 * (place % len(SAVED)))
         time.sleep(reference.saving * (place + 0.5) / 10)
         assert life.kill()
@@ -118,7 +118,7 @@ def test_a_disk_that_is_full_leaves_the_last_checkpoint(folders, tmp_path, refer
     error = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert len(error) == 1 and "checkpoint-6: cannot be written" in error[0] and "make room" in error[0], done.stderr
     assert "Traceback" not in done.stderr
-    assert last_whole_checkpoint(copy) == str(copy / "checkpoint-4")
+    assert last_complete_checkpoint(copy) == str(copy / "checkpoint-4")
     assert sorted(path.name for path in copy.glob("checkpoint-*")) == ["checkpoint-2", "checkpoint-4"]
-    assert Life([*job(folders, copy, *OPTIONS), *GO_ON]).end() == 0
+    assert RecipeProcess([*job(folders, copy, *OPTIONS), *GO_ON]).end() == 0
     assert written(copy) == written(reference.folder)

@@ -5,14 +5,14 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
-from builders import pictures_and_labels
+from builders import images_and_labels
 from tiny_models import IMAGE_SIZE, NUM_LABELS, tiny_model
 
 from advbn_hf import AdvBNConfig, AdvBNForImageClassification
 from advbn_hf.backbones.model_outputs import logits_of
 from advbn_hf.backbones.norms import two_branch_norms
 
-PICTURES, LABELS = pictures_and_labels(4, NUM_LABELS, IMAGE_SIZE)
+PICTURES, LABELS = images_and_labels(4, NUM_LABELS, IMAGE_SIZE)
 CLASSES = ["ResNet", "ConvNext", "EfficientNet", "MobileViT", "PvtV2", "Swin", "ViT", "Dinov2", "Beit"]
 
 

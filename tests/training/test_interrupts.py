@@ -19,14 +19,14 @@ from processes import run_on_two
 from trainers import ROWS, trainer_of
 
 from advbn_hf import AdvBNForImageClassification
-from advbn_hf.training.checkpoints import damage, last_whole_checkpoint
+from advbn_hf.training.checkpoints import damage, last_complete_checkpoint
 from advbn_hf.utils.cli import run
 
 SIGNALS = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
 
 
 class Rows(list):
-    """Pictures of which one sends a signal to this process when it is read for the n-th time, or any after it."""
+    """Images of which one sends a signal to this process when it is read for the n-th time, or any after it."""
 
     def __init__(self, number, after, times=1):
         super().__init__(ROWS)
@@ -179,6 +179,6 @@ def test_all_processes_stop_after_the_same_step(tmp_path, capfd):
     told = capfd.readouterr().out
     for rank in range(2):
         assert f"rank {rank}: stopped by SIGTERM after step 3 of 50" in told
-    assert last_whole_checkpoint(tmp_path) == str(tmp_path / "checkpoint-3")
+    assert last_complete_checkpoint(tmp_path) == str(tmp_path / "checkpoint-3")
     assert damage(tmp_path / "checkpoint-3") is None
     assert len(list((tmp_path / "checkpoint-3").glob("rng_state_*.pth"))) == 2

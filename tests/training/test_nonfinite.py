@@ -11,7 +11,7 @@ from trainers import trainer_of
 from transformers import TrainerCallback
 
 from advbn_hf import AdvBNConfig, InputError
-from advbn_hf.training.checkpoints import last_whole_checkpoint
+from advbn_hf.training.checkpoints import last_complete_checkpoint
 
 PER_BATCH = dataclasses.replace(AdvBNConfig.paper(), num_perturbations=1)
 EVERY_SETTING = pytest.mark.parametrize("config", [AdvBNConfig(), PER_BATCH], ids=["per sample", "per batch"])
@@ -25,7 +25,7 @@ def all_finite(folder):
 
 
 def spoilt(value, row=20):
-    """Pictures of which one has a pixel that is no number; batches of 8 in this order meet it in the third step."""
+    """Images of which one has a pixel that is no number; batches of 8 in this order meet it in the third step."""
     data = rows(32)
     data[row]["pixel_values"] = data[row]["pixel_values"].clone()
     data[row]["pixel_values"][0, 5, 5] = value
@@ -51,7 +51,7 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path, value, logging_steps, 
     assert "nan or infinite" in str(stopped.value)
     assert "step 3" in str(stopped.value) or "step 4" in str(stopped.value)
     assert "\n" not in str(stopped.value)
-    assert last_whole_checkpoint(tmp_path) == str(tmp_path / "checkpoint-2")
+    assert last_complete_checkpoint(tmp_path) == str(tmp_path / "checkpoint-2")
     with pytest.raises(InputError, match=r"nan or infinite .* nothing is saved"):
         trainer.save_model()
     assert all_finite(tmp_path)
@@ -129,19 +129,19 @@ def test_running_statistics_that_take_in_an_overflow_stop_the_run(tmp_path):
         trainer.train()
     assert "\n" not in str(stopped.value)
     assert trainer.state.global_step == 3
-    assert last_whole_checkpoint(tmp_path) == str(tmp_path / "checkpoint-2")
+    assert last_complete_checkpoint(tmp_path) == str(tmp_path / "checkpoint-2")
     assert all_finite(tmp_path)
 
 
 @EVERY_SETTING
 @EVERY_MODEL
 @pytest.mark.parametrize("kind", ["black", "white", "one grey", "copies", "one class", "huge"])
-def test_pictures_without_contrast_and_classes_that_never_occur(tmp_path, kind, model, config):
-    """Zero pictures give features of zero variance, and in a ResNet even zero features."""
+def test_images_without_contrast_and_classes_that_never_occur(tmp_path, kind, model, config):
+    """Zero images give features of zero variance, and in a ResNet even zero features."""
     data = rows(16)
     for index, row in enumerate(data):
         row["labels"] = 3 if kind == "one class" else row["labels"]
-        picture = {
+        image = {
             "black": torch.zeros(3, 32, 32),
             "white": torch.ones(3, 32, 32),
             "one grey": torch.full((3, 32, 32), index / 16),
@@ -149,7 +149,7 @@ def test_pictures_without_contrast_and_classes_that_never_occur(tmp_path, kind, 
             "one class": row["pixel_values"],
             "huge": row["pixel_values"] * 1e4,
         }[kind]
-        row["pixel_values"] = picture
+        row["pixel_values"] = image
     trainer = trainer_of(tmp_path, model=model(), config=config, data=data, max_steps=3)
     trainer.train()
     trainer.save_model()
@@ -160,13 +160,13 @@ def test_pictures_without_contrast_and_classes_that_never_occur(tmp_path, kind, 
 @EVERY_SETTING
 @pytest.mark.parametrize("size", [32, 64])
 @EVERY_MODEL
-def test_batches_of_one_picture(tmp_path, model, size, config):
+def test_batches_of_one_image(tmp_path, model, size, config):
     """Features of one pixel have no deviation: then a batch norm cannot learn, and the step is named."""
     data = rows(9, size=size)
     settings = {"max_steps": 4, "train_sampling_strategy": "sequential", "per_device_train_batch_size": 4}
     trainer = trainer_of(tmp_path, model=model(), config=config, data=data, **settings)
     if model is tiny_resnet and size == 32:
-        with pytest.raises(InputError, match=r"step 3: its batch is a single picture.*dataloader_drop_last"):
+        with pytest.raises(InputError, match=r"step 3: its batch is a single image.*dataloader_drop_last"):
             trainer.train()
         trainer = trainer_of(tmp_path, model=model(), config=config, data=data, dataloader_drop_last=True, **settings)
     trainer.train()
@@ -176,7 +176,7 @@ def test_batches_of_one_picture(tmp_path, model, size, config):
 
 
 def test_bfloat16_has_the_range_of_float32(tmp_path):
-    """Pictures that would overflow float16 train."""
+    """Images that would overflow float16 train."""
     data = [row | {"pixel_values": row["pixel_values"] * 1e6} for row in rows(16)]
     trainer = trainer_of(tmp_path, data=data, bf16=True, max_steps=3)
     trainer.train()

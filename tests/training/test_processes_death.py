@@ -11,7 +11,7 @@ import psutil
 import pytest
 from processes import environment
 
-from advbn_hf.training.checkpoints import last_whole_checkpoint
+from advbn_hf.training.checkpoints import last_complete_checkpoint
 
 SCRIPT = Path(die_on_processes.__file__)
 
@@ -49,4 +49,4 @@ def test_the_other_process_ends_within_the_minute(tmp_path, launch, rank, event,
     assert all(process.returncode != 0 for process in running)
     assert message in told
     assert not any(psutil.pid_exists(int((tmp_path / f"rank{one}.pid").read_text())) for one in range(2))
-    assert last_whole_checkpoint(tmp_path) == (str(tmp_path / "checkpoint-3") if rank else None)
+    assert last_complete_checkpoint(tmp_path) == (str(tmp_path / "checkpoint-3") if rank else None)

@@ -33,7 +33,7 @@ def test_going_on_from_a_checkpoint_is_as_if_it_had_never_stopped(folder):
         torch.testing.assert_close(kept["resumed"]["weights"], kept["whole"]["weights"], rtol=0, atol=0)
 
 
-def test_pictures_of_each_epoch_are_drawn_anew(folder):
+def test_images_of_each_epoch_are_drawn_anew(folder):
     """Both runs end in the second epoch; each process is told of it."""
     for rank in range(2):
         kept = torch.load(folder / f"rank{rank}.pt")
@@ -45,10 +45,10 @@ def test_pictures_of_each_epoch_are_drawn_anew(folder):
 
 def test_evaluation_on_two_processes_is_that_of_the_saved_model(folder):
     model = AdvBNForImageClassification.from_pretrained(folder / "whole" / "checkpoint-5").eval()
-    pictures = rows(8)
+    images = rows(8)
     with torch.no_grad():
         output = model(
-            torch.stack([row["pixel_values"] for row in pictures]), torch.tensor([row["labels"] for row in pictures])
+            torch.stack([row["pixel_values"] for row in images]), torch.tensor([row["labels"] for row in images])
         )
     eval_loss = torch.load(folder / "rank0.pt")["whole"]["eval_loss"]
     assert eval_loss == pytest.approx(output.loss.item(), rel=1e-4)
@@ -56,7 +56,7 @@ def test_evaluation_on_two_processes_is_that_of_the_saved_model(folder):
 
 def test_a_stream_is_shared_out_once(folder):
     first, second = (torch.load(folder / f"rank{rank}.pt")["streamed"] for rank in range(2))
-    # Three pictures of each pass for each process, and the batch that Accelerate loads ahead at most.
+    # Three images of each pass for each process, and the batch that Accelerate loads ahead at most.
     one, two = first["seen"], second["seen"]
     assert 6 <= len(one) <= 8 and 6 <= len(two) <= 8
     assert sorted(one[:3] + two[:3]) == sorted(one[3:6] + two[3:6]) == list(range(6))

@@ -1,4 +1,4 @@
-"""Training on stored stem features is training on the pictures, bit for bit, and only what is needed is stored."""
+"""Training on stored stem features is training on the images, bit for bit, and only what is needed is stored."""
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ MODELS = {"resnet": tiny_resnet, "convnext": tiny_convnext, "vit": tiny_vit}
 
 
 class Skips(TinyClassifier):
-    """Its tail reads the pictures and a feature map of the stem besides that of the insertion module."""
+    """Its tail reads the images and a feature map of the stem besides that of the insertion module."""
 
     def __init__(self):
         super().__init__()
@@ -107,13 +107,13 @@ def test_only_what_the_tail_reads_is_stored(tmp_path):
     assert sorted(sizes.values()) == [16 * 8, 16 * 8 * 8 * 8 * 4]  # labels; features (8, 8, 8)
 
 
-def test_pictures_and_skips_that_the_tail_reads_are_stored(tmp_path):
+def test_images_and_skips_that_the_tail_reads_are_stored(tmp_path):
     dataset = rows(16, size=16)
     plain = training(wrapped(Skips, insert_after="block"), dataset, tmp_path)
     model = wrapped(Skips, insert_after="block")
     with cached_stem_features(model, dataset, tmp_path / "features", batch_size=8) as features:
         cached = training(model, features, tmp_path)
-        assert len(list((tmp_path / "features").iterdir())) == 4  # pictures, skip, features, labels
+        assert len(list((tmp_path / "features").iterdir())) == 4  # images, skip, features, labels
     assert models_equal(plain.model, cached.model)
 
 
@@ -139,9 +139,9 @@ def unreadable():
     [
         ({"freeze_stem": False}, lambda: rows(8), 8, "the stem learns"),
         ({}, lambda: iter(rows(8)), 8, "a stream has no length"),
-        ({}, differing, 8, "pictures have different sizes"),
-        ({}, differing, 1, "pictures 5 to 5 give the tail"),
-        ({}, unreadable, 4, "none of the pictures can be decoded"),
+        ({}, differing, 8, "images have different sizes"),
+        ({}, differing, 1, "images 5 to 5 give the tail"),
+        ({}, unreadable, 4, "none of the images can be decoded"),
     ],
 )
 def test_what_cannot_be_cached_is_said_in_one_line(settings, dataset, batch_size, message, tmp_path):
@@ -153,7 +153,7 @@ def test_what_cannot_be_cached_is_said_in_one_line(settings, dataset, batch_size
     assert not folder.exists()
 
 
-def test_room_is_taken_before_the_first_picture(tmp_path):
+def test_room_is_taken_before_the_first_image(tmp_path):
     """A disk that fills up later would end the process without a word."""
     folder, taken = tmp_path / "features", []
 
@@ -175,7 +175,7 @@ def test_no_room_on_the_disk(tmp_path, monkeypatch):
         pass
 
 
-def test_a_batch_without_a_picture(tmp_path):
+def test_a_batch_without_a_image(tmp_path):
     dataset = rows(8)
     dataset[2]["pixel_values"] = None
     with cached_stem_features(wrapped(tiny_resnet), dataset, tmp_path / "features", batch_size=4) as features:

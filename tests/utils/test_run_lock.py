@@ -15,12 +15,12 @@ import finetune
 import pytest
 import torch
 from jobs import job
-from lives import Life
+from recipe_processes import RecipeProcess
 
 from advbn_hf import AdvBNForImageClassification, InputError
-from advbn_hf.training.checkpoints import last_whole_checkpoint
+from advbn_hf.training.checkpoints import last_complete_checkpoint
 from advbn_hf.utils.cli import run
-from advbn_hf.utils.files import filling, replacing, write_whole
+from advbn_hf.utils.files import filling, replacing, write_atomically
 from advbn_hf.utils.run_lock import claim
 
 FORK = multiprocessing.get_context("fork")
@@ -69,19 +69,19 @@ def test_recipe_does_not_write_beside_another_run(monkeypatch, folders, tmp_path
 
 def test_of_two_runs_at_once_one_runs(folders, tmp_path, capfd):
     arguments = job(folders, tmp_path / "run", "--save_steps", "1", "--resume_from_checkpoint", "last")
-    lives = [Life(arguments), Life(arguments)]
+    lives = [RecipeProcess(arguments), RecipeProcess(arguments)]
     assert sorted(life.end() for life in lives) == [0, 2]
     assert capfd.readouterr().err.count("error: output_dir: another run is writing to") == 1
     AdvBNForImageClassification.from_pretrained(tmp_path / "run")
-    assert last_whole_checkpoint(tmp_path / "run") == str(tmp_path / "run" / "checkpoint-2")
+    assert last_complete_checkpoint(tmp_path / "run") == str(tmp_path / "run" / "checkpoint-2")
 
 
 def test_a_reader_of_checkpoints_sees_whole_ones_alone(folders, tmp_path):
     folder = tmp_path / "run"
-    life = Life(job(folders, folder, "--max_steps", "5", "--save_steps", "1", "--disable_tqdm", "true"))
+    life = RecipeProcess(job(folders, folder, "--max_steps", "5", "--save_steps", "1", "--disable_tqdm", "true"))
     seen = {}
     while life.process.is_alive():
-        last = last_whole_checkpoint(folder)
+        last = last_complete_checkpoint(folder)
         if last is not None and last not in seen:
             model = AdvBNForImageClassification.from_pretrained(last)
             seen[last] = {name: value.clone() for name, value in model.state_dict().items()}
@@ -94,9 +94,9 @@ def test_a_reader_of_checkpoints_sees_whole_ones_alone(folders, tmp_path):
 
 def test_what_a_dead_run_was_still_writing_is_removed(tmp_path):
     def die_writing():
-        with filling(tmp_path) as whole, replacing(tmp_path / "results.png") as picture:
+        with filling(tmp_path) as whole, replacing(tmp_path / "results.png") as image:
             (whole / "model.safetensors").write_bytes(b"0")
-            picture.write_bytes(b"0")
+            image.write_bytes(b"0")
             os.kill(os.getpid(), signal.SIGKILL)
 
     process = FORK.Process(target=die_writing)
@@ -110,7 +110,7 @@ def test_what_a_dead_run_was_still_writing_is_removed(tmp_path):
 def test_a_reader_never_sees_a_part(tmp_path):
     path, stop, seen = tmp_path / "results.json", threading.Event(), set()
     contents = {text: json.dumps([text] * 50_000) for text in ("old", "new")}
-    write_whole(path, contents["old"])
+    write_atomically(path, contents["old"])
 
     def read():
         while not stop.is_set():
@@ -120,7 +120,7 @@ def test_a_reader_never_sees_a_part(tmp_path):
     for reader in readers:
         reader.start()
     for turn in range(100):
-        write_whole(path, contents["new" if turn % 2 else "old"])
+        write_atomically(path, contents["new" if turn % 2 else "old"])
     stop.set()
     for reader in readers:
         reader.join()

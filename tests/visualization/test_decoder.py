@@ -1,4 +1,4 @@
-"""The decoder: where features lie in the picture, what it learns, and whether it says when it learnt nothing."""
+"""The decoder: where features lie in the image, what it learns, and whether it says when it learnt nothing."""
 
 import pytest
 import torch
@@ -24,14 +24,14 @@ PIXELS = PixelRange(PROCESSOR)
 
 
 def smooth_rows(num=64, seed=0):
-    """Pictures (3, 32, 32) in [-1, 1] of one light spot each on a dark ground."""
+    """Images (3, 32, 32) in [-1, 1] of one light spot each on a dark ground."""
     random = torch.Generator().manual_seed(seed)
     places = torch.rand(num, 2, 1, 1, generator=random) * 32
     colours = torch.rand(num, 3, 1, 1, generator=random)
     axis = torch.arange(32.0)
     distance = (axis[:, None] - places[:, 0]) ** 2 + (axis - places[:, 1]) ** 2
     spots = torch.exp(-distance / 150)[:, None]
-    return [{"pixel_values": picture, "labels": 0} for picture in colours * spots - 0.8 * (1 - spots)]
+    return [{"pixel_values": image, "labels": 0} for image in colours * spots - 0.8 * (1 - spots)]
 
 
 def tiny_swin():
@@ -58,7 +58,7 @@ def tiny_dinov2_with_registers():
         (tiny_dinov2_with_registers, 16, (4, 4), 4),
     ],
 )
-def test_features_are_laid_out_as_they_lie_in_the_picture(build, channels, grid, leading):
+def test_features_are_laid_out_as_they_lie_in_the_image(build, channels, grid, leading):
     model = AdvBNForImageClassification.from_backbone(build()).eval()
     layout = MapLayout(model)
     assert (layout.channels, layout.grid, layout.leading) == (channels, grid, leading)
@@ -72,7 +72,7 @@ def test_features_are_laid_out_as_they_lie_in_the_picture(build, channels, grid,
 
 
 class Gridless(TinyClassifier):
-    """Seven tokens that come from nowhere in the picture."""
+    """Seven tokens that come from nowhere in the image."""
 
     def __init__(self):
         super().__init__()
@@ -91,33 +91,33 @@ def test_tokens_on_no_grid_are_refused():
         MapLayout(model)
 
 
-def test_colours_are_those_of_the_picture():
-    picture = to_images(torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0)))[0]
+def test_colours_are_those_of_the_image():
+    image = to_images(torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0)))[0]
     uneven = ViTImageProcessorPil(
         size={"height": 32, "width": 32}, image_mean=[0.4, 0.5, 0.6], image_std=[0.2, 0.3, 0.1]
     )
     pixels = PixelRange(uneven)
-    inputs = uneven(picture, return_tensors="pt")["pixel_values"]
-    assert to_images(pixels.colours(inputs))[0].tobytes() == picture.tobytes()
+    inputs = uneven(image, return_tensors="pt")["pixel_values"]
+    assert to_images(pixels.colours(inputs))[0].tobytes() == image.tobytes()
     torch.testing.assert_close(pixels.inputs(pixels.colours(inputs)), inputs, atol=1e-5, rtol=1e-5)
 
 
-def test_decoder_learns_to_draw_pictures_it_never_saw():
+def test_decoder_learns_to_draw_images_it_never_saw():
     model = AdvBNForImageClassification.from_backbone(tiny_resnet())
     before = {name: value.clone() for name, value in model.state_dict().items()}
     decoder = train_decoder(model, PIXELS, smooth_rows(128), steps=60, batch_size=32)
     quality = measure_quality(model, decoder, PIXELS, smooth_rows(40, seed=1), batch_size=16)
-    assert quality.pictures == 40
+    assert quality.images == 40
     quality.check()
     assert 0 <= quality.same_answer <= 1
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
-    # against an independent computation, one picture at a time
+    # against an independent computation, one image at a time
     psnr = []
     for row in smooth_rows(40, seed=1):
-        picture = row["pixel_values"][None]
+        image = row["pixel_values"][None]
         with torch.no_grad():
-            drawn = decoder(model.split.stem(pixel_values=picture).features)
-        error = ((drawn - (picture + 1) / 2) ** 2).mean()
+            drawn = decoder(model.split.stem(pixel_values=image).features)
+        error = ((drawn - (image + 1) / 2) ** 2).mean()
         psnr.append(10 * torch.log10(1 / error))
     assert quality.psnr == pytest.approx(torch.stack(psnr).mean().item(), abs=1e-3)
 
@@ -128,9 +128,9 @@ def test_a_decoder_that_learnt_nothing_is_not_drawn_with():
     quality = measure_quality(model, decoder, PIXELS, smooth_rows(16, seed=1), batch_size=16)
     with pytest.raises(InputError, match=r"decoder_steps: nothing is drawn.* too poor .* are needed; train longer"):
         quality.check()
-    with pytest.raises(InputError, match=r"5\.9 above pictures of one colour"):
-        Quality(psnr=20.9, fog=15.0, same_answer=1.0, pictures=9).check()
-    Quality(psnr=21.1, fog=15.0, same_answer=0.0, pictures=9).check()
+    with pytest.raises(InputError, match=r"5\.9 above images of one colour"):
+        Quality(psnr=20.9, fog=15.0, same_answer=1.0, images=9).check()
+    Quality(psnr=21.1, fog=15.0, same_answer=0.0, images=9).check()
 
 
 def test_decoder_is_kept_and_found_again(tmp_path):

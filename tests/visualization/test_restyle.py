@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from builders import move_auxiliary_norms, pictures_and_labels, tiny_resnet
+from builders import images_and_labels, move_auxiliary_norms, tiny_resnet
 
 from advbn_hf import AdvBNConfig, AdvBNForImageClassification, InputError
 from advbn_hf.visualization.restyle import restyle
@@ -17,8 +17,8 @@ def model():
 
 
 def test_worst_styles_hurt_more_than_random_ones_and_more_so_at_larger_epsilon(model):
-    pictures, labels = pictures_and_labels(16)
-    recording = model.split.stem(pixel_values=pictures)
+    images, labels = images_and_labels(16)
+    recording = model.split.stem(pixel_values=images)
 
     def loss(epsilon, ascend):
         features = restyle(model, recording, labels, epsilon, ascend=ascend, seed=0)
@@ -30,8 +30,8 @@ def test_worst_styles_hurt_more_than_random_ones_and_more_so_at_larger_epsilon(m
 
 
 def test_a_random_style_is_the_draw_of_its_seed_and_grows_with_epsilon(model):
-    pictures, labels = pictures_and_labels(4)
-    recording = model.split.stem(pixel_values=pictures)
+    images, labels = images_and_labels(4)
+    recording = model.split.stem(pixel_values=images)
     drawn = torch.rand(4, 2, 8, generator=torch.Generator().manual_seed(5)).transpose(0, 1)
     mean = recording.features.mean((2, 3), keepdim=True)
     for epsilon in (0.2, 0.6):
@@ -42,8 +42,8 @@ def test_a_random_style_is_the_draw_of_its_seed_and_grows_with_epsilon(model):
 
 
 def test_settings_and_random_numbers_are_as_before(model):
-    pictures, labels = pictures_and_labels(4)
-    recording = model.split.stem(pixel_values=pictures)
+    images, labels = images_and_labels(4)
+    recording = model.split.stem(pixel_values=images)
     config, state = model.advbn_config, model.generator.get_state()
     restyle(model, recording, labels, 0.5, ascend=True, seed=1)
     with pytest.raises(InputError, match="epsilon must be a number above 0"):

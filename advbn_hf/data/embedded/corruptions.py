@@ -16,11 +16,11 @@ from .styles import SIZE, smooth_noise, to_float, to_uint8
 SEVERITIES = (1, 3, 5)
 
 
-def corrupt(pictures: np.ndarray, kind: str, severity: int, rng: np.random.Generator) -> np.ndarray:
+def corrupt(images: np.ndarray, kind: str, severity: int, rng: np.random.Generator) -> np.ndarray:
     """Applies one corruption.
 
     Args:
-        pictures: Uint8 (N, 48, 48, 3).
+        images: Uint8 (N, 48, 48, 3).
         kind: A key of `CORRUPTIONS`.
         severity: One of `SEVERITIES`.
         rng: Draws noise, directions and fog.
@@ -29,34 +29,34 @@ def corrupt(pictures: np.ndarray, kind: str, severity: int, rng: np.random.Gener
         Uint8 (N, 48, 48, 3).
     """
     function, strengths = CORRUPTIONS[kind]
-    return to_uint8(function(to_float(pictures), strengths[SEVERITIES.index(severity)], rng))
+    return to_uint8(function(to_float(images), strengths[SEVERITIES.index(severity)], rng))
 
 
-# Each takes float32 pictures (N, 48, 48, 3) in [0, 1], the strength and a generator; the result may leave [0, 1].
+# Each takes float32 images (N, 48, 48, 3) in [0, 1], the strength and a generator; the result may leave [0, 1].
 
 
-def _gaussian_noise(pictures: np.ndarray, deviation: float, rng: np.random.Generator) -> np.ndarray:
-    return pictures + deviation * rng.standard_normal(pictures.shape, dtype=np.float32)
+def _gaussian_noise(images: np.ndarray, deviation: float, rng: np.random.Generator) -> np.ndarray:
+    return images + deviation * rng.standard_normal(images.shape, dtype=np.float32)
 
 
-def _shot_noise(pictures: np.ndarray, photons: float, rng: np.random.Generator) -> np.ndarray:
-    return rng.poisson(pictures * photons) / photons
+def _shot_noise(images: np.ndarray, photons: float, rng: np.random.Generator) -> np.ndarray:
+    return rng.poisson(images * photons) / photons
 
 
-def _impulse_noise(pictures: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
-    draw = rng.random(pictures.shape, dtype=np.float32)
-    return np.where(draw < share, draw < share / 2, pictures)
+def _impulse_noise(images: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
+    draw = rng.random(images.shape, dtype=np.float32)
+    return np.where(draw < share, draw < share / 2, images)
 
 
-def _gaussian_blur(pictures: np.ndarray, pixels: float, rng: np.random.Generator) -> np.ndarray:
-    return ndimage.gaussian_filter(pictures, (0, pixels, pixels, 0), mode="nearest")
+def _gaussian_blur(images: np.ndarray, pixels: float, rng: np.random.Generator) -> np.ndarray:
+    return ndimage.gaussian_filter(images, (0, pixels, pixels, 0), mode="nearest")
 
 
-def _motion_blur(pictures: np.ndarray, length: float, rng: np.random.Generator) -> np.ndarray:
-    """Smears each picture along a line of its own direction, whose Fourier transform is a sinc."""
+def _motion_blur(images: np.ndarray, length: float, rng: np.random.Generator) -> np.ndarray:
+    """Smears each image along a line of its own direction, whose Fourier transform is a sinc."""
     margin = 16  # more than half of the longest line, so that opposite borders do not mix
-    padded = np.pad(pictures, ((0, 0), (margin, margin), (margin, margin), (0, 0)), mode="edge")
-    angle = rng.uniform(0, np.pi, (len(pictures), 1, 1, 1))
+    padded = np.pad(images, ((0, 0), (margin, margin), (margin, margin), (0, 0)), mode="edge")
+    angle = rng.uniform(0, np.pi, (len(images), 1, 1, 1))
     rows = fft.fftfreq(padded.shape[1])[:, None, None]
     columns = fft.rfftfreq(padded.shape[2])[None, :, None]
     response = np.sinc(length * (np.sin(angle) * rows + np.cos(angle) * columns)).astype(np.float32)
@@ -64,56 +64,56 @@ def _motion_blur(pictures: np.ndarray, length: float, rng: np.random.Generator) 
     return smeared[:, margin:-margin, margin:-margin]
 
 
-def _zoom_blur(pictures: np.ndarray, furthest: float, rng: np.random.Generator) -> np.ndarray:
+def _zoom_blur(images: np.ndarray, furthest: float, rng: np.random.Generator) -> np.ndarray:
     margins = [SIZE / 2 * (1 - 1 / zoom) for zoom in np.linspace(1, furthest, 8)]
     boxes = [(margin, margin, SIZE - margin, SIZE - margin) for margin in margins]
-    zoomed = [_each(pictures, lambda p, box=box: p.resize(p.size, Image.Resampling.BILINEAR, box)) for box in boxes]
+    zoomed = [_each(images, lambda p, box=box: p.resize(p.size, Image.Resampling.BILINEAR, box)) for box in boxes]
     return np.mean(zoomed, axis=0)
 
 
-def _contrast(pictures: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
-    mean = pictures.mean(axis=(1, 2), keepdims=True)
-    return mean + share * (pictures - mean)
+def _contrast(images: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
+    mean = images.mean(axis=(1, 2), keepdims=True)
+    return mean + share * (images - mean)
 
 
-def _brightness(pictures: np.ndarray, gain: float, rng: np.random.Generator) -> np.ndarray:
+def _brightness(images: np.ndarray, gain: float, rng: np.random.Generator) -> np.ndarray:
     """Adds to the value of HSV; hue and saturation stay."""
-    value = np.maximum(pictures.max(axis=-1, keepdims=True), 1 / 255)
-    return pictures * (np.minimum(value + gain, 1) / value)
+    value = np.maximum(images.max(axis=-1, keepdims=True), 1 / 255)
+    return images * (np.minimum(value + gain, 1) / value)
 
 
-def _saturate(pictures: np.ndarray, factor: float, rng: np.random.Generator) -> np.ndarray:
+def _saturate(images: np.ndarray, factor: float, rng: np.random.Generator) -> np.ndarray:
     """Multiplies the saturation of HSV, up to 1; hue and value stay."""
-    value = pictures.max(axis=-1, keepdims=True)
-    room = value / np.maximum(value - pictures.min(axis=-1, keepdims=True), 1 / 255)
-    return value - np.minimum(factor, room) * (value - pictures)
+    value = images.max(axis=-1, keepdims=True)
+    room = value / np.maximum(value - images.min(axis=-1, keepdims=True), 1 / 255)
+    return value - np.minimum(factor, room) * (value - images)
 
 
-def _fog(pictures: np.ndarray, density: float, rng: np.random.Generator) -> np.ndarray:
+def _fog(images: np.ndarray, density: float, rng: np.random.Generator) -> np.ndarray:
     """Adds clouds (octaves of noise, each half as strong as the one before), then scales back to the old maximum."""
-    clouds = sum(smooth_noise(len(pictures), cells, rng) * (3 / cells) for cells in (3, 6, 12, 24))
+    clouds = sum(smooth_noise(len(images), cells, rng) * (3 / cells) for cells in (3, 6, 12, 24))
     low, high = clouds.min(axis=(1, 2), keepdims=True), clouds.max(axis=(1, 2), keepdims=True)
-    peak = pictures.max(axis=(1, 2, 3), keepdims=True)
-    return (pictures + density * ((clouds - low) / (high - low))[..., None]) * peak / (peak + density)
+    peak = images.max(axis=(1, 2, 3), keepdims=True)
+    return (images + density * ((clouds - low) / (high - low))[..., None]) * peak / (peak + density)
 
 
-def _pixelate(pictures: np.ndarray, blocks: int, rng: np.random.Generator) -> np.ndarray:
+def _pixelate(images: np.ndarray, blocks: int, rng: np.random.Generator) -> np.ndarray:
     small, box, nearest = (blocks, blocks), Image.Resampling.BOX, Image.Resampling.NEAREST
-    return _each(pictures, lambda picture: picture.resize(small, box).resize(picture.size, nearest))
+    return _each(images, lambda image: image.resize(small, box).resize(image.size, nearest))
 
 
-def _jpeg(pictures: np.ndarray, quality: int, rng: np.random.Generator) -> np.ndarray:
-    def compress(picture: Image.Image) -> Image.Image:
+def _jpeg(images: np.ndarray, quality: int, rng: np.random.Generator) -> np.ndarray:
+    def compress(image: Image.Image) -> Image.Image:
         buffer = BytesIO()
-        picture.save(buffer, "JPEG", quality=quality)
+        image.save(buffer, "JPEG", quality=quality)
         return Image.open(buffer)
 
-    return _each(pictures, compress)
+    return _each(images, compress)
 
 
-def _each(pictures: np.ndarray, edit: Callable[[Image.Image], Image.Image]) -> np.ndarray:
-    """Edits every picture with PIL."""
-    return to_float(np.stack([np.asarray(edit(Image.fromarray(picture))) for picture in to_uint8(pictures)]))
+def _each(images: np.ndarray, edit: Callable[[Image.Image], Image.Image]) -> np.ndarray:
+    """Edits every image with PIL."""
+    return to_float(np.stack([np.asarray(edit(Image.fromarray(image))) for image in to_uint8(images)]))
 
 
 # Kind -> how it is done, and its strength at severity 1, 3 and 5. Noise, brightness, saturation and JPEG are as strong

@@ -38,7 +38,7 @@ def load_embedded(style: str = "clean", split: str = "train", num_images: int | 
     Args:
         style: One of `STYLES`. All but "clean" are unseen: they have no training split.
         split: "train", "validation" (drawn from scans kept out of training; choose settings on it) or "test".
-        num_images: How many pictures; by default 4000, 1000 and 2000 for the three splits.
+        num_images: How many images; by default 4000, 1000 and 2000 for the three splits.
         seed: Seed of poses, colours, noise and all else that is drawn at random, but not of the choice of scans.
     """
     return render("embedded", _scans, style, split, num_images, seed)

@@ -1,4 +1,4 @@
-"""Twelve photo filters, like those of picture-sharing apps: saturation, then tone curves, then a vignette."""
+"""Twelve photo filters, like those of image-sharing apps: saturation, then tone curves, then a vignette."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -48,18 +48,18 @@ FILTERS = {
 }
 
 
-def apply_filter(pictures: np.ndarray, name: str) -> np.ndarray:
+def apply_filter(images: np.ndarray, name: str) -> np.ndarray:
     """Applies one filter.
 
     Args:
-        pictures: Uint8 (N, 48, 48, 3).
+        images: Uint8 (N, 48, 48, 3).
         name: A key of `FILTERS`.
 
     Returns:
         Uint8 (N, 48, 48, 3).
     """
     saturation, vignette = FILTERS[name].saturation, FILTERS[name].vignette
-    colours = to_float(pictures)
+    colours = to_float(images)
     grey = luma(colours)
     levels = to_uint8(grey + saturation * (colours - grey))
     toned = _curves(name)[levels, np.arange(3)]

@@ -1,4 +1,4 @@
-"""Sets of pictures of any glyphs in the styles of the embedded benchmark: one to train on and five unseen ones."""
+"""Sets of images of any glyphs in the styles of the embedded benchmark: one to train on and five unseen ones."""
 
 import zlib
 from collections.abc import Callable, Mapping
@@ -27,13 +27,13 @@ _VARIANTS = {
 STYLES = tuple(_VARIANTS)
 # Inversion is left out of the mean: it is a shift of another kind than style, light and quality.
 MEAN_OVER = ("filters", "corruptions", "stylized", "sketch")
-SPLITS = {"train": 4000, "validation": 1000, "test": 2000}  # and the usual number of pictures per style
-_BATCH = 360  # pictures drawn at a time: a multiple of every number of variants, so that each batch is balanced
+SPLITS = {"train": 4000, "validation": 1000, "test": 2000}  # and the usual number of images per style
+_BATCH = 360  # images drawn at a time: a multiple of every number of variants, so that each batch is balanced
 
 
 @dataclass(frozen=True)
 class Glyphs:
-    """What the pictures of a split show, in the order in which they show it.
+    """What the images of a split show, in the order in which they show it.
 
     Args:
         ink: float (G, S, S) in [0, 1], 1 where the glyph is.
@@ -54,9 +54,9 @@ def render(
     num_images: int | None = None,
     seed: int = 0,
 ) -> Dataset:
-    """Makes one set of pictures; nothing is downloaded.
+    """Makes one set of images; nothing is downloaded.
 
-    The same arguments give the same bytes in any process, and fewer images are the first of more. Picture i of a split
+    The same arguments give the same bytes in any process, and fewer images are the first of more. Image i of a split
     shows the same glyph in the same pose in every style.
 
     Args:
@@ -64,7 +64,7 @@ def render(
         glyphs_of: gives the glyphs of a split; no two splits may share one.
         style: one of `STYLES`. All but "clean" are unseen: they have no training split.
         split: "train", "validation" (choose settings on it) or "test".
-        num_images: how many pictures; by default those of `SPLITS`.
+        num_images: how many images; by default those of `SPLITS`.
         seed: seed of poses, colours, noise and all else that is drawn at random, but not of the glyphs.
 
     Returns:
@@ -88,11 +88,11 @@ def render(
     columns = {"image": [], "label": glyphs.labels[rows[:total]].tolist(), "kind": [], "severity": []}
     starts = range(0, total, _BATCH)
     for start in tqdm(starts, desc=f"{source} {style} {split}", unit="batch", delay=3, leave=False):
-        # The last batch too is drawn whole, so that its pictures do not depend on num_images.
-        pictures, variants = _draw(style, glyphs.ink[rows[start : start + _BATCH]], (split, start, seed))
-        for picture, variant in zip(pictures[: total - start], variants, strict=False):
+        # The last batch too is drawn whole, so that its images do not depend on num_images.
+        images, variants = _draw(style, glyphs.ink[rows[start : start + _BATCH]], (split, start, seed))
+        for image, variant in zip(images[: total - start], variants, strict=False):
             kind, severity = _VARIANTS[style][variant]
-            columns["image"].append({"bytes": _png(picture), "path": None})
+            columns["image"].append({"bytes": _png(image), "path": None})
             columns["kind"].append(kind)
             columns["severity"].append(severity)
     features = Features(
@@ -113,7 +113,7 @@ def check_name(field: str, name: str, known: tuple[str, ...] | Mapping[str, obje
 
 
 def _draw(style: str, ink: np.ndarray, key: tuple[str, int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Draws one batch: pictures, uint8 (N, 48, 48, 3), and for each the index of its (kind, severity)."""
+    """Draws one batch: images, uint8 (N, 48, 48, 3), and for each the index of its (kind, severity)."""
     scene, own = _generator("scene", *key), _generator(style, *key)
     # Every variant once, in random order, then all again: any first part of the set is balanced.
     rounds = np.tile(np.arange(len(_VARIANTS[style])), (len(ink) // len(_VARIANTS[style]), 1))
@@ -121,15 +121,15 @@ def _draw(style: str, ink: np.ndarray, key: tuple[str, int, int]) -> tuple[np.nd
     source = draw_masks(ink, scene)
     if style not in ("stylized", "sketch"):
         source = draw_clean(source, scene)
-    pictures = np.empty((len(ink), SIZE, SIZE, 3), dtype=np.uint8)
+    images = np.empty((len(ink), SIZE, SIZE, 3), dtype=np.uint8)
     for index, (kind, severity) in enumerate(_VARIANTS[style]):
         chosen = variants == index
-        pictures[chosen] = _restyle(style, source[chosen], kind, severity, own)
-    return pictures, variants
+        images[chosen] = _restyle(style, source[chosen], kind, severity, own)
+    return images, variants
 
 
 def _restyle(style: str, source: np.ndarray, kind: str, severity: int, rng: np.random.Generator) -> np.ndarray:
-    """Pictures in `style` from masks ("stylized", "sketch") or clean pictures (all others)."""
+    """Images in `style` from masks ("stylized", "sketch") or clean images (all others)."""
     match style:
         case "filters":
             return apply_filter(source, kind)
@@ -149,7 +149,7 @@ def _generator(stream: str, split: str, start: int, seed: int) -> np.random.Gene
     return np.random.default_rng([zlib.crc32(f"{stream}/{split}/{start}".encode()), seed])
 
 
-def _png(picture: np.ndarray) -> bytes:
+def _png(image: np.ndarray) -> bytes:
     buffer = BytesIO()
-    PILImage.fromarray(picture).save(buffer, "PNG", compress_level=1)
+    PILImage.fromarray(image).save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()

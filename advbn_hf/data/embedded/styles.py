@@ -1,7 +1,7 @@
-"""Draws pictures from glyphs: the style of the training set, and the two styles that share nothing with it.
+"""Draws images from glyphs: the style of the training set, and the two styles that share nothing with it.
 
-Every function works on a whole batch of N pictures at once. Masks are float32 (N, 48, 48) in [0, 1], 1 where the glyph
-is; pictures are uint8 (N, 48, 48, 3), RGB. Randomness comes only from the generator that is passed in.
+Every function works on a whole batch of N images at once. Masks are float32 (N, 48, 48) in [0, 1], 1 where the glyph
+is; images are uint8 (N, 48, 48, 3), RGB. Randomness comes only from the generator that is passed in.
 """
 
 from functools import cache
@@ -55,7 +55,7 @@ def draw_clean(masks: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         rng: Jitters the colours, and makes the texture, the direction of the light and the noise (deviation 0.02).
 
     Returns:
-        Pictures, uint8 (N, 48, 48, 3).
+        Images, uint8 (N, 48, 48, 3).
     """
     count = len(masks)
     ink = _jittered((0.92, 0.76, 0.50), 0.05, count, rng)
@@ -64,9 +64,9 @@ def draw_clean(masks: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     angle, strength = rng.uniform(0, 2 * np.pi, count), rng.uniform(0.05, 0.25, count)
     slope = (strength * np.stack([np.cos(angle), np.sin(angle)])).astype(np.float32)[:, :, None, None]
     light = 1 + texture + slope[0] * COLUMNS + slope[1] * ROWS
-    pictures = 0.02 * rng.standard_normal((*masks.shape, 3), dtype=np.float32)
-    pictures += _blend(masks, ink, ground) * light[..., None]
-    return to_uint8(pictures)
+    images = 0.02 * rng.standard_normal((*masks.shape, 3), dtype=np.float32)
+    images += _blend(masks, ink, ground) * light[..., None]
+    return to_uint8(images)
 
 
 def draw_stylized(masks: np.ndarray, texture: str, rng: np.random.Generator) -> np.ndarray:
@@ -78,7 +78,7 @@ def draw_stylized(masks: np.ndarray, texture: str, rng: np.random.Generator) -> 
         rng: Picks hues, which of the two is light, and scale, direction and phase of the texture.
 
     Returns:
-        Pictures, uint8 (N, 48, 48, 3).
+        Images, uint8 (N, 48, 48, 3).
     """
     count = len(masks)
     glyph_is_light = rng.random(count) < 0.5
@@ -100,7 +100,7 @@ def draw_sketch(masks: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         rng: Picks the width of the line, 1.6 to 2.8 pixels.
 
     Returns:
-        Pictures, uint8 (N, 48, 48, 3).
+        Images, uint8 (N, 48, 48, 3).
     """
     rise_y, rise_x = np.gradient(masks, axis=(1, 2))
     # To first order a pixel is |mask - 0.5| / |gradient| away from the contour at 0.5.
@@ -114,7 +114,7 @@ def smooth_noise(count: int, cells: int, rng: np.random.Generator) -> np.ndarray
     """Gaussian noise on a grid, interpolated by cubic splines.
 
     Args:
-        count: Number of pictures N.
+        count: Number of images N.
         cells: Grid points along each side.
         rng: Draws the values at the grid points, of deviation 1.
 
@@ -125,19 +125,19 @@ def smooth_noise(count: int, cells: int, rng: np.random.Generator) -> np.ndarray
     return _interpolation(cells) @ grid @ _interpolation(cells).T
 
 
-def luma(pictures: np.ndarray) -> np.ndarray:
-    """Lightness (ITU-R BT.601) of pictures (..., 3), as (..., 1) in the same range."""
-    return (pictures @ _LUMA)[..., None]
+def luma(images: np.ndarray) -> np.ndarray:
+    """Lightness (ITU-R BT.601) of images (..., 3), as (..., 1) in the same range."""
+    return (images @ _LUMA)[..., None]
 
 
-def to_uint8(pictures: np.ndarray) -> np.ndarray:
+def to_uint8(images: np.ndarray) -> np.ndarray:
     """Rounds values in [0, 1] to uint8, after clipping them to that range."""
-    return (np.clip(pictures, 0, 1) * 255 + 0.5).astype(np.uint8)
+    return (np.clip(images, 0, 1) * 255 + 0.5).astype(np.uint8)
 
 
-def to_float(pictures: np.ndarray) -> np.ndarray:
-    """Uint8 pictures as float32 in [0, 1]."""
-    return pictures.astype(np.float32) / 255
+def to_float(images: np.ndarray) -> np.ndarray:
+    """Uint8 images as float32 in [0, 1]."""
+    return images.astype(np.float32) / 255
 
 
 @cache

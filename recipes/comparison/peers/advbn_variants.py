@@ -39,7 +39,7 @@ class RandomStepForImageClassification(AdvBNForImageClassification):
 
 
 class MomentumForImageClassification(AdvBNForImageClassification):
-    """AdvBN whose starts are moved to where the ascents of earlier batches ended; each picture has a perturbation.
+    """AdvBN whose starts are moved to where the ascents of earlier batches ended; each image has a perturbation.
 
     Raises:
         InputError: if the settings ask for fewer perturbations.
@@ -57,7 +57,7 @@ class MomentumForImageClassification(AdvBNForImageClassification):
     ) -> tuple[Tensor, None]:
         """As `AdvBNForImageClassification.perturb`; what the ascent did is not told."""
         config, features = self.advbn_config, recording.features
-        means, start, applied = _one_per_picture(self, features)
+        means, start, applied = _one_per_image(self, features)
         start = torch.clamp(start + self.drift, 1 - config.epsilon, 1 + config.epsilon)
 
         def loss_at(multipliers: Tensor) -> Tensor:
@@ -77,7 +77,7 @@ class CleanGradientForImageClassification(AdvBNForImageClassification):
     """AdvBN whose step follows the gradient that the clean branch has anyway, at multipliers of 1.
 
     Raises:
-        InputError: if the settings ask for more than one step, or for fewer perturbations than one a picture.
+        InputError: if the settings ask for more than one step, or for fewer perturbations than one an image.
     """
 
     def __init__(self, backbone: PreTrainedModel, config: AdvBNConfig) -> None:
@@ -91,7 +91,7 @@ class CleanGradientForImageClassification(AdvBNForImageClassification):
     ) -> AdvBNOutput:
         """CE(tail_clean(f)) + CE(tail_auxiliary(f_adv)); what the step did is not told."""
         config, features = self.advbn_config, recording.features
-        means, start, applied = _one_per_picture(self, features)
+        means, start, applied = _one_per_image(self, features)
         seen = features if features.requires_grad else features.detach().requires_grad_()
         logits = self.tail_logits(recording, seen, "clean")
         total = cross_entropy(logits, labels, smoothing, "sum")
@@ -109,10 +109,10 @@ def _refuse_fewer_perturbations(method: str, config: AdvBNConfig) -> None:
         raise InputError(f"{method}: num_perturbations must be per_sample, got {config.num_perturbations}")
 
 
-def _one_per_picture(
+def _one_per_image(
     model: AdvBNForImageClassification, features: Tensor
 ) -> tuple[Tensor, Tensor, tuple[Tensor, bool, int]]:
-    """Means (B, C), starting multipliers (2, B, C) and the last arguments of `perturb`: a perturbation a picture."""
+    """Means (B, C), starting multipliers (2, B, C) and the last arguments of `perturb`: a perturbation an image."""
     groups, axis = torch.arange(len(features), device=features.device), model.split.channel_axis
     means = group_means(features, groups, len(features), axis)
     start = starting_multipliers(*means.shape, model.advbn_config, model.generator).to(features.device)
@@ -120,7 +120,7 @@ def _one_per_picture(
 
 
 class MixedStartForImageClassification(AdvBNForImageClassification):
-    """AdvBN that perturbs features whose style is mixed, in a uniformly random share, with that of another picture."""
+    """AdvBN that perturbs features whose style is mixed, in a uniformly random share, with that of another image."""
 
     def perturb(
         self, recording: Recording, labels: Tensor, smoothing: float = 0.0, measure_ascent: bool = False
@@ -137,7 +137,7 @@ class MixedStartForImageClassification(AdvBNForImageClassification):
 class CorrelatedForImageClassification(AdvBNForImageClassification):
     """AdvBN that perturbs features whose channels are mixed: style as their correlation (Gatys et al., CVPR 2016).
 
-    Each picture's deviations from its means go through I + R; entries of R have variance 1 / (4 C).
+    Each image's deviations from its means go through I + R; entries of R have variance 1 / (4 C).
     """
 
     def perturb(
@@ -153,7 +153,7 @@ class CorrelatedForImageClassification(AdvBNForImageClassification):
 
 
 def mix_channels(features: Tensor, matrices: Tensor, channel_axis: int) -> Tensor:
-    """mu + M (f - mu) for each picture, mu its means over positions.
+    """mu + M (f - mu) for each image, mu its means over positions.
 
     Args:
         features: (B, C, H, W), (B, H, W, C) or (B, N, C).

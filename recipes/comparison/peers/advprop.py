@@ -17,10 +17,10 @@ PUBLISHED = AdvBNConfig(epsilon=4 * _LEVEL, step_size=_LEVEL, num_steps=5, rando
 
 
 class AdvPropForImageClassification(AdvBNForImageClassification):
-    """A classifier whose tail is trained on pictures and, through its auxiliary norms, on adversarial pictures.
+    """A classifier whose tail is trained on images and, through its auxiliary norms, on adversarial images.
 
     `epsilon` and `step_size` of its `AdvBNConfig` are in units of the input, which lies in [-1, 1];
-    `num_perturbations` and `attack_fraction` have no meaning. Recordings must hold the pictures.
+    `num_perturbations` and `attack_fraction` have no meaning. Recordings must hold the images.
     """
 
     def training_output(

@@ -1,4 +1,4 @@
-"""AugMix (Hendrycks et al., ICLR 2020): random chains of simple operations, mixed with the picture itself.
+"""AugMix (Hendrycks et al., ICLR 2020): random chains of simple operations, mixed with the image itself.
 
 The kept ones, of timm and torchvision, need torchvision, which is an optional extra here; these lines need PIL alone.
 """
@@ -11,27 +11,27 @@ from PIL import Image, ImageOps
 WIDTH, DEPTH, SEVERITY, ALPHA = 3, 3, 3, 1.0  # chains, operations in a chain at most, of 10, of Dirichlet and Beta
 
 
-def augmix(picture: Image.Image, rng: np.random.Generator) -> np.ndarray:
+def augmix(image: Image.Image, rng: np.random.Generator) -> np.ndarray:
     """One augmented view, algorithm 1 of the paper.
 
     Args:
-        picture: RGB, H x W.
+        image: RGB, H x W.
         rng: draws operations, their strengths and the weights of the mixture.
 
     Returns:
         float32 (H, W, 3) in 0..255.
     """
     weights, share = rng.dirichlet([ALPHA] * WIDTH), rng.beta(ALPHA, ALPHA)
-    mixture = (1 - share) * np.asarray(picture, dtype=np.float32)
+    mixture = (1 - share) * np.asarray(image, dtype=np.float32)
     for weight in weights:
-        augmented = picture
+        augmented = image
         for operation in rng.choice(len(OPERATIONS), rng.integers(1, DEPTH, endpoint=True)):
             augmented = OPERATIONS[operation](augmented, rng)
         mixture += np.float32(share * weight) * np.asarray(augmented, dtype=np.float32)
     return mixture
 
 
-# Each takes a picture and a generator that draws its strength: up to SEVERITY / 10 of the strongest of AutoAugment's.
+# Each takes an image and a generator that draws its strength: up to SEVERITY / 10 of the strongest of AutoAugment's.
 # Those that ImageNet-C measures (contrast, brightness, sharpness, colour) are not among them, as in the paper.
 
 
@@ -43,18 +43,18 @@ def _signed(strongest: float, rng: np.random.Generator) -> float:
     return _strength(strongest, rng) * rng.choice((-1, 1))
 
 
-def _moved(picture: Image.Image, *coefficients: float) -> Image.Image:
-    return picture.transform(picture.size, Image.Transform.AFFINE, coefficients, Image.Resampling.BILINEAR)
+def _moved(image: Image.Image, *coefficients: float) -> Image.Image:
+    return image.transform(image.size, Image.Transform.AFFINE, coefficients, Image.Resampling.BILINEAR)
 
 
 OPERATIONS: tuple[Callable[[Image.Image, np.random.Generator], Image.Image], ...] = (
-    lambda picture, rng: ImageOps.autocontrast(picture),
-    lambda picture, rng: ImageOps.equalize(picture),
-    lambda picture, rng: ImageOps.posterize(picture, 4 - int(_strength(4, rng))),
-    lambda picture, rng: ImageOps.solarize(picture, 256 - int(_strength(256, rng))),
-    lambda picture, rng: picture.rotate(_signed(30, rng), Image.Resampling.BILINEAR),
-    lambda picture, rng: _moved(picture, 1, _signed(0.3, rng), 0, 0, 1, 0),  # sheared along x
-    lambda picture, rng: _moved(picture, 1, 0, 0, _signed(0.3, rng), 1, 0),  # and y
-    lambda picture, rng: _moved(picture, 1, 0, _signed(picture.width / 3, rng), 0, 1, 0),  # shifted along x
-    lambda picture, rng: _moved(picture, 1, 0, 0, 0, 1, _signed(picture.height / 3, rng)),  # and y
+    lambda image, rng: ImageOps.autocontrast(image),
+    lambda image, rng: ImageOps.equalize(image),
+    lambda image, rng: ImageOps.posterize(image, 4 - int(_strength(4, rng))),
+    lambda image, rng: ImageOps.solarize(image, 256 - int(_strength(256, rng))),
+    lambda image, rng: image.rotate(_signed(30, rng), Image.Resampling.BILINEAR),
+    lambda image, rng: _moved(image, 1, _signed(0.3, rng), 0, 0, 1, 0),  # sheared along x
+    lambda image, rng: _moved(image, 1, 0, 0, _signed(0.3, rng), 1, 0),  # and y
+    lambda image, rng: _moved(image, 1, 0, _signed(image.width / 3, rng), 0, 1, 0),  # shifted along x
+    lambda image, rng: _moved(image, 1, 0, 0, 0, 1, _signed(image.height / 3, rng)),  # and y
 )

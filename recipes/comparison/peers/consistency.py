@@ -14,7 +14,7 @@ from advbn_hf.modeling import AdvBNForImageClassification
 
 
 def jensen_shannon(*logits: Tensor) -> Tensor:
-    """Mean over the pictures of the Jensen-Shannon divergence (nats) of several answers, each logits (B, K).
+    """Mean over the images of the Jensen-Shannon divergence (nats) of several answers, each logits (B, K).
 
     Equation 2 of Hendrycks et al., "AugMix", ICLR 2020: the mean Kullback-Leibler divergence to their mixture.
     """
@@ -40,7 +40,7 @@ class ConsistencyConfig(AdvBNConfig):
 
 
 class ConsistentViewsForImageClassification(AdvBNForImageClassification):
-    """A classifier whose tail is trained on three views of each picture: first all clean ones, then two augmented.
+    """A classifier whose tail is trained on three views of each image: first all clean ones, then two augmented.
 
     AugMix with its consistency loss, whose weight is 12 in the paper. Wrap without auxiliary norms.
     """

@@ -1,6 +1,6 @@
 """Peers that draw the style of features at random: MixStyle and DSU. One pass of the tail, no auxiliary norms.
 
-Features are (B, C, H, W), (B, H, W, C) or (B, N, C); `channel_axis` says which. Statistics are those of one picture.
+Features are (B, C, H, W), (B, H, W, C) or (B, N, C); `channel_axis` says which. Statistics are those of one image.
 Random numbers come from torch's global generator, as in both papers' own code.
 """
 
@@ -19,16 +19,16 @@ from advbn_hf.modeling import AdvBNForImageClassification
 _TINY = 1e-6  # added to variances, as in both papers' own code
 
 
-def picture_statistics(features: Tensor, channel_axis: int) -> tuple[Tensor, Tensor]:
-    """Mean and deviation of each picture's channels, with positions of length 1, like `features`; no gradient."""
+def image_statistics(features: Tensor, channel_axis: int) -> tuple[Tensor, Tensor]:
+    """Mean and deviation of each image's channels, with positions of length 1, like `features`; no gradient."""
     positions = [axis for axis in range(1, features.ndim) if axis != channel_axis % features.ndim]
     variance, mean = torch.var_mean(features.detach(), dim=positions, correction=0, keepdim=True)
     return mean, (variance + _TINY).sqrt()
 
 
 def restyle(features: Tensor, mean: Tensor, deviation: Tensor, channel_axis: int) -> Tensor:
-    """Features with another mean and deviation of each picture's channels."""
-    own_mean, own_deviation = picture_statistics(features, channel_axis)
+    """Features with another mean and deviation of each image's channels."""
+    own_mean, own_deviation = image_statistics(features, channel_axis)
     return (features - own_mean) / own_deviation * deviation + mean
 
 
@@ -37,11 +37,11 @@ def mix_styles(features: Tensor, partners: Tensor, weight: Tensor, channel_axis:
 
     Args:
         features: see above.
-        partners: (B,) int64, whose style each picture takes a share of.
+        partners: (B,) int64, whose style each image takes a share of.
         weight: (B,), the share of its own style that it keeps, in 0..1.
         channel_axis: the features' axis of C.
     """
-    mean, deviation = picture_statistics(features, channel_axis)
+    mean, deviation = image_statistics(features, channel_axis)
     weight = weight.to(features).view(-1, *[1] * (features.ndim - 1))
     mixed = [weight * own + (1 - weight) * own[partners] for own in (mean, deviation)]
     return restyle(features, *mixed, channel_axis)
@@ -50,7 +50,7 @@ def mix_styles(features: Tensor, partners: Tensor, weight: Tensor, channel_axis:
 def scatter_styles(features: Tensor, noise: Tensor, channel_axis: int) -> Tensor:
     """DSU, equations 4 to 8 of Li et al., "Uncertainty Modeling for Out-of-Distribution Generalization", ICLR 2022.
 
-    Mean and deviation are drawn around a picture's own, as widely as they vary over the batch.
+    Mean and deviation are drawn around an image's own, as widely as they vary over the batch.
 
     Args:
         features: see above.
@@ -58,7 +58,7 @@ def scatter_styles(features: Tensor, noise: Tensor, channel_axis: int) -> Tensor
         channel_axis: the features' axis of C.
     """
     drawn = []
-    for own, standard in zip(picture_statistics(features, channel_axis), noise, strict=True):
+    for own, standard in zip(image_statistics(features, channel_axis), noise, strict=True):
         spread = (own.var(dim=0, correction=0, keepdim=True) + _TINY).sqrt()
         drawn.append(own + standard.to(features).view(own.shape) * spread)
     return restyle(features, *drawn, channel_axis)
@@ -103,7 +103,7 @@ class _RandomStyles(AdvBNForImageClassification, ABC):
 
 
 class MixStyleForImageClassification(_RandomStyles):
-    """A classifier whose tail is trained on features with the mixed styles of two pictures."""
+    """A classifier whose tail is trained on features with the mixed styles of two images."""
 
     def with_random_styles(self, features: Tensor) -> Tensor:
         """MixStyle with random partners and weights."""
@@ -116,6 +116,6 @@ class DSUForImageClassification(_RandomStyles):
     """A classifier whose tail is trained on features with styles scattered around their own."""
 
     def with_random_styles(self, features: Tensor) -> Tensor:
-        """DSU with a random style for each picture."""
+        """DSU with a random style for each image."""
         channels = features.shape[self.split.channel_axis]
         return scatter_styles(features, torch.randn(2, len(features), channels), self.split.channel_axis)

@@ -27,7 +27,7 @@ def validation(style: str) -> Dataset:
 
 @cache
 def pixels(style: str) -> np.ndarray:
-    return np.stack([np.asarray(picture) for picture in validation(style)["image"]]).astype(np.float32)
+    return np.stack([np.asarray(image) for image in validation(style)["image"]]).astype(np.float32)
 
 
 def digest(dataset: Dataset) -> str:
@@ -53,10 +53,10 @@ def test_sizes_and_labels(split, size):
 
 
 @pytest.mark.parametrize("style", STYLES)
-def test_pictures_and_balance(style):
+def test_images_and_balance(style):
     dataset = validation(style)
     assert set(dataset.column_names) == {"image", "label", "kind", "severity"}
-    assert {(picture.size, picture.mode, picture.format) for picture in dataset["image"]} == {((48, 48), "RGB", "PNG")}
+    assert {(image.size, image.mode, image.format) for image in dataset["image"]} == {((48, 48), "RGB", "PNG")}
     for part in (dataset, dataset.select(range(100))):
         counts = Counter(zip(part["kind"][:], part["severity"][:], strict=True))
         assert len(counts) == VARIANTS[style]
@@ -68,7 +68,7 @@ def test_corruptions_are_twelve_kinds_at_three_severities():
     assert pairs == {(kind, severity) for kind, _ in pairs for severity in (1, 3, 5)}
 
 
-def test_a_higher_severity_changes_a_picture_more():
+def test_a_higher_severity_changes_a_image_more():
     dataset = validation("corruptions")
     change = np.abs(pixels("corruptions") - pixels("clean")).mean(axis=(1, 2, 3))
     kinds, severities = np.array(dataset["kind"][:]), np.array(dataset["severity"][:])
@@ -77,14 +77,14 @@ def test_a_higher_severity_changes_a_picture_more():
         assert 0.5 < low < middle < high, kind
 
 
-def test_the_pictures_show_their_scans():
-    # The scan enlarged block by block is an independent picture of it; the pose moves it by a few pixels at most.
+def test_the_images_show_their_scans():
+    # The scan enlarged block by block is an independent image of it; the pose moves it by a few pixels at most.
     scans = load_digits().images[scan_indices("validation")]
     blocks = np.kron(scans, np.ones((1, 5, 5)))
     own, other = [], []
-    for i, picture in enumerate(pixels("clean").mean(axis=-1)[:200, 4:44, 4:44]):
-        own.append(np.corrcoef(picture.ravel(), blocks[i].ravel())[0, 1])
-        other.append(np.corrcoef(picture.ravel(), blocks[(i + 1) % 200].ravel())[0, 1])
+    for i, image in enumerate(pixels("clean").mean(axis=-1)[:200, 4:44, 4:44]):
+        own.append(np.corrcoef(image.ravel(), blocks[i].ravel())[0, 1])
+        other.append(np.corrcoef(image.ravel(), blocks[(i + 1) % 200].ravel())[0, 1])
     assert np.mean(own) > 0.7 > 0.5 > np.mean(other)
 
 
@@ -106,7 +106,7 @@ def test_inverted_and_sketch_are_what_they_say():
 
 def test_stylized_is_readable_in_both_polarities_and_strong_colours():
     stylized, clean = pixels("stylized"), pixels("clean")
-    # The same digits in the same poses: how far lightness follows the clean picture, negative where the digit is dark.
+    # The same digits in the same poses: how far lightness follows the clean image, negative where the digit is dark.
     pairs = zip(stylized.mean(axis=-1), clean.mean(axis=-1), strict=True)
     likeness = np.array([np.corrcoef(one.ravel(), other.ravel())[0, 1] for one, other in pairs])
     assert np.quantile(np.abs(likeness), 0.05) > 0.5

@@ -12,13 +12,13 @@ LOADERS = {"characters": load_characters, "patterns": load_patterns}
 
 
 def grey(dataset):
-    return np.stack([np.asarray(picture.convert("L"), dtype=float) for picture in dataset["image"]])
+    return np.stack([np.asarray(image.convert("L"), dtype=float) for image in dataset["image"]])
 
 
 @pytest.mark.parametrize("load", LOADERS.values(), ids=LOADERS)
 def test_styles_splits_and_seeds(load):
     clean = load("clean", "test", 40)
-    assert {(picture.size, picture.mode) for picture in clean["image"]} == {((48, 48), "RGB")}
+    assert {(image.size, image.mode) for image in clean["image"]} == {((48, 48), "RGB")}
     for style in STYLES:
         assert load(style, "test", 40)["label"][:] == clean["label"][:]
     assert (grey(load("clean", "test", 20)) == grey(clean)[:20]).all()
@@ -35,7 +35,7 @@ def test_no_face_is_in_two_splits():
 
 
 def test_letters_are_those_of_their_labels():
-    # The nearest training picture, pixel by pixel, is of the same letter far more often than one in 26.
+    # The nearest training image, pixel by pixel, is of the same letter far more often than one in 26.
     train, test = load_characters("clean", "train", 1500), load_characters("clean", "test", 150)
     one, other = (grey(part).reshape(len(part), -1) for part in (test, train))
     one, other = ((rows - rows.mean(1, keepdims=True)) / rows.std(1, keepdims=True) for rows in (one, other))

@@ -9,8 +9,8 @@ from advbn_hf.errors import InputError
 from ...statistics import calibration_error
 
 _DESCRIPTION = (
-    "How far confidence is from accuracy: pictures are put into 15 bins of equal width by the probability of the "
-    "predicted class; the mean over the bins, weighted by their pictures, of |accuracy - mean confidence|."
+    "How far confidence is from accuracy: images are put into 15 bins of equal width by the probability of the "
+    "predicted class; the mean over the bins, weighted by their images, of |accuracy - mean confidence|."
 )
 _CITATION = """\
 @inproceedings{naeini2015obtaining,
@@ -27,15 +27,15 @@ _CITATION = """\
 }"""
 _INPUTS = """
 Args:
-    predictions: probabilities of all classes for each picture, (N, C); of equal ones the lower class is predicted.
+    predictions: probabilities of all classes for each image, (N, C); of equal ones the lower class is predicted.
     references: labels, (N,).
 
 Returns:
     expected_calibration_error: a fraction in [0, 1]; bins are (i / 15, (i + 1) / 15], as in Guo et al. 2017, eq. 3.
-    n: number of pictures.
+    n: number of images.
 
 Raises:
-    InputError: predictions are no probabilities, or there is no picture.
+    InputError: predictions are no probabilities, or there is no image.
 """
 
 
@@ -54,10 +54,10 @@ class ExpectedCalibrationError(evaluate.Metric):
     def _compute(self, predictions: list[list[float]], references: list[int]) -> dict[str, float]:
         probabilities, references = np.asarray(predictions, np.float32), np.asarray(references)
         if len(references) == 0:
-            raise InputError("references: there is no picture to measure")
+            raise InputError("references: there is no image to measure")
         # bfloat16 probabilities sum to 1 within about 1 %.
         if not (probabilities >= 0).all() or not np.allclose(probabilities.sum(axis=1), 1, atol=0.02):
-            raise InputError("predictions: must be probabilities that sum to 1 for each picture; apply a softmax")
+            raise InputError("predictions: must be probabilities that sum to 1 for each image; apply a softmax")
         confidence = probabilities.max(axis=1)
         correct = probabilities.argmax(axis=1) == references
         return {"expected_calibration_error": calibration_error(confidence, correct), "n": len(references)}

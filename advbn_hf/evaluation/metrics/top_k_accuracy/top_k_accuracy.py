@@ -8,22 +8,22 @@ from advbn_hf.errors import InputError
 
 from ...statistics import wilson_interval
 
-_DESCRIPTION = "Share of pictures whose label is among the k highest scores, with a 95 % interval (Wilson 1927)."
+_DESCRIPTION = "Share of images whose label is among the k highest scores, with a 95 % interval (Wilson 1927)."
 _CITATION = ""
 _INPUTS = """
 Args:
-    predictions: scores of all classes for each picture, (N, C), such as logits; or, for k = 1, predicted
+    predictions: scores of all classes for each image, (N, C), such as logits; or, for k = 1, predicted
         classes, (N,).
     references: labels, (N,).
     k: how many of the highest scores count, 1 to C; of equal scores the lower class comes first.
 
 Returns:
     top_k_accuracy: a fraction in [0, 1].
-    n: number of pictures.
+    n: number of images.
     low, high: the ends of the 95 % interval.
 
 Raises:
-    InputError: k or a label is out of range, a score is not a number, or there is no picture.
+    InputError: k or a label is out of range, a score is not a number, or there is no image.
 """
 
 
@@ -41,7 +41,7 @@ class TopKAccuracy(evaluate.Metric):
     def _compute(self, predictions: list, references: list[int], k: int = 1) -> dict[str, float]:
         predictions, references = np.asarray(predictions), np.asarray(references)
         if len(references) == 0:
-            raise InputError("references: there is no picture to measure")
+            raise InputError("references: there is no image to measure")
         correct = predictions == references if predictions.ndim == 1 else _among_top(predictions, references, k)
         if predictions.ndim == 1 and k != 1:
             raise InputError(f"k: must be 1 where predictions are classes, not {k}; pass the scores of all classes")

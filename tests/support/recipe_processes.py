@@ -19,7 +19,7 @@ from advbn_hf.utils.cli import run
 FORK = multiprocessing.get_context("fork")
 
 
-class Life:
+class RecipeProcess:
     """The recipe in a process of its own, which tells when it begins to train, and when it begins and ends to save.
 
     Args:
