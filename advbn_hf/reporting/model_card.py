@@ -16,14 +16,12 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from ..errors import InputError
 from ..evaluation.records import Record
 from ..hub.metadata import LOCAL_FOLDER, TOKEN, is_on_hub, is_repo_id, validate_metadata
-from ..utils.files import write_atomically
+from ..utils.files import shipped, write_atomically
 from ..utils.tables import escape_markdown
 from .accuracy_table import Row, Table, comparison_table, set_label, to_markdown
 
 TASK = "image-classification"
 TAGS = ["advbn", "robustness", "adversarial-training", TASK]
-# A built wheel has the template inside the package, a clone at its top.
-TEMPLATES = [folder / "model_cards" / "template.md" for folder in Path(__file__).resolve().parents[1:3]]
 # The folders of an absolute path, up to its last part; URLs and relative paths do not match.
 ABSOLUTE_FOLDERS = re.compile(r"(?:file://|(?<![\w:/.~-]))(?:/|[A-Za-z]:[\\/])(?:[^\\/\"',]+[\\/])*")
 
@@ -76,7 +74,7 @@ def render_card(
         raise InputError(f"repo_id: {repo_id!r} is no Hub id; give one like me/my-model")
     return ModelCard.from_template(
         metadata,
-        template_path=next((path for path in TEMPLATES if path.exists()), TEMPLATES[-1]),
+        template_path=shipped("model_cards/template.md"),
         title=_text(model_name),
         base=_reference(base_model, "") if base_model else "An image classifier",
         data=_reference(dataset, "datasets/"),

@@ -10,6 +10,27 @@ from pathlib import Path
 from ..errors import InputError
 
 _UNFINISHED = ".partial-"  # begins the name of what is still being written
+_PACKAGE = Path(__file__).resolve().parents[1]
+
+
+def shipped(name: str) -> Path:
+    """The path of a file or folder that comes with the package but is not code.
+
+    Args:
+        name: its path in the repository, for example "recipes/suites" or "model_cards/template.md".
+
+    Returns:
+        Where it is: inside the package where that was installed from a wheel, at the top of the repository in a
+        checkout.
+
+    Raises:
+        FileNotFoundError: it is in neither, so that the installation is incomplete.
+    """
+    places = [folder / name for folder in (_PACKAGE, _PACKAGE.parent)]
+    for path in places:
+        if path.exists():
+            return path
+    raise FileNotFoundError(f"{name} is missing from this installation of advbn_hf; it belongs at {places[0]}")
 
 
 def write_atomically(path: str | Path, content: str | bytes) -> None:
