@@ -98,6 +98,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel):
     assert names - described == code | {"advbn_hf/data/imagenet_classes.json", "advbn_hf/model_cards/template.md"}
 
 
+@pytest.mark.slow
 def test_the_wheel_finds_its_template_metrics_and_classes(wheel, tmp_path):
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path / "installed")

@@ -155,6 +155,7 @@ def test_branches_come_back_bit_for_bit(name, tmp_path):
         assert models_equal(plain, model.export(branch))
 
 
+@pytest.mark.slow
 def test_exported_branches_in_a_process_that_cannot_import_advbn_hf(tmp_path):
     model = trained(wrap())
     images, _ = images_and_labels()

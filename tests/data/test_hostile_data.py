@@ -209,6 +209,7 @@ def test_files_come_as_they_are(tmp_path, streaming):
     assert row == {"image": {"bytes": data, "path": None}, "label": 1}
 
 
+@pytest.mark.slow
 def test_memory_stays_flat_while_streaming(tmp_path):
     """Four files have one image a million times, which their dictionary keeps small: in memory it would be 4 GB.
 

@@ -81,6 +81,7 @@ def test_a_stream_without_rows_ends(dataset):
     assert list(StreamedImageDataset(nothing, EXACT)) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [{}, {"gradient_accumulation_steps": 2, "dataloader_num_workers": 2}], ids=str)
 def test_a_streamed_run_goes_on_where_it_was(dataset, tmp_path, settings):
     """Seven steps of four images are three passes over twelve; the checkpoint lies in the second."""

@@ -16,6 +16,8 @@ from builders import save_digit_models
 from PIL import Image
 
 pytest.importorskip("gradio", reason="the demo needs gradio: pip install advbn_hf[demo]")
+pytestmark = pytest.mark.slow
+
 RECIPE = Path(__file__).parents[2] / "recipes" / "demo.py"
 HOSTILE = '<img src=x onerror="document.title=1"> 7'
 ARROW_RIGHT, TAB, ENTER, SELECT_ALL = "\ue014", "\ue004", "\ue007", "\ue009a\ue000"  # as the protocol codes keys

@@ -10,6 +10,7 @@ from advbn_hf import AdvBNForImageClassification
 from advbn_hf.backbones.norms import BRANCHES
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # from inside the exporter
 def test_an_exported_branch_agrees_with_onnx(tmp_path):
     model = AdvBNForImageClassification.from_backbone(tiny_resnet())

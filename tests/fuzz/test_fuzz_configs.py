@@ -46,6 +46,7 @@ def holds(config):
     assert 0 < config.epsilon < float("inf") and config.num_steps >= 0
 
 
+@pytest.mark.slow
 @many
 @given(content=st.one_of(CONFIGS.map(json.dumps).map(str.encode), spoilt(CONFIGS.map(json.dumps).map(str.encode))))
 def test_config_file(folder, content):
@@ -59,6 +60,7 @@ def to_yaml(value):
     return yaml.safe_dump(value, allow_unicode=True).encode("utf-8", "surrogatepass")
 
 
+@pytest.mark.slow
 @many
 @given(content=st.one_of(FILES.map(to_yaml), spoilt(FILES.map(to_yaml))))
 def test_recipe_file(folder, content):
@@ -69,6 +71,7 @@ def test_recipe_file(folder, content):
         holds(parsed[1])
 
 
+@pytest.mark.slow
 @many
 @given(
     arguments=st.lists(st.sampled_from(["--epsilon", "--baseline", "--epsilon=1", "--", "-1"]) | st.text(), max_size=4)

@@ -62,6 +62,7 @@ def test_what_is_spoilt_below_is_read_as_it_is():
     holds([clean, auxiliary])
 
 
+@pytest.mark.slow
 @many
 @given(edits=EDITS)
 def test_state_dict(edits):
@@ -75,6 +76,7 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("fuzz")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["safetensors", "zip", "legacy"])
 def test_file(folder, kind):
     path = folder / ("x.safetensors" if kind == "safetensors" else "x.pth")

@@ -36,6 +36,7 @@ def to_json(value):
     return json.dumps(value).encode()
 
 
+@pytest.mark.slow
 @many
 @given(content=st.one_of(RECORDS.map(to_json), spoilt(RECORDS.map(to_json)), values.map(to_json)))
 def test_results(path, content):

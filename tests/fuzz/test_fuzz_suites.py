@@ -43,6 +43,7 @@ def path(tmp_path_factory):
     return tmp_path_factory.mktemp("fuzz") / "suite.yaml"
 
 
+@pytest.mark.slow
 @many
 @given(content=st.one_of(SUITES.map(to_yaml), spoilt(SUITES.map(to_yaml)), values.map(json.dumps).map(str.encode)))
 def test_suite(path, content):

@@ -284,6 +284,7 @@ print(len(pipeline(model="me/tiny")(Image.new("RGB", (40, 40)))))
 """
 
 
+@pytest.mark.slow
 def test_transformers(hub, tmp_path):
     token = hub.token()
     pushed = hub.run(["-c", PUSH, tmp_path], token=token)

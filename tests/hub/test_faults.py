@@ -20,6 +20,8 @@ from fake_hub.store import Account
 from advbn_hf import AdvBNForImageClassification, InputError
 from advbn_hf.hub import files_to_upload, upload_checkpoint
 
+pytestmark = pytest.mark.slow
+
 TOKEN = "hf_plantedPlantedPlantedPlanted"
 PUSHES = 200
 # Of ten requests one goes wrong, so that about half of the pushes do.

@@ -8,6 +8,8 @@ import finetune
 import pytest
 from fake_hub import Fault
 
+pytestmark = pytest.mark.slow
+
 RECIPES = Path(finetune.__file__).parent
 
 PUBLISH = """

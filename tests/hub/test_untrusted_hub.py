@@ -163,6 +163,7 @@ def run(hub, tmp_path):
     return run
 
 
+@pytest.mark.slow
 def test_every_recipe_refuses_what_is_hostile(hub, run, sound, tmp_path):
     ran, out, data = tmp_path / "ran", tmp_path / "work" / "out", ["--dataset_name", sound / "data"]
     training = ["--max_steps", 1, "--use_cpu", "true", "--report_to", "none"]

@@ -14,6 +14,7 @@ def table(monkeypatch, *options):
     run(architectures.main)
 
 
+@pytest.mark.slow
 def test_rows(monkeypatch, tmp_path, capsys):
     names = ["ResNetForImageClassification", "ViTForImageClassification"]
     table(monkeypatch, "--only", *names, "--repeats", 2, "--output_file", tmp_path / "new" / "rows.json")

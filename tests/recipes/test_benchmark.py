@@ -10,6 +10,7 @@ import pytest
 from advbn_hf.utils.cli import run
 
 
+@pytest.mark.slow
 def test_evaluation_in_small(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
     file = tmp_path / "new" / "benchmark.json"

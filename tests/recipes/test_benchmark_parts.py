@@ -15,6 +15,7 @@ from benchmarking import training as benchmark_training
 from advbn_hf.utils.cli import run
 
 
+@pytest.mark.slow
 def test_every_loader_of_images_feeds_the_step(monkeypatch):
     small = benchmark_training.MODELS["resnet_small"]
     monkeypatch.setitem(benchmark_training.MODELS, "resnet50", small)
@@ -39,6 +40,7 @@ def test_throughput_counts_the_images_of_both_processes(monkeypatch):
     assert text == "throughput of 2 processes over that of 1: 1.75 (median of 2, 1.50 to 2.00)"
 
 
+@pytest.mark.slow
 def test_two_processes_train_together(monkeypatch):
     assert benchmark_processes.seconds_of(2, 1, cpu=True) > 0
 
@@ -72,6 +74,7 @@ def test_profile_of_every_method():
         assert shares["convolutions, products"] > shares["optimiser"] > 0
 
 
+@pytest.mark.slow
 def test_counted_operations_are_those_of_the_passes():
     """Of the tail: plain a pass forward and two backward, and with a step and a second branch eight, with six 18.
 

@@ -44,6 +44,7 @@ def recipe(monkeypatch, *options):
     run(benchmark.main)
 
 
+@pytest.mark.slow
 def test_in_small(monkeypatch, tmp_path, capsys):
     file = tmp_path / "new" / "benchmark.json"
     options = ["--models", "resnet_small", "--methods", "plain", "recommended", "--switches", "none"]

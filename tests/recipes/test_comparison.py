@@ -54,6 +54,7 @@ def recipe(monkeypatch, *options):
     run(compare.main)
 
 
+@pytest.mark.slow
 def test_a_run_stops_and_goes_on(monkeypatch, folder, capsys):
     made, tune = [], grid_module.fine_tune
 

@@ -4,6 +4,7 @@ import json
 import sys
 
 import custom_model
+import pytest
 import torch
 from builders import images_and_labels, move_auxiliary_norms
 from custom_model import NetworkConfig, NetworkForImageClassification
@@ -45,6 +46,7 @@ def test_config_tells_how_to_rebuild_the_network(tmp_path):
     assert AutoConfig.from_pretrained(tmp_path).image_size == 48
 
 
+@pytest.mark.slow
 def test_the_recipe(tmp_path, monkeypatch, capsys):
     options = ["--output_dir", tmp_path, "--max_steps", 2, "--use_cpu", "true", "--report_to", "none"]
     monkeypatch.setattr(sys, "argv", ["custom_model.py", *map(str, options)])

@@ -98,6 +98,7 @@ def test_embedded_suite_with_a_baseline(evaluate_model, job, tmp_path):
     assert "mean of 4 sets" in out and "AdvBN auxiliary" in out and "(p " in out
 
 
+@pytest.mark.slow
 def test_any_data_set_with_generated_shifts(evaluate_model, job, tmp_path):
     options = ["--dataset_name", job / "data", "--sets", "clean", "corruptions", "sketch", "--output_dir", tmp_path]
     out = evaluate_model(*options, "--max_samples", 4, model="plain")
@@ -151,6 +152,7 @@ def test_bad_images_are_left_out_on_request(evaluate_model, job, tmp_path, num_w
     assert "row 7 (" in evaluate_model(*options)  # not taken from the run that left it out
 
 
+@pytest.mark.slow
 def test_check_says_what_there_is_before_anything_runs(evaluate_model, job, tmp_path):
     save_images(tmp_path / "fog" / "2", ["1", "5"], per_class=3)
     entries = [
@@ -240,6 +242,7 @@ load_dataset("data", split="validation").push_to_hub("me/digits", split="validat
 """
 
 
+@pytest.mark.slow
 def test_what_can_be_reached_on_the_hub(hub, job, tmp_path):
     token = hub.token()
     pushed = hub.run(PUSH, token=token, cwd=job)
@@ -276,6 +279,7 @@ def test_evaluator_of_evaluate_on_both_exported_branches(evaluate_model, job, tm
         assert (result["top_k_accuracy"], result["n"]) == (pytest.approx(ours[branch]), 20)
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_same_answers(evaluate_model, job, tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(RECIPE.parents[1]), "ACCELERATE_USE_CPU": "true"}
     environment["HF_DATASETS_CACHE"] = str(tmp_path / "cache")

@@ -26,6 +26,7 @@ def recipe(monkeypatch, arguments):
     run(finetune.main)
 
 
+@pytest.mark.slow
 def test_quickstart_in_small(tmp_path):
     output = tmp_path / "outputs"
     settings = ["--max_steps", "3", "--base_epochs", "0.1", "--max_eval_samples", "40"]
@@ -81,6 +82,7 @@ def test_insertion_points_are_listed_without_a_data_set(monkeypatch, folders, ca
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_stored_stem_features_change_nothing(monkeypatch, folders, tmp_path):
     options = ("--augment", "false", "--max_steps", "6", "--baseline", "true", "--bf16", "true")
     recipe(monkeypatch, job(folders, tmp_path / "images", *options))
@@ -103,6 +105,7 @@ def test_new_head_for_other_classes(monkeypatch, folders, tmp_path):
     assert AutoModelForImageClassification.from_pretrained(tmp_path / "run").config.num_labels == 5
 
 
+@pytest.mark.slow
 def test_going_on_with_a_run(monkeypatch, folders, tmp_path):
     saving = ("--save_strategy", "steps", "--save_steps", "1", "--baseline", "true")
     recipe(monkeypatch, job(folders, tmp_path / "whole", *saving))
@@ -197,6 +200,7 @@ def test_another_run_is_not_written_over(monkeypatch, folders, tmp_path):
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["results.json"]
 
 
+@pytest.mark.slow
 def test_exit_code_without_a_traceback(folders, tmp_path):
     done = subprocess.run(
         [sys.executable, str(RECIPE), *job(folders, tmp_path / "run", "--epsilon", "-1")],

@@ -32,6 +32,7 @@ def test_one_setting_is_varied_at_a_time():
     assert [trial.in_force for trial in found] == [False, False, True, False, True, False, True]
 
 
+@pytest.mark.slow
 def test_the_report_is_about_the_rows(monkeypatch, tmp_path, capsys):
     monkeypatch.setitem(MODELS, "resnet", MODELS["resnet"] | {"hidden_sizes": [8, 8, 8, 8], "embedding_size": 8})
     recipe(monkeypatch, *OPTIONS, "--vary", "epsilon=0.5", "steps=3 4", "--output_dir", tmp_path)

@@ -151,6 +151,7 @@ def test_mistakes_end_in_one_line(draw, job, tmp_path, monkeypatch, options, mes
     assert not list(tmp_path.rglob("*.png"))
 
 
+@pytest.mark.slow
 def test_bad_images_are_named_or_left_out(draw, job, tmp_path):
     shutil.copytree(job / "data", tmp_path / "bad")
     (tmp_path / "bad" / "validation" / "1" / "1.png").write_bytes(b"no image")

@@ -31,6 +31,7 @@ def test_accelerate_reads_it(name):
     assert config.num_processes % config.num_machines == 0
 
 
+@pytest.mark.slow
 def test_two_processes_on_a_cpu(tmp_path):
     """What DDP runs, but for the GPUs; `test_processes.py` compares the numbers."""
     script = tmp_path / "script.py"

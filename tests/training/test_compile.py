@@ -21,6 +21,7 @@ def steps(model, sizes):
     return model.eval().state_dict()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_one_graph_and_the_same_numbers(name):
     states, compiled_graphs = [], []
@@ -45,6 +46,7 @@ def test_one_graph_and_the_same_numbers(name):
     assert len(compiled_graphs) <= 3
 
 
+@pytest.mark.slow
 def test_the_trainer_compiles_the_tail_when_asked(monkeypatch, tmp_path):
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager", fullgraph=True))
     args = AdvBNTrainingArguments(

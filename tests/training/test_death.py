@@ -18,6 +18,8 @@ from recipe_processes import RecipeProcess
 
 from advbn_hf.training.checkpoints import damage, last_complete_checkpoint
 
+pytestmark = pytest.mark.slow
+
 # Three steps an epoch, and checkpoints after these steps, of which the last one is kept.
 SAVED = (2, 4, 6, 7)
 OPTIONS = ("--max_steps", "7", "--save_steps", "2", "--disable_tqdm", "true")

@@ -89,6 +89,7 @@ def test_training_in_another_thread(tmp_path):
     assert trainer.state.global_step == 2
 
 
+@pytest.mark.slow
 @SIGNALS
 @pytest.mark.parametrize("during", ["baseline", "advbn"])
 def test_recipe_stops_with_one_line_and_goes_on(monkeypatch, folders, tmp_path, capsys, number, during):
@@ -125,6 +126,7 @@ PLACES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("target", "number"), PLACES.values(), ids=PLACES)
 def test_recipe_stops_outside_of_the_training(monkeypatch, folders, tmp_path, capsys, target, number):
     """At once: nothing half-written is left, and going on ends with what an uninterrupted run writes."""
@@ -174,6 +176,7 @@ def test_a_forked_process_ends_by_sigterm_without_a_word(capfd):
     assert capfd.readouterr().err == ""
 
 
+@pytest.mark.slow
 def test_all_processes_stop_after_the_same_step(tmp_path, capfd):
     run_on_two(Path(stop_on_processes.__file__), tmp_path)
     told = capfd.readouterr().out

@@ -8,6 +8,8 @@ import train_on_processes
 from builders import tiny_convnext
 from processes import run_on_two
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = Path(train_on_processes.__file__)
 
 

@@ -13,6 +13,8 @@ from processes import environment
 
 from advbn_hf.training.checkpoints import last_complete_checkpoint
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = Path(die_on_processes.__file__)
 
 

@@ -10,6 +10,8 @@ from processes import run_on_two
 
 from advbn_hf import AdvBNForImageClassification
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = Path(resume_on_processes.__file__)
 
 

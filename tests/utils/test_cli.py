@@ -142,6 +142,7 @@ run(main)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "expected"),
     [

@@ -76,6 +76,7 @@ def test_of_two_runs_at_once_one_runs(folders, tmp_path, capfd):
     assert last_complete_checkpoint(tmp_path / "run") == str(tmp_path / "run" / "checkpoint-2")
 
 
+@pytest.mark.slow
 def test_a_reader_of_checkpoints_sees_whole_ones_alone(folders, tmp_path):
     folder = tmp_path / "run"
     life = RecipeProcess(job(folders, folder, "--max_steps", "5", "--save_steps", "1", "--disable_tqdm", "true"))

@@ -102,6 +102,7 @@ def test_colours_are_those_of_the_image():
     torch.testing.assert_close(pixels.inputs(pixels.colours(inputs)), inputs, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_decoder_learns_to_draw_images_it_never_saw():
     model = AdvBNForImageClassification.from_backbone(tiny_resnet())
     before = {name: value.clone() for name, value in model.state_dict().items()}

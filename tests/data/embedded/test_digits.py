@@ -119,6 +119,7 @@ def test_styles_differ():
         assert np.abs(pixels(one) - pixels(other)).mean() > 10, (one, other)
 
 
+@pytest.mark.slow
 def test_same_bytes_in_another_process():
     # The other process makes the sets in reverse order, and with another number of threads.
     code = (
