@@ -7,12 +7,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..backbones.model_outputs import logits_of
-from ..backbones.norms import BRANCHES
 from ..data.transforms import EvaluationTransform, to_rgb
 from ..errors import InputError
+from ..evaluation.inference import branch_logits
 from ..evaluation.models import EvaluatedModel
-from ..modeling import AdvBNForImageClassification
 from ..shifts.generate import check_shift, severities, shift_image, shift_names
 
 NO_SHIFT = "none"
@@ -120,15 +118,13 @@ def ask(evaluated: EvaluatedModel, images: list[Image.Image]) -> list[Answers]:
     """
     transform, model = EvaluationTransform(evaluated.processor), evaluated.model.eval()
     pixel_values = torch.stack([transform(image) for image in images]).to(model.device, model.dtype)
-    if isinstance(model, AdvBNForImageClassification):
-        output = model(pixel_values=pixel_values, branch="both")
-        titles = [f"AdvBN, {branch} branch" for branch in BRANCHES]
-        logits = [output.logits, output.auxiliary_logits]
-    else:
-        titles, logits = [evaluated.name], [logits_of(model(pixel_values=pixel_values))]
     return [
-        Answers(title, evaluated.class_names, values.float().softmax(dim=1).cpu())
-        for title, values in zip(titles, logits, strict=True)
+        Answers(
+            evaluated.name if branch == "plain" else f"AdvBN, {branch} branch",
+            evaluated.class_names,
+            logits.float().softmax(dim=1).cpu(),
+        )
+        for branch, logits in branch_logits(model, pixel_values).items()
     ]
 
 

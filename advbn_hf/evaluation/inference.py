@@ -22,6 +22,22 @@ from .records import Record
 KEPT = 5  # answers kept of each image, for top-5 accuracy
 
 
+def branch_logits(model: PreTrainedModel | AdvBNForImageClassification, pixel_values: Tensor) -> dict[str, Tensor]:
+    """Logits of every branch that a classifier has. Both branches of an AdvBN model share the stem's pass.
+
+    Args:
+        model: any image classifier, in eval mode.
+        pixel_values: (B, C, H, W), on the model's device.
+
+    Returns:
+        "clean" and "auxiliary" of a model with auxiliary norms, "plain" of any other; (B, K) each.
+    """
+    if isinstance(model, AdvBNForImageClassification) and model.advbn_config.auxiliary_norms:
+        output = model(pixel_values=pixel_values, branch="both")
+        return dict(zip(BRANCHES, (output.logits, output.auxiliary_logits), strict=True))
+    return {"plain": logits_of(model(pixel_values=pixel_values))}
+
+
 def predict(
     model: PreTrainedModel | AdvBNForImageClassification,
     images: ImageDataset,
@@ -177,14 +193,9 @@ def _run(
 
 def _probabilities(model: nn.Module, pixel_values: Tensor, match: LabelMatch | None) -> dict[str, Tensor]:
     """Column -> float32 probabilities (B, K) over the classes of the set."""
-    if isinstance(model, AdvBNForImageClassification):
-        output = model(pixel_values=pixel_values, branch="both")
-        logits = dict(zip(BRANCHES, (output.logits, output.auxiliary_logits), strict=True))
-    else:
-        logits = {"plain": logits_of(model(pixel_values=pixel_values))}
     columns = {
-        name: (values if match is None else restrict(values, match)).float().softmax(dim=1)
-        for name, values in logits.items()
+        name: (logits if match is None else restrict(logits, match)).float().softmax(dim=1)
+        for name, logits in branch_logits(model, pixel_values).items()
     }
     return columns | ({"mean": sum(columns.values()) / len(columns)} if len(columns) > 1 else {})
 

@@ -8,6 +8,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..backbones.norms import BRANCHES
+from ..evaluation.inference import branch_logits
 from ..modeling import AdvBNForImageClassification
 from .decoder import Decoder
 from .pixels import PixelRange, to_images
@@ -58,7 +59,7 @@ def contact_sheet(
     image itself, put in again, and tell what the decoder lost.
 
     Args:
-        model: with both branches.
+        model: the model; without auxiliary norms it has one branch.
         decoder: for its stem.
         pixels: of its image processor.
         pixel_values: (B, 3, H, W), on the model's device.
@@ -73,14 +74,15 @@ def contact_sheet(
         InputError: if an epsilon is not above 0.
     """
     model.eval()
+    branches = BRANCHES if model.advbn_config.auxiliary_norms else BRANCHES[:1]
     recording = model.split.stem(pixel_values=pixel_values)
 
     def answers(features: Tensor | None) -> dict[str, list[Answer]]:
-        return {branch: _answers(model.tail_logits(recording, features, branch)) for branch in BRANCHES}
+        return {branch: _answers(model.tail_logits(recording, features, branch)) for branch in branches}
 
     drawn = decoder(recording.features)
-    output = model(pixel_values=pixels.inputs(drawn).to(pixel_values), branch="both")
-    again = dict(zip(BRANCHES, map(_answers, (output.logits, output.auxiliary_logits)), strict=True))
+    logits = branch_logits(model, pixels.inputs(drawn).to(pixel_values))
+    again = dict(zip(branches, map(_answers, logits.values()), strict=True))
     columns = [
         Column("image", to_images(pixels.colours(pixel_values)), answers(None)),
         Column("reconstruction", to_images(drawn), again),

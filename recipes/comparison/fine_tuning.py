@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
 from transformers import PreTrainedModel, PrinterCallback, TrainerCallback, set_seed
 
+from advbn_hf.evaluation.inference import branch_logits
 from advbn_hf.modeling import AdvBNForImageClassification
 from advbn_hf.trainer import AdvBNTrainer
 from advbn_hf.training_args import AdvBNTrainingArguments
@@ -142,10 +143,9 @@ def _answers(
     model: AdvBNForImageClassification, restored: PreTrainedModel | None, pixel_values: Tensor
 ) -> dict[str, Tensor]:
     """The class that each branch answers with, (B,)."""
+    logits = branch_logits(model, pixel_values)
     if not model.advbn_config.auxiliary_norms:
-        return {"clean": model(pixel_values).logits.argmax(-1)}
-    output = model(pixel_values, branch="both")
-    logits = {"clean": output.logits, "auxiliary": output.auxiliary_logits}
+        return {"clean": logits["plain"].argmax(-1)}
     logits["average"] = sum(answer.softmax(-1) for answer in logits.values())
     if restored is not None:
         logits["re-estimated"] = restored(pixel_values).logits

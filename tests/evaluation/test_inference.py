@@ -6,12 +6,12 @@ from accelerate import Accelerator
 from builders import save_images, tiny_resnet
 from transformers import ViTImageProcessorPil
 
-from advbn_hf import AdvBNForImageClassification, InputError
+from advbn_hf import AdvBNConfig, AdvBNForImageClassification, InputError
 from advbn_hf.backbones.norms import two_branch_norms
 from advbn_hf.data.images import BadImages, ImageDataset
 from advbn_hf.data.loading import load_images
 from advbn_hf.data.transforms import EvaluationTransform
-from advbn_hf.evaluation.inference import measure_accuracy, predict
+from advbn_hf.evaluation.inference import branch_logits, measure_accuracy, predict
 from advbn_hf.evaluation.labels import LabelMatch
 from advbn_hf.evaluation.predictions import Predictions
 
@@ -120,3 +120,16 @@ def test_answers_on_disk(branched, rows, tmp_path):
     assert Predictions.load(tmp_path / "other.safetensors") is None
     (tmp_path / "x.safetensors").write_bytes(b"broken off")
     assert Predictions.load(tmp_path / "x.safetensors") is None
+
+
+@torch.no_grad()
+def test_logits_of_every_branch_that_there_is(branched):
+    images = torch.rand(3, 3, 32, 32)
+    logits = branch_logits(branched, images)
+    assert list(logits) == ["clean", "auxiliary"]
+    for branch, values in logits.items():
+        torch.testing.assert_close(values, branched.export(branch)(pixel_values=images).logits)
+    one = AdvBNForImageClassification.from_backbone(tiny_resnet(), AdvBNConfig(auxiliary_norms=False)).eval()
+    for model in (one, one.export()):
+        assert torch.equal(branch_logits(model, images)["plain"], one(pixel_values=images).logits)
+        assert len(branch_logits(model, images)) == 1
