@@ -20,53 +20,53 @@ FORK = multiprocessing.get_context("fork")
 
 
 class RecipeProcess:
-    """The recipe in a process of its own, which tells when it begins to train, and when it begins and ends to save.
+    """The recipe in a process of its own, which reports when training begins and when each save begins and ends.
 
     Args:
         arguments: the command line without the program's name.
     """
 
     def __init__(self, arguments: list[str]) -> None:
-        self.told, end = FORK.Pipe(duplex=False)
-        self.heard: list[tuple[str, float]] = []
+        self.reports, end = FORK.Pipe(duplex=False)
+        self.events: list[tuple[str, float]] = []
         self.process = FORK.Process(target=_fine_tune, args=(arguments, end))
         self.process.start()
         end.close()
 
-    def hear(self, count: int) -> None:
-        """Waits until it has told so many things, or has ended."""
+    def wait_for(self, count: int) -> None:
+        """Waits until it has reported so many events, or has ended."""
         try:
-            while len(self.heard) < count:
-                self.heard.append(self.told.recv())
+            while len(self.events) < count:
+                self.events.append(self.reports.recv())
         except EOFError:
             self.process.join()
 
-    def end(self) -> int:
+    def wait(self) -> int:
         """Waits until it has ended; its exit code."""
-        self.hear(sys.maxsize)
+        self.wait_for(sys.maxsize)
         return self.process.exitcode
 
     def kill(self) -> bool:
-        """Whether that ended it, and not the end of its work."""
+        """Sends SIGKILL; whether that ended it, rather than the end of its work."""
         os.kill(self.process.pid, signal.SIGKILL)
-        return self.end() == -signal.SIGKILL
+        return self.wait() == -signal.SIGKILL
 
 
-def _fine_tune(arguments: list[str], told: Connection) -> None:
+def _fine_tune(arguments: list[str], reports: Connection) -> None:
     torch.set_num_threads(1)
     tqdm.set_lock(threading.RLock())  # its own one is shared with all forks, and the killed one may have held it
     train, save = AdvBNTrainer.train, AdvBNTrainer._save_checkpoint
 
-    def telling_of_training(trainer: AdvBNTrainer, *args: object, **kwargs: object) -> TrainOutput:
-        told.send(("training", time.monotonic()))
+    def reporting_train(trainer: AdvBNTrainer, *args: object, **kwargs: object) -> TrainOutput:
+        reports.send(("training", time.monotonic()))
         return train(trainer, *args, **kwargs)
 
-    def telling_of_saving(trainer: AdvBNTrainer, *args: object) -> None:
-        told.send(("saving", time.monotonic()))
+    def reporting_save(trainer: AdvBNTrainer, *args: object) -> None:
+        reports.send(("saving", time.monotonic()))
         save(trainer, *args)
-        told.send(("saved", time.monotonic()))
+        reports.send(("saved", time.monotonic()))
 
-    AdvBNTrainer.train, AdvBNTrainer._save_checkpoint = telling_of_training, telling_of_saving
+    AdvBNTrainer.train, AdvBNTrainer._save_checkpoint = reporting_train, reporting_save
     for plot in ("plot_gain", "plot_samples", "plot_training"):  # they would take a third of the time
         setattr(finetune, plot, lambda *args: None)
     sys.argv = ["finetune.py", *arguments]

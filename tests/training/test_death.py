@@ -1,4 +1,4 @@
-"""SIGKILL at any moment of fine-tuning: going on ends with the files that the uninterrupted run wrote, bit for bit.
+"""SIGKILL at any moment of fine-tuning: the resumed run ends with the files of the uninterrupted one, bit for bit.
 
 `pytest -n 0 -rP tests/training/test_death.py` prints what the deaths interrupted.
 """
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.slow
 SAVED = (2, 4, 6, 7)
 OPTIONS = ("--max_steps", "7", "--save_steps", "2", "--disable_tqdm", "true")
 ONE_KEPT = ("--save_total_limit", "1")
-GO_ON = ("--resume_from_checkpoint", "last")
+RESUME = ("--resume_from_checkpoint", "last")
 
 
 class Reference(NamedTuple):
@@ -44,29 +44,31 @@ def written(folder: Path) -> dict[str, bytes]:
 def reference(folders, tmp_path_factory):
     """The second of two runs: the first one fills the cache of the dataset."""
     for folder in (tmp_path_factory.mktemp("first"), tmp_path_factory.mktemp("second")):
-        life = RecipeProcess(job(folders, folder, *OPTIONS, *ONE_KEPT))
-        assert life.end() == 0
+        process = RecipeProcess(job(folders, folder, *OPTIONS, *ONE_KEPT))
+        assert process.wait() == 0
         end = time.monotonic()
-    begin, *times = [moment for _, moment in life.heard]
+    begin, *times = [moment for _, moment in process.events]
     assert len(times) == 2 * len(SAVED)
     return Reference(folder, end - begin, (sum(times[1::2]) - sum(times[::2])) / len(SAVED))
 
 
-def interrupted(life: RecipeProcess, folder: Path) -> str:
+def interrupted(process: RecipeProcess, folder: Path) -> str:
     """What a death interrupted, in words."""
     if any(damage(path) for path in folder.glob("checkpoint-*")):
         return "saving, with an unfinished checkpoint left"
-    if life.heard and life.heard[-1][0] == "saving":
-        return "saving, with whole checkpoints left"
-    return "the rest, after the first checkpoint" if len(life.heard) > 1 else "the rest, before the first checkpoint"
+    if process.events and process.events[-1][0] == "saving":
+        return "saving, with complete checkpoints left"
+    return (
+        "the rest, after the first checkpoint" if len(process.events) > 1 else "the rest, before the first checkpoint"
+    )
 
 
-def check_going_on(life: RecipeProcess, arguments: list[str], folder: Path, reference: Reference) -> None:
-    """What was told to be saved is there, and a run that goes on with it ends as the uninterrupted one."""
+def check_resuming(process: RecipeProcess, arguments: list[str], folder: Path, reference: Reference) -> None:
+    """What was reported as saved is there, and a run that resumes from it ends as the uninterrupted one."""
     last = last_complete_checkpoint(folder)
-    saved = [what for what, _ in life.heard].count("saved")
+    saved = [what for what, _ in process.events].count("saved")
     assert saved == 0 or int(Path(last).name.removeprefix("checkpoint-")) >= SAVED[saved - 1]
-    assert RecipeProcess([*arguments, *GO_ON]).end() == 0
+    assert RecipeProcess([*arguments, *RESUME]).wait() == 0
     assert written(folder) == written(reference.folder)
     assert not list(folder.rglob(".*"))
 
@@ -76,12 +78,12 @@ def test_death_at_random_moments(folders, tmp_path, reference):
     while met.total() < 20:
         folder = tmp_path / str(moments.random())
         arguments = job(folders, folder, *OPTIONS, *ONE_KEPT)
-        life = RecipeProcess(arguments)
-        life.hear(1)
+        process = RecipeProcess(arguments)
+        process.wait_for(1)
         time.sleep(moments.uniform(0, reference.length))
-        if life.kill():
-            met[interrupted(life, folder)] += 1
-            check_going_on(life, arguments, folder, reference)
+        if process.kill():
+            met[interrupted(process, folder)] += 1
+            check_resuming(process, arguments, folder, reference)
     print(f"deaths at random moments of {reference.length:.1f} s: {dict(met)}")
     assert len(met) > 1
 
@@ -92,12 +94,12 @@ def test_death_while_a_checkpoint_is_saved(folders, tmp_path, reference):
     for place in range(10):
         folder = tmp_path / str(place)
         arguments = job(folders, folder, *OPTIONS, *ONE_KEPT)
-        life = RecipeProcess(arguments)
-        life.hear(2 + 2 * (place % len(SAVED)))
+        process = RecipeProcess(arguments)
+        process.wait_for(2 + 2 * (place % len(SAVED)))
         time.sleep(reference.saving * (place + 0.5) / 10)
-        assert life.kill()
-        met[interrupted(life, folder)] += 1
-        check_going_on(life, arguments, folder, reference)
+        assert process.kill()
+        met[interrupted(process, folder)] += 1
+        check_resuming(process, arguments, folder, reference)
     print(f"deaths aimed at {1000 * reference.saving:.0f} ms of saving: {dict(met)}")
     assert met["saving, with an unfinished checkpoint left"] >= 3
 
@@ -122,5 +124,5 @@ def test_a_disk_that_is_full_leaves_the_last_checkpoint(folders, tmp_path, refer
     assert "Traceback" not in done.stderr
     assert last_complete_checkpoint(copy) == str(copy / "checkpoint-4")
     assert sorted(path.name for path in copy.glob("checkpoint-*")) == ["checkpoint-2", "checkpoint-4"]
-    assert RecipeProcess([*job(folders, copy, *OPTIONS), *GO_ON]).end() == 0
+    assert RecipeProcess([*job(folders, copy, *OPTIONS), *RESUME]).wait() == 0
     assert written(copy) == written(reference.folder)

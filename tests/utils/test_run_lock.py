@@ -69,8 +69,8 @@ def test_recipe_does_not_write_beside_another_run(monkeypatch, folders, tmp_path
 
 def test_of_two_runs_at_once_one_runs(folders, tmp_path, capfd):
     arguments = job(folders, tmp_path / "run", "--save_steps", "1", "--resume_from_checkpoint", "last")
-    lives = [RecipeProcess(arguments), RecipeProcess(arguments)]
-    assert sorted(life.end() for life in lives) == [0, 2]
+    processes = [RecipeProcess(arguments), RecipeProcess(arguments)]
+    assert sorted(process.wait() for process in processes) == [0, 2]
     assert capfd.readouterr().err.count("error: output_dir: another run is writing to") == 1
     AdvBNForImageClassification.from_pretrained(tmp_path / "run")
     assert last_complete_checkpoint(tmp_path / "run") == str(tmp_path / "run" / "checkpoint-2")
@@ -79,14 +79,14 @@ def test_of_two_runs_at_once_one_runs(folders, tmp_path, capfd):
 @pytest.mark.slow
 def test_a_reader_of_checkpoints_sees_whole_ones_alone(folders, tmp_path):
     folder = tmp_path / "run"
-    life = RecipeProcess(job(folders, folder, "--max_steps", "5", "--save_steps", "1", "--disable_tqdm", "true"))
+    recipe = RecipeProcess(job(folders, folder, "--max_steps", "5", "--save_steps", "1", "--disable_tqdm", "true"))
     seen = {}
-    while life.process.is_alive():
+    while recipe.process.is_alive():
         last = last_complete_checkpoint(folder)
         if last is not None and last not in seen:
             model = AdvBNForImageClassification.from_pretrained(last)
             seen[last] = {name: value.clone() for name, value in model.state_dict().items()}
-    assert life.end() == 0
+    assert recipe.wait() == 0
     assert len(seen) > 1
     for checkpoint, weights in seen.items():
         found = AdvBNForImageClassification.from_pretrained(checkpoint).state_dict()
