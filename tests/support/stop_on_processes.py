@@ -1,4 +1,4 @@
-"""What `test_interrupts.py` starts on two processes: one of them gets SIGTERM, and both must end with one checkpoint."""
+"""What `test_interrupts.py` starts on two processes: one gets SIGTERM, and both must end with one checkpoint."""
 
 import os
 import signal
