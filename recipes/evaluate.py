@@ -146,7 +146,7 @@ def report(results: SuiteReport, folder: Path) -> None:
     print(results.to_text())
     write_results(folder / "results.json", results.records)
     results.write_markdown(folder / "results.md")
-    plot_gain(results.by_set, folder / "results.png", results.mean_over)
+    plot_gain(results.table, folder / "results.png")
     written = ["results.json", "results.md", "results.png"]
     if any(record.severity is not None for record in results.records):
         plot_severities(results.records, folder / "severities.png")

@@ -292,10 +292,11 @@ def report(
     """Prints the table and writes results, plots and card."""
     args, folder = trainer.args, Path(trainer.args.output_dir)
     mean_over = MEAN_OVER if set(MEAN_OVER) <= set(sets) else ()
-    print(to_text(comparison_table(records, mean_over)))
+    table = comparison_table(records, mean_over)
+    print(to_text(table))
     write_results(folder / "results.json", records)
     images = ["results.png", "samples.png"]
-    plot_gain(records, folder / "results.png", mean_over)
+    plot_gain(table, folder / "results.png")
     plot_samples(sets, folder / "samples.png")
     if any("loss" in log for log in trainer.state.log_history):
         images.append("training.png")
@@ -310,7 +311,7 @@ def report(
         training={name: getattr(args, name) for name in REPORTED_ARGUMENTS} | {"steps": trainer.state.global_step},
         command=["accelerate", "launch", "recipes/finetune.py", *sys.argv[1:]],
         versions=installed_versions(),
-        mean_over=mean_over,
+        table=table,
         images=images,
         license=model_args.license,
         repo_id=trainer.hub_model_id,

@@ -140,6 +140,28 @@ def comparison_table(
     return Table(tuple(columns.values()), tuple(row for row in table_rows if row.cells))
 
 
+def renamed(table: Table, rename: Callable[[str], str]) -> Table:
+    """The same table with other names of models and sets.
+
+    Args:
+        table: from `comparison_table`.
+        rename: maps each name.
+    """
+    columns = {
+        column: column._replace(model=rename(column.model), label=rename(column.label)) for column in table.columns
+    }
+    rows = [
+        replace(
+            row,
+            name=rename(row.name),
+            cells={columns[column]: cell for column, cell in row.cells.items()},
+            mean_over=tuple(map(rename, row.mean_over)),
+        )
+        for row in table.rows
+    ]
+    return Table(tuple(columns.values()), tuple(rows))
+
+
 def to_text(table: Table) -> str:
     """Shows a table in a terminal.
 

@@ -18,7 +18,7 @@ from ..evaluation.records import Record
 from ..hub.metadata import LOCAL_FOLDER, TOKEN, is_on_hub, is_repo_id, validate_metadata
 from ..utils.files import shipped, write_atomically
 from ..utils.tables import escape_markdown
-from .accuracy_table import Row, Table, comparison_table, set_label, to_markdown
+from .accuracy_table import Row, Table, comparison_table, renamed, set_label, to_markdown
 
 TASK = "image-classification"
 TAGS = ["advbn", "robustness", "adversarial-training", TASK]
@@ -36,7 +36,7 @@ def render_card(
     training: Mapping[str, Any],
     command: Sequence[str],
     versions: Mapping[str, str],
-    mean_over: Sequence[str] = (),
+    table: Table | None = None,
     images: Collection[str] = (),
     license: str | None = None,
     repo_id: str | None = None,
@@ -55,7 +55,7 @@ def render_card(
         training: training arguments worth telling; None values and tokens are left out.
         command: the command line that made the model, one argument an entry.
         versions: package -> version, see `installed_versions`.
-        mean_over: names of the sets for the table's last row.
+        table: the comparison of the same records; by default one without a mean over sets.
         images: those of "results.png", "samples.png" and "training.png" that lie beside the card.
         license: the Hub's identifier of a licence, for example "apache-2.0".
         repo_id: where the model will be on the Hub, for the code that loads it.
@@ -67,7 +67,7 @@ def render_card(
         InputError: an argument would make invalid metadata, or the records contradict each other.
     """
     records = [replace(record, model=_public(record.model), set=_public(record.set)) for record in records]
-    table = comparison_table(records, [_public(name) for name in mean_over])
+    table = renamed(table, _public) if table else comparison_table(records)
     metadata = _metadata(records, _public(model_name), base_model, dataset, license)
     validate_metadata(metadata.to_dict())
     if repo_id is not None and not is_repo_id(repo_id):

@@ -2,7 +2,7 @@
 
 import os
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 import datasets
 import numpy as np
@@ -12,8 +12,7 @@ from PIL import Image, ImageOps
 
 from ..data.transforms import to_rgb
 from ..errors import InputError
-from ..evaluation.records import Record
-from .accuracy_table import Cell, Column, Row, Table, comparison_table
+from .accuracy_table import Cell, Column, Row, Table
 from .plot_style import (
     BLUE,
     GREEN,
@@ -47,18 +46,16 @@ TRAINING_PANELS = {  # title -> key of the log: colour and label
 LANE, GAP = 0.26, 0.22  # inches: the height of one model's lane in a set, and the gap between sets
 
 
-def plot_gain(records: Iterable[Record], path: str | os.PathLike, mean_over: Sequence[str] = ()) -> None:
+def plot_gain(table: Table, path: str | os.PathLike) -> None:
     """Draws the accuracy of every model on every set; bars from the baseline to AdvBN are the gain.
 
     Args:
-        records: measurements; accuracies are drawn.
+        table: from `comparison_table`.
         path: the PNG file to write.
-        mean_over: names of the sets for a last row with their mean.
 
     Raises:
-        InputError: there is no accuracy, or `mean_over` names a set without one.
+        InputError: there is no accuracy.
     """
-    table = comparison_table(records, mean_over)
     if not table.rows:
         raise InputError("results: no accuracy to draw")
     lanes = [column for column in table.columns if not column.is_reference]

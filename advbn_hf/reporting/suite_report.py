@@ -36,15 +36,16 @@ class SuiteReport:
         """The records about whole sets."""
         return [record for record in self.records if record.shift is None]
 
-    @property
-    def mean_over(self) -> list[str]:
-        """What the records call the sets for the row of means."""
-        return [entry.title for entry in self.suite.sets if entry.name in self.suite.mean_over]
+    @cached_property
+    def table(self) -> Table:
+        """The comparison of the sets, with the row of means that the suite asks for."""
+        mean_over = [entry.title for entry in self.suite.sets if entry.name in self.suite.mean_over]
+        return comparison_table(self.by_set, mean_over, {entry.title: entry.branch for entry in self.suite.sets})
 
     def to_text(self) -> str:
         """Tables for a terminal: accuracy of each set, then the other metrics."""
         grid = self._metrics()
-        return "\n\n".join([to_text(self._table(self.by_set)), *([align_text(grid)] if len(grid) > 1 else [])])
+        return "\n\n".join([to_text(self.table), *([align_text(grid)] if len(grid) > 1 else [])])
 
     def write_markdown(self, path: str | os.PathLike) -> None:
         """Writes the same tables as Markdown, and one of all shifts, whole.
@@ -53,16 +54,13 @@ class SuiteReport:
             path: the file.
         """
         grid = self._metrics()
-        parts = ["# Robustness", "## Accuracy", to_markdown(self._table(self.by_set))]
+        parts = ["# Robustness", "## Accuracy", to_markdown(self.table)]
         if len(grid) > 1:
             parts += ["## Other metrics", align_markdown(grid), _explain(grid)]
         shifts = [record for record in self.records if record.shift is not None]
         if shifts:
             parts += ["## Every shift", to_markdown(comparison_table(shifts))]
         write_atomically(path, "\n\n".join(parts) + "\n")
-
-    def _table(self, records: list[Record]) -> Table:
-        return comparison_table(records, self.mean_over, {entry.title: entry.branch for entry in self.suite.sets})
 
     def _metrics(self) -> list[list[str]]:
         """Header, then a line for each metric of each set."""

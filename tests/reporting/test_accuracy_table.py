@@ -1,5 +1,7 @@
 """The comparison table, as data, text and Markdown; and the plots made of it."""
 
+from dataclasses import replace
+
 import datasets
 import numpy as np
 import pytest
@@ -7,7 +9,7 @@ from PIL import Image
 
 from advbn_hf import InputError
 from advbn_hf.evaluation.records import Record
-from advbn_hf.reporting.accuracy_table import comparison_table, to_markdown, to_text
+from advbn_hf.reporting.accuracy_table import comparison_table, renamed, to_markdown, to_text
 from advbn_hf.reporting.plots import plot_gain, plot_samples, plot_training
 
 ACCURACIES = {  # set -> base, baseline, AdvBN clean, AdvBN auxiliary
@@ -60,6 +62,17 @@ def test_a_mean_lacks_what_one_of_its_sets_lacks():
         comparison_table(records(), mean_over=("filters", "fog"))
 
 
+def test_names_of_a_table_are_changed_throughout():
+    table = renamed(comparison_table(records(), mean_over=("filters", "sketch")), str.upper)
+    upper = [replace(record, model=record.model.upper(), set=record.set.upper()) for record in records()]
+    assert [column.model for column in table.columns] == ["BASE", "BASELINE", "ADVBN", "ADVBN"]
+    assert [row.name for row in table.rows] == ["CLEAN", "FILTERS", "SKETCH", "MEAN OF 2 SETS"]
+    assert table.rows[-1].mean_over == ("FILTERS", "SKETCH")
+    for row, expected in zip(table.rows, comparison_table(upper, ("FILTERS", "SKETCH")).rows, strict=True):
+        assert [cell.value for cell in row.cells.values()] == [cell.value for cell in expected.cells.values()]
+        assert {column.model for column in row.cells} == {"BASE", "BASELINE", "ADVBN"}
+
+
 def test_one_thing_measured_twice_is_refused():
     with pytest.raises(InputError, match="'clean' has two accuracies for 'AdvBN clean'"):
         comparison_table(records() + records(columns=[("advbn", "clean")])[:1])
@@ -96,18 +109,18 @@ def test_markdown_table_escapes_names():
 
 @pytest.mark.parametrize("columns", [COLUMNS, COLUMNS[2:3], COLUMNS[:1]])
 def test_gain_is_drawn_in_a_small_file(tmp_path, columns):
-    plot_gain(records(columns=columns), tmp_path / "results.png", mean_over=("filters", "sketch"))
+    plot_gain(comparison_table(records(columns=columns), ("filters", "sketch")), tmp_path / "results.png")
     with Image.open(tmp_path / "results.png") as image:
         assert image.format == "PNG" and image.width > 1000 and len(image.getcolors()) > 10
     assert (tmp_path / "results.png").stat().st_size < 150_000
     with pytest.raises(InputError, match="no accuracy"):
-        plot_gain([], tmp_path / "none.png")
+        plot_gain(comparison_table([]), tmp_path / "none.png")
     assert [path.name for path in tmp_path.iterdir()] == ["results.png"]
 
 
 def test_the_drawn_gain_follows_the_numbers(tmp_path):
     for name, drawn in (("one", records()), ("same", records()), ("other", records(n=1000))):
-        plot_gain(drawn, tmp_path / name)
+        plot_gain(comparison_table(drawn), tmp_path / name)
     one, same, other = ((tmp_path / name).read_bytes() for name in ("one", "same", "other"))
     assert one == same != other
 
