@@ -1,4 +1,4 @@
-"""`AdvBNConfig`: every setting of the method, checked when it is made."""
+"""`AdvBNConfig`: every setting of the method, checked at construction."""
 
 import dataclasses
 import difflib
@@ -17,7 +17,7 @@ from .utils.files import write_atomically
 
 CONFIG_FILE = "advbn_config.json"
 AUXILIARY_FOLDER = "auxiliary"  # the auxiliary branch in a checkpoint
-STRUCTURE = ("insert_after", "auxiliary_norms", "freeze_stem")  # what is built into a model: no more to be changed
+STRUCTURE = ("insert_after", "auxiliary_norms", "freeze_stem")  # fixed at a model's construction
 
 
 def _setting(default: Any, help: str) -> Any:
@@ -42,11 +42,11 @@ class AdvBNConfig:
         num_steps: number of sign steps; 0 or more.
         random_start: whether the multipliers start uniformly at random in their box instead of at 1.
         num_perturbations: independent perturbations per forward pass, over all processes together and at least one
-            each: a whole number from 1 to the batch size, or "per_sample". The batch is cut into that many contiguous
-            groups, each with a mean and multipliers of its own.
-        attack_fraction: share of each group's samples whose loss is climbed; above 0, at most 1.
-        auxiliary_norms: whether adversarial features go through norms of their own (AdvProp, Xie et al. 2020).
-        freeze_stem: whether everything up to the insertion point stays as it is.
+            each: an integer from 1 to the batch size, or "per_sample". The batch is cut into that many contiguous
+            groups, each with its own mean and multipliers.
+        attack_fraction: share of each group's samples whose loss is maximised; above 0, at most 1.
+        auxiliary_norms: whether adversarial features go through auxiliary norms (AdvProp, Xie et al. 2020).
+        freeze_stem: whether everything up to the insertion point keeps its weights and statistics.
 
     Raises:
         InputError: if a value is out of its range.
@@ -62,9 +62,9 @@ class AdvBNConfig:
     num_perturbations: int | str = _setting(
         "per_sample", 'Independent perturbations per forward pass over all processes: a number, or "per_sample".'
     )
-    attack_fraction: float = _setting(1.0, "Share of each group's samples whose loss is climbed.")
-    auxiliary_norms: bool = _setting(True, "Send adversarial features through norms of their own.")
-    freeze_stem: bool = _setting(True, "Keep everything up to the insertion point as it is.")
+    attack_fraction: float = _setting(1.0, "Share of each group's samples whose loss is maximised.")
+    auxiliary_norms: bool = _setting(True, "Send adversarial features through auxiliary norms.")
+    freeze_stem: bool = _setting(True, "Freeze everything up to the insertion point.")
 
     def __post_init__(self) -> None:
         groups = self.num_perturbations
@@ -80,13 +80,13 @@ class AdvBNConfig:
         )
         for name in ("epsilon", "step_size"):
             _require(self, name, _is_number(getattr(self, name)) and getattr(self, name) > 0, "a number above 0")
-        _require(self, "num_steps", _is_whole(self.num_steps) and self.num_steps >= 0, "a whole number, 0 or more")
+        _require(self, "num_steps", _is_integer(self.num_steps) and self.num_steps >= 0, "an integer, 0 or more")
         _require(
             self,
             "num_perturbations",
             self.num_perturbations == "per_sample"
-            or (_is_whole(self.num_perturbations) and self.num_perturbations >= 1),
-            'a whole number, 1 or more, or "per_sample"',
+            or (_is_integer(self.num_perturbations) and self.num_perturbations >= 1),
+            'an integer, 1 or more, or "per_sample"',
         )
         _require(
             self,
@@ -167,5 +167,5 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
-def _is_whole(value: Any) -> bool:
+def _is_integer(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)

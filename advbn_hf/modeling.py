@@ -30,7 +30,7 @@ from .config import AUXILIARY_FOLDER, AdvBNConfig
 from .errors import InputError
 from .hub import upload_checkpoint
 from .method.attack import attack
-from .method.losses import AdvBNOutput, cross_entropy, two_branch_output
+from .method.losses import AdvBNOutput, Objective, two_branch_output
 from .utils.files import filling
 
 
@@ -217,8 +217,8 @@ class AdvBNForImageClassification(nn.Module):
             labels: (B,) int64 in 0..K-1.
             branch: "clean", "auxiliary", or "both" for the logits of both with the stem run once.
             smoothing: label smoothing of every cross entropy, in 0..1.
-            measure_ascent: whether to tell what the ascent did, at the cost of two tail passes.
-            recording: in train mode instead of images: what a frozen stem gave for them (see `stem_cache`).
+            measure_ascent: whether ascent statistics are returned, at the cost of two tail passes; in train mode only.
+            recording: in train mode instead of images: the frozen stem's outputs (see `stem_cache`).
 
         Returns:
             An `AdvBNOutput`.
@@ -226,11 +226,12 @@ class AdvBNForImageClassification(nn.Module):
         Raises:
             InputError: if there is no such branch.
         """
-        if self.training and labels is not None:
+        objective = None if labels is None else Objective(labels, smoothing, measure_ascent)
+        if self.training and objective is not None:
             if recording is None:
                 with torch.set_grad_enabled(torch.is_grad_enabled() and not self._config.freeze_stem):
                     recording = self.split.stem(pixel_values=pixel_values)
-            return self.training_output(recording, labels, smoothing, measure_ascent)
+            return self.training_output(recording, objective)
         if branch == "both":
             recording = self.split.stem(pixel_values=pixel_values)
             logits, auxiliary_logits = (self.tail_logits(recording, None, name) for name in BRANCHES)
@@ -239,47 +240,39 @@ class AdvBNForImageClassification(nn.Module):
             in_branch = partial(using_branch, self.backbone, branch)
             with recomputed_within(self.backbone, in_branch), in_branch():
                 logits = logits_of(self.backbone(pixel_values=pixel_values))
-        loss = None if labels is None else cross_entropy(logits, labels, smoothing)
+        loss = None if objective is None else objective.loss(logits)
         return AdvBNOutput(loss=loss, logits=logits, auxiliary_logits=auxiliary_logits)
 
-    def training_output(
-        self, recording: Recording, labels: Tensor, smoothing: float = 0.0, measure_ascent: bool = False
-    ) -> AdvBNOutput:
+    def training_output(self, recording: Recording, objective: Objective) -> AdvBNOutput:
         """CE(tail_clean(f)) + CE(tail_auxiliary(f_adv)), section 3.2 of the paper.
 
         Args:
-            recording: what the stem gave.
-            labels: (B,) int64.
-            smoothing: label smoothing, in 0..1.
-            measure_ascent: see `forward`.
+            recording: the stem's outputs.
+            objective: labels, smoothing, and whether the ascent is measured.
 
         Returns:
             An `AdvBNOutput` with the logits and the loss of each branch.
         """
-        adversarial, ascent = self.perturb(recording, labels, smoothing, measure_ascent)
+        adversarial, ascent = self.perturb(recording, objective)
         auxiliary_logits = self.tail_logits(recording, adversarial, "auxiliary")
         logits = self.tail_logits(recording, None, "clean")
-        return two_branch_output(logits, auxiliary_logits, labels, smoothing, **(ascent or {}))
+        return two_branch_output(logits, auxiliary_logits, objective, **(ascent or {}))
 
-    def perturb(
-        self, recording: Recording, labels: Tensor, smoothing: float = 0.0, measure_ascent: bool = False
-    ) -> tuple[Tensor, dict[str, Tensor] | None]:
-        """Finds the multipliers that raise the loss and applies them.
+    def perturb(self, recording: Recording, objective: Objective) -> tuple[Tensor, dict[str, Tensor] | None]:
+        """Finds the multipliers that maximise the auxiliary branch's loss and applies them.
 
         Args:
-            recording: what the stem gave, with features (B, C, H, W), (B, H, W, C) or (B, N, C).
-            labels: (B,) int64.
-            smoothing: label smoothing of the loss that is climbed, in 0..1.
-            measure_ascent: see `forward`.
+            recording: the stem's outputs, with features (B, C, H, W), (B, H, W, C) or (B, N, C).
+            objective: the loss that is maximised, and whether the ascent is measured.
 
         Returns:
-            The perturbed features, like the features, and what the ascent did (see `attack`), where it was asked for.
+            The perturbed features, like the features, and the ascent statistics (see `attack`) or None.
         """
 
         def loss_of(seen: Recording, features: Tensor, rows: Tensor | None) -> Tensor:
-            seen_labels = labels if rows is None else labels[rows]
+            of_rows = objective if rows is None else objective.rows(rows)
             # The sum, since a sign step needs no scale, and a mean's gradients can vanish in half precision.
-            return cross_entropy(self.tail_logits(seen, features, "auxiliary"), seen_labels, smoothing, "sum")
+            return of_rows.loss(self.tail_logits(seen, features, "auxiliary"), "sum")
 
         with evaluating(self.backbone):
             return attack(
@@ -289,7 +282,7 @@ class AdvBNForImageClassification(nn.Module):
                 self.generator,
                 rectify=self.split.rectified,
                 channel_axis=self.split.channel_axis,
-                measure=measure_ascent,
+                measure=objective.measure_ascent,
             )
 
     def tail_logits(self, recording: Recording, features: Tensor | None, branch: Branch) -> Tensor:
@@ -368,10 +361,8 @@ class PlainForImageClassification(AdvBNForImageClassification):
     Wrap with `AdvBNConfig(auxiliary_norms=False)`: without adversarial features an auxiliary branch learns nothing.
     """
 
-    def training_output(
-        self, recording: Recording, labels: Tensor, smoothing: float = 0.0, measure_ascent: bool = False
-    ) -> AdvBNOutput:
+    def training_output(self, recording: Recording, objective: Objective) -> AdvBNOutput:
         """CE(tail(f)); nothing is perturbed, so there is no ascent to measure."""
         logits = self.tail_logits(recording, None, "clean")
-        loss = cross_entropy(logits, labels, smoothing)
+        loss = objective.loss(logits)
         return AdvBNOutput(loss=loss, logits=logits, clean_loss=loss)

@@ -55,7 +55,7 @@ class AdvBNTrainer(Trainer):
 
     Beside `loss` it logs `clean_loss`, `adversarial_loss`, `clean_accuracy` and `auxiliary_accuracy`, and of the
     ascent of the step that is logged (of an epoch's first step, where epochs are logged) `ascent_gain`,
-    `loss_before_ascent`, `loss_after_ascent`, `mean_spread` and `deviation_spread` (see `AdvBNOutput`). It evaluates
+    `loss_before_ascent`, `loss_after_ascent`, `mean_distance` and `std_distance` (see `AdvBNOutput`). It evaluates
     both branches: `compute_metrics` (default: accuracy) is called with the logits of each, and its results come back
     as `eval_clean_accuracy` and `eval_auxiliary_accuracy`; `eval_loss` and `predict().predictions` are the clean
     branch's. Every checkpoint is an ordinary Transformers checkpoint with the auxiliary branch beside it.

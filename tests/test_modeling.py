@@ -13,6 +13,7 @@ from transformers import AutoModelForImageClassification, ViTImageProcessorPil
 
 from advbn_hf import AdvBNConfig, AdvBNForImageClassification, InputError
 from advbn_hf.backbones.norms import two_branch_norms
+from advbn_hf.method.losses import Objective
 from advbn_hf.method.perturbation import initial_multipliers
 from advbn_hf.modeling import PlainForImageClassification
 
@@ -60,20 +61,20 @@ def test_multipliers_of_one_give_the_clean_features():
     model = wrap(config=AdvBNConfig(num_steps=0, random_start=False))
     images, labels = images_and_labels()
     recording = model.split.stem(pixel_values=images)
-    assert torch.equal(model.perturb(recording, labels)[0], recording.features)
+    assert torch.equal(model.perturb(recording, Objective(labels))[0], recording.features)
 
 
-def test_what_the_ascent_did_is_told():
+def test_ascent_statistics():
     config = AdvBNConfig(num_steps=1, step_size=0.5, random_start=False, num_perturbations=1)
     model = wrap(config=config).eval()
     images, labels = images_and_labels()
     recording = model.split.stem(pixel_values=images)
-    perturbed, ascent = model.perturb(recording, labels, measure_ascent=True)
+    perturbed, ascent = model.perturb(recording, Objective(labels, measure_ascent=True))
     for features, loss in ((None, "loss_before_ascent"), (perturbed, "loss_after_ascent")):
         logits = model.tail_logits(recording, features, "auxiliary")
         torch.testing.assert_close(ascent[loss], F.cross_entropy(logits, labels).detach())
-    for spread in ("mean_spread", "deviation_spread"):  # one sign step from 1, except along channels without gradient
-        assert 0.4 < ascent[spread] <= 0.5
+    for distance in ("mean_distance", "std_distance"):  # one sign step from 1, except along channels without gradient
+        assert 0.4 < ascent[distance] <= 0.5
 
 
 def test_ascent_leaves_gradients_buffers_and_random_numbers_alone():
@@ -83,7 +84,7 @@ def test_ascent_leaves_gradients_buffers_and_random_numbers_alone():
     before = {name: buffer.clone() for name, buffer in model.named_buffers()}
     state = torch.get_rng_state()
     modes = [module.training for module in model.modules()]
-    model.perturb(recording, labels, measure_ascent=True)
+    model.perturb(recording, Objective(labels, measure_ascent=True))
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(buffer, before[name]) for name, buffer in model.named_buffers())
     assert all(parameter.grad is None for parameter in model.parameters())
@@ -96,21 +97,22 @@ def test_ascent_leaves_running_statistics_alone():
     images, labels = images_and_labels()
     recording = model.split.stem(pixel_values=images)
     before = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    model.perturb(recording, labels)
+    model.perturb(recording, Objective(labels))
     assert before
     assert all(torch.equal(buffer, before[name]) for name, buffer in model.named_buffers())
 
 
-def test_perturbation_of_a_image_does_not_depend_on_its_batch():
+def test_perturbation_of_an_image_does_not_depend_on_its_batch():
     model = wrap().eval()
     images, labels = images_and_labels()
-    together, _ = model.perturb(model.split.stem(pixel_values=images), labels)
+    together, _ = model.perturb(model.split.stem(pixel_values=images), Objective(labels))
     model.generator.manual_seed(torch.initial_seed())
     alone = [
-        model.perturb(model.split.stem(pixel_values=images[i : i + 2]), labels[i : i + 2])[0] for i in range(0, 8, 2)
+        model.perturb(model.split.stem(pixel_values=images[i : i + 2]), Objective(labels[i : i + 2]))[0]
+        for i in range(0, 8, 2)
     ]
     model.generator.manual_seed(torch.initial_seed())
-    again, _ = model.perturb(model.split.stem(pixel_values=images), labels)
+    again, _ = model.perturb(model.split.stem(pixel_values=images), Objective(labels))
     assert torch.equal(together, again)
     torch.testing.assert_close(torch.cat(alone), together)
 
@@ -240,7 +242,7 @@ def test_draws_are_the_ones_of_the_generator():
     images, labels = images_and_labels()
     recording = model.split.stem(pixel_values=images)
     model.generator.manual_seed(7)
-    perturbed, _ = model.perturb(recording, labels)
+    perturbed, _ = model.perturb(recording, Objective(labels))
     start = initial_multipliers(8, 8, AdvBNConfig().epsilon, torch.Generator().manual_seed(7))
     mean = recording.features.mean((2, 3), keepdim=True)
     expected = (recording.features - mean) * start[1][..., None, None] + mean * start[0][..., None, None]

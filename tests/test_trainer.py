@@ -37,8 +37,8 @@ def test_logs_tell_of_both_branches_and_of_the_ascent(tmp_path):
         assert 0 <= log["auxiliary_accuracy"] <= 1
         assert log["ascent_gain"] > 0
         assert log["ascent_gain"] == pytest.approx(log["loss_after_ascent"] - log["loss_before_ascent"], abs=1e-5)
-        assert 0 < log["mean_spread"] <= AdvBNConfig().epsilon
-        assert 0 < log["deviation_spread"] <= AdvBNConfig().epsilon
+        assert 0 < log["mean_distance"] <= AdvBNConfig().epsilon
+        assert 0 < log["std_distance"] <= AdvBNConfig().epsilon
 
 
 @pytest.mark.parametrize(
@@ -55,9 +55,9 @@ def test_the_ascent_is_measured_for_the_log_alone(tmp_path, monkeypatch, setting
     trainer = trainer_of(tmp_path, **{"max_steps": 5} | settings)
     asked, training_output = [], trainer.model.training_output
 
-    def noting(recording, labels, smoothing, measure_ascent):
-        asked.extend([trainer.state.global_step + 1] * measure_ascent)
-        return training_output(recording, labels, smoothing, measure_ascent)
+    def noting(recording, objective):
+        asked.extend([trainer.state.global_step + 1] * objective.measure_ascent)
+        return training_output(recording, objective)
 
     monkeypatch.setattr(trainer.model, "training_output", noting)
     trainer.train()

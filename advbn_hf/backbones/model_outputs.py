@@ -1,9 +1,9 @@
-"""What modules of any model return, read and rebuilt."""
+"""Outputs of modules of any model: read and rebuilt."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from accelerate.utils import honor_type
 from torch import Tensor
 from transformers.utils import ModelOutput
 
@@ -29,17 +29,4 @@ def with_first_tensor(output: Any, features: Tensor) -> Any:
     if isinstance(output, ModelOutput):
         name = next(iter(output))
         return replace(output, **{name: with_first_tensor(output[name], features)})
-    return type(output)([with_first_tensor(output[0], features), *output[1:]])
-
-
-def map_tensors(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
-    """The same structure with every tensor mapped."""
-    if isinstance(value, Tensor):
-        return function(value)
-    if isinstance(value, ModelOutput):
-        return replace(value, **{name: map_tensors(entry, function) for name, entry in value.items()})
-    if isinstance(value, dict):
-        return {name: map_tensors(entry, function) for name, entry in value.items()}
-    if isinstance(value, (tuple, list)):
-        return type(value)([map_tensors(entry, function) for entry in value])
-    return value
+    return honor_type(output, [with_first_tensor(output[0], features), *output[1:]])

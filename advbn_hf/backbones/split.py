@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from accelerate.utils import recursively_apply
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
@@ -19,7 +20,7 @@ from transformers.utils import ModelOutput
 from ..errors import InputError
 from .activation_checkpointing import recomputed_within
 from .insertion import channel_axis, find_insertion, named_places
-from .model_outputs import first_tensor, logits_of, map_tensors, with_first_tensor
+from .model_outputs import first_tensor, logits_of, with_first_tensor
 from .tracing import evaluating, probe, probe_inputs
 
 
@@ -61,7 +62,7 @@ class Recording:
 
     def mapped(self, function: Callable[[Tensor], Tensor]) -> "Recording":
         """The same with every tensor mapped: those of the inputs first, then those of the outputs in their order."""
-        inputs, outputs = map_tensors(self.inputs, function), map_tensors(self.outputs, function)
+        inputs, outputs = recursively_apply(function, self.inputs), recursively_apply(function, self.outputs)
         return Recording(inputs, outputs, first_tensor(outputs[-1][-1]))
 
 
@@ -169,7 +170,7 @@ class Split:
         """
         outputs = (recording if features is None else recording.with_features(features)).outputs
         if self._overwrites:  # the tail writes into what it is given: give it a copy
-            outputs = map_tensors(outputs, Tensor.clone)
+            outputs = recursively_apply(Tensor.clone, outputs)
 
         @contextmanager
         def running(given: list[int]) -> Iterator[None]:
@@ -246,5 +247,5 @@ def _answering(
 def _versions(outputs: list[list[Any]]) -> list[int]:
     """How often each recorded tensor has been written into."""
     versions: list[int] = []
-    map_tensors(outputs, lambda tensor: versions.append(tensor._version))
+    recursively_apply(lambda tensor: versions.append(tensor._version), outputs)
     return versions

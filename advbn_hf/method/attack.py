@@ -1,4 +1,4 @@
-"""Finding the worst style of a batch: groups, statistics, a start and the ascent, as `AdvBNConfig` says."""
+"""The worst style of a batch: groups, statistics, start and ascent, as `AdvBNConfig` says."""
 
 from collections.abc import Callable
 
@@ -9,8 +9,8 @@ from torch import Tensor
 from ..backbones.split import Recording
 from ..config import AdvBNConfig
 from .perturbation import (
-    DEVIATION,
     MEAN,
+    STD,
     ascend,
     assign_groups,
     group_means,
@@ -30,27 +30,27 @@ def attack(
     channel_axis: int,
     measure: bool = False,
 ) -> tuple[Tensor, dict[str, Tensor] | None]:
-    """Perturbs features by the multipliers that raise a loss.
+    """Perturbs features by the multipliers that maximise a loss.
 
     Args:
         loss_of: maps a recording, features to replace its own, and the rows of the batch that it holds ((K,) int64, or
             None for all of them) to the sum of their losses, a scalar.
-        recording: what the stem gave, with features (B, C, H, W), (B, H, W, C) or (B, N, C).
+        recording: the stem's outputs, with features (B, C, H, W), (B, H, W, C) or (B, N, C).
         config: how strongly to perturb.
         generator: source of the random start, on the CPU.
         rectify: whether the features are rectified.
         channel_axis: the features' axis of C.
-        measure: whether to tell what the ascent did, at the cost of two tail passes.
+        measure: whether ascent statistics are returned, at the cost of two tail passes.
 
     Returns:
-        The perturbed features, like the features, and if `measure`, what the ascent did: the fields of `AdvBNOutput`
-        that tell of it, scalars on the features' device.
+        The perturbed features, like the features, and if `measure`, the ascent statistics: fields of `AdvBNOutput`,
+        scalars on the features' device.
     """
     features = recording.features
     num_groups = _num_groups(len(features), config)
     groups = assign_groups(len(features), num_groups)
     rows = None
-    if config.attack_fraction < 1:  # found on the CPU, since a GPU would have to stop to tell how many there are
+    if config.attack_fraction < 1:  # found on the CPU: their number would make a GPU wait
         rows = leading_share(groups, num_groups, config.attack_fraction).to(features.device, non_blocking=True)
     groups = groups.to(features.device, non_blocking=True)
     means = group_means(features, groups, num_groups, channel_axis)
@@ -67,14 +67,14 @@ def attack(
     multipliers = ascend(
         loss_at, start, epsilon=config.epsilon, step_size=config.step_size, num_steps=config.num_steps
     )
-    measured = None
+    statistics = None
     if measure:
         # Not under no_grad: autocast would keep the weights that it casts here, and the loss lose its gradient.
         before, after = (loss_at(place).detach() / len(fixed_features) for place in (start, multipliers))
-        spread = (multipliers - 1).square().mean(dim=(1, 2)).sqrt()
-        measured = {"loss_before_ascent": before, "loss_after_ascent": after}
-        measured |= {"mean_spread": spread[MEAN], "deviation_spread": spread[DEVIATION]}
-    return perturb(features, means, multipliers, groups, rectify, channel_axis), measured
+        distance = (multipliers - 1).square().mean(dim=(1, 2)).sqrt()
+        statistics = {"loss_before_ascent": before, "loss_after_ascent": after}
+        statistics |= {"mean_distance": distance[MEAN], "std_distance": distance[STD]}
+    return perturb(features, means, multipliers, groups, rectify, channel_axis), statistics
 
 
 def starting_multipliers(
@@ -85,7 +85,7 @@ def starting_multipliers(
     Args:
         num_groups: G, of this process.
         num_channels: C.
-        config: says whether the start is random, and how wide the box is.
+        config: whether the start is random, and the half width of the box.
         generator: source of the random start, in the same state on every process.
 
     Returns:

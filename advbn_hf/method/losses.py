@@ -1,6 +1,7 @@
-"""What a forward pass gives, and the loss in it."""
+"""What a forward pass returns, and the losses in it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -9,7 +10,7 @@ from transformers.utils import ModelOutput
 
 @dataclass
 class AdvBNOutput(ModelOutput):
-    """What a forward pass gives; B images, K classes.
+    """What a forward pass returns, for B images and K classes.
 
     Args:
         loss: scalar; in train mode the sum of both losses, in eval mode the cross entropy of the branch asked for.
@@ -17,11 +18,11 @@ class AdvBNOutput(ModelOutput):
         auxiliary_logits: (B, K), in train mode those of the perturbed features; else with `branch="both"` only.
         clean_loss: scalar, cross entropy of the clean branch; in train mode only.
         adversarial_loss: scalar, cross entropy of the perturbed features in the auxiliary branch; in train mode only.
-        loss_before_ascent: scalar, mean of the loss that the ascent climbs, at its start; where it was asked for.
+        loss_before_ascent: scalar, mean of the loss that the ascent maximises, at its start; with `measure_ascent`.
         loss_after_ascent: scalar, the same at the multipliers that it found.
-        mean_spread: scalar, how far these multipliers of the mean lie from 1: root mean square over channels and
-            groups, in 0..epsilon.
-        deviation_spread: scalar, the same for those of the deviation.
+        mean_distance: scalar, RMS distance from 1, over channels and groups, of the multipliers of the mean, in
+            0..epsilon.
+        std_distance: scalar, the same for the multipliers of the standard deviation.
     """
 
     loss: Tensor | None = None
@@ -31,39 +32,53 @@ class AdvBNOutput(ModelOutput):
     adversarial_loss: Tensor | None = None
     loss_before_ascent: Tensor | None = None
     loss_after_ascent: Tensor | None = None
-    mean_spread: Tensor | None = None
-    deviation_spread: Tensor | None = None
+    mean_distance: Tensor | None = None
+    std_distance: Tensor | None = None
 
     @property
     def ascent_gain(self) -> Tensor | None:
-        """Scalar, by how much the ascent raised the mean loss that it climbs; where it was asked for."""
+        """Scalar, by how much the ascent raised the mean loss that it maximises; with `measure_ascent`."""
         return None if self.loss_after_ascent is None else self.loss_after_ascent - self.loss_before_ascent
 
 
-def cross_entropy(logits: Tensor, labels: Tensor, smoothing: float, reduction: str = "mean") -> Tensor:
-    """Cross entropy in float32 of logits (B, K) and labels (B,), with label smoothing in 0..1."""
-    return F.cross_entropy(logits.float(), labels, label_smoothing=smoothing, reduction=reduction)
+@dataclass(frozen=True)
+class Objective:
+    """What a step's logits are compared with, and whether its ascent is measured.
+
+    Args:
+        labels: (B,) int64 in 0..K-1.
+        smoothing: label smoothing of every cross entropy, in 0..1.
+        measure_ascent: whether ascent statistics are returned, at the cost of two tail passes.
+    """
+
+    labels: Tensor
+    smoothing: float = 0.0
+    measure_ascent: bool = False
+
+    def loss(self, logits: Tensor, reduction: Literal["mean", "sum"] = "mean") -> Tensor:
+        """Cross entropy of logits (B, K), in float32."""
+        return F.cross_entropy(logits.float(), self.labels, label_smoothing=self.smoothing, reduction=reduction)
+
+    def rows(self, index: Tensor) -> "Objective":
+        """The same for some of the samples: `index` is (K,) int64."""
+        return replace(self, labels=self.labels[index])
 
 
-def two_branch_output(
-    logits: Tensor, auxiliary_logits: Tensor, labels: Tensor, smoothing: float, **measured: Tensor
-) -> AdvBNOutput:
+def two_branch_output(logits: Tensor, auxiliary_logits: Tensor, objective: Objective, **ascent: Tensor) -> AdvBNOutput:
     """The joint loss of AdvProp (Xie et al. 2020, equation 3) and AdvBN: the sum of both branches' cross entropies.
 
     Args:
         logits: (B, K), of the clean branch.
-        auxiliary_logits: (B, K), of what is adversarial in the auxiliary branch.
-        labels: (B,) int64.
-        smoothing: label smoothing, in 0..1.
-        measured: fields of `AdvBNOutput` that tell of the ascent.
+        auxiliary_logits: (B, K), of adversarial inputs in the auxiliary branch.
+        objective: what both are compared with.
+        ascent: statistics of the ascent, fields of `AdvBNOutput`.
     """
-    clean_loss = cross_entropy(logits, labels, smoothing)
-    adversarial_loss = cross_entropy(auxiliary_logits, labels, smoothing)
+    clean_loss, adversarial_loss = objective.loss(logits), objective.loss(auxiliary_logits)
     return AdvBNOutput(
         loss=clean_loss + adversarial_loss,
         logits=logits,
         auxiliary_logits=auxiliary_logits,
         clean_loss=clean_loss,
         adversarial_loss=adversarial_loss,
-        **measured,
+        **ascent,
     )

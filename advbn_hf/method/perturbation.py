@@ -1,10 +1,9 @@
 """The perturbation of AdvBN as functions of tensors (Shu et al., NeurIPS 2021, section 3).
 
 Shapes used below: B images, C channels, G groups of images. Features are (B, C, H, W), (B, H, W, C) or tokens
-(B, N, C); `channel_axis` says which. Class and register tokens are treated like the others: norms treat them so too,
-and a feature map does not tell which they are. A group is a contiguous part of the batch that has one perturbation.
-Multipliers are (2, G, C): those of the mean, then those of the deviation. Statistics and multipliers are float32
-whatever the features are.
+(B, N, C); `channel_axis` says which. Class and register tokens are treated like the others, as norms treat them. A
+group is a contiguous part of the batch that shares one perturbation. Multipliers are (2, G, C): those of the mean,
+then those of the standard deviation. Statistics and multipliers are float32 whatever the features are.
 """
 
 from collections.abc import Callable
@@ -12,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-MEAN, DEVIATION = 0, 1
+MEAN, STD = 0, 1  # first axis of multipliers
 
 
 def assign_groups(batch_size: int, num_groups: int) -> Tensor:
@@ -70,7 +69,7 @@ def group_means(features: Tensor, groups: Tensor, num_groups: int, channel_axis:
 def perturb(
     features: Tensor, means: Tensor, multipliers: Tensor, groups: Tensor, rectify: bool, channel_axis: int
 ) -> Tensor:
-    """Rescales mean and deviation of each channel: `activation((f - mu) * s + mu * m)`, section 3.1 of the paper.
+    """Rescales mean and standard deviation of each channel: `activation((f - mu) * s + mu * m)`, section 3.1.
 
     Computed as `f * s + mu * (m - s)`, which is exactly `f` where both multipliers are 1.
 
@@ -85,14 +84,14 @@ def perturb(
     Returns:
         like `features`, in their dtype.
     """
-    deviation = multipliers[DEVIATION]
-    shift = means * (multipliers[MEAN] - deviation)
+    scale = multipliers[STD]
+    shift = means * (multipliers[MEAN] - scale)
     shape = [1] * features.ndim
     shape[0], shape[channel_axis] = len(features), -1
-    perturbed = features * deviation[groups].view(shape) + shift[groups].view(shape)
+    perturbed = features * scale[groups].view(shape) + shift[groups].view(shape)
     perturbed = perturbed.to(features.dtype)
-    # Not relu, nor clamp since torch 2.15, whose gradient at 0 is 0: where both multipliers are 1, rectified features
-    # would pull at nothing.
+    # Neither relu nor clamp (since torch 2.15): their gradient at 0 is 0, so where both multipliers are 1, rectified
+    # features would get none.
     return torch.where(perturbed < 0, 0, perturbed) if rectify else perturbed
 
 
@@ -126,9 +125,9 @@ def ascend(
     Only the multipliers are differentiated: no other tensor receives a gradient.
 
     Args:
-        loss_of: maps multipliers (2, G, C) to the loss to climb, a scalar.
+        loss_of: maps multipliers (2, G, C) to the loss that is maximised, a scalar.
         multipliers: (2, G, C), where to start.
-        epsilon: half the width of the box around 1 that the multipliers stay in.
+        epsilon: half the width of the box around 1, to which the multipliers are clipped.
         step_size: length of a step.
         num_steps: number of steps.
 

@@ -39,8 +39,8 @@ TRAINING_PANELS = {  # title -> key of the log: colour and label
         "loss_before_ascent": (GREEN, "before"),
     },
     "multipliers: distance from 1 (RMS of channels)": {
-        "mean_spread": (BLUE, "of the mean"),
-        "deviation_spread": (ORANGE, "of the deviation"),
+        "mean_distance": (BLUE, "of the mean"),
+        "std_distance": (ORANGE, "of the standard deviation"),
     },
 }
 LANE, GAP = 0.26, 0.22  # inches: the height of one model's lane in a set, and the gap between sets

@@ -13,8 +13,8 @@ _NOTED = (
     "ascent_gain",
     "loss_before_ascent",
     "loss_after_ascent",
-    "mean_spread",
-    "deviation_spread",
+    "mean_distance",
+    "std_distance",
 )
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..backbones.split import Recording
+from ..method.losses import Objective
 from ..modeling import AdvBNForImageClassification
 
 
@@ -29,7 +30,7 @@ def restyle(
     Args:
         model: in eval mode.
         recording: what its stem gave.
-        labels: (B,) int64, whose loss the ascent climbs.
+        labels: (B,) int64, whose loss the ascent maximises.
         epsilon: the multipliers stay in [1 - epsilon, 1 + epsilon]; above 0.
         ascend: whether to search for the worst style; a random one otherwise.
         seed: of random multipliers.
@@ -43,7 +44,7 @@ def restyle(
     changes = {} if ascend else {"num_steps": 0, "random_start": True}
     with _settings(model, epsilon=epsilon, num_perturbations="per_sample", attack_fraction=1.0, **changes):
         model.generator.manual_seed(seed)
-        return model.perturb(recording, labels)[0]
+        return model.perturb(recording, Objective(labels))[0]
 
 
 @contextmanager

@@ -32,7 +32,8 @@ from transformers import (
 
 from advbn_hf import AdvBNConfig, AdvBNForImageClassification, InputError
 from advbn_hf.backbones.split import Recording
-from advbn_hf.modeling import AdvBNOutput, PlainForImageClassification
+from advbn_hf.method.losses import AdvBNOutput, Objective
+from advbn_hf.modeling import PlainForImageClassification
 
 MODELS: dict[str, Callable[[], PreTrainedModel]] = {
     "resnet50": lambda: ResNetForImageClassification(ResNetConfig(num_labels=1000, image_size=224)),
@@ -49,12 +50,11 @@ MODELS: dict[str, Callable[[], PreTrainedModel]] = {
 
 
 class StraightforwardForImageClassification(AdvBNForImageClassification):
-    """AdvBN as one writes it down first: one perturbation of the batch, and a whole backward pass for each step."""
+    """AdvBN as one writes it down first: one perturbation of the batch, and a complete backward pass for each step."""
 
-    def training_output(
-        self, recording: Recording, labels: Tensor, smoothing: float = 0.0, measure_ascent: bool = False
-    ) -> AdvBNOutput:
-        """CE(tail_clean(f)) + CE(tail_auxiliary(f_adv)), with neither smoothing nor a measure of the ascent."""
+    def training_output(self, recording: Recording, objective: Objective) -> AdvBNOutput:
+        """CE(tail_clean(f)) + CE(tail_auxiliary(f_adv)), with neither smoothing nor ascent statistics."""
+        labels = objective.labels
         config, features = self.advbn_config, recording.features
         shape = [1] * features.ndim
         shape[self.split.channel_axis] = -1

@@ -6,13 +6,12 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import yaml
-from torch import Tensor
 from transformers import PreTrainedModel
 
 from advbn_hf.backbones.split import Recording
 from advbn_hf.config import AdvBNConfig
 from advbn_hf.errors import InputError
-from advbn_hf.method.losses import AdvBNOutput
+from advbn_hf.method.losses import AdvBNOutput, Objective
 from advbn_hf.modeling import AdvBNForImageClassification, PlainForImageClassification
 
 from .peers import advprop
@@ -38,11 +37,9 @@ Views = Literal["image", "augmix", "image and two augmix"]
 class DoubledLossForImageClassification(PlainForImageClassification):
     """Plain fine-tuning with twice the loss: AdvBN's gradient is a sum of two, which alone is like a larger step."""
 
-    def training_output(
-        self, recording: Recording, labels: Tensor, smoothing: float = 0.0, measure_ascent: bool = False
-    ) -> AdvBNOutput:
+    def training_output(self, recording: Recording, objective: Objective) -> AdvBNOutput:
         """2 CE(tail(f))."""
-        output = super().training_output(recording, labels, smoothing, measure_ascent)
+        output = super().training_output(recording, objective)
         output.loss = 2 * output.loss
         return output
 

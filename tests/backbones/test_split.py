@@ -1,5 +1,7 @@
 """Record and replay: the tail gives what the whole model gives, computes only itself, and says what it cannot do."""
 
+from typing import NamedTuple
+
 import pytest
 import torch
 from builders import images_and_labels, tiny_convnext, tiny_resnet, tiny_vit
@@ -78,6 +80,31 @@ class Activations(Block):
     def forward(self, pixel_values):
         features = self.conv(pixel_values)
         return self.classify(self.block(self.positive(features) + self.zero(features)))
+
+
+class Features(NamedTuple):
+    maps: torch.Tensor
+    mask: torch.Tensor
+
+
+class Named(nn.Conv2d):
+    """A layer that outputs a named tuple."""
+
+    def forward(self, features):
+        return Features(super().forward(features), torch.ones(len(features)))
+
+
+class NamedOutputs(Block):
+    """A stem of two layers whose outputs are named tuples, which the tail reads by name and writes into."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = Named(4, 4, 1), Named(4, 4, 1)
+
+    def forward(self, pixel_values):
+        first = self.first(self.conv(pixel_values))
+        second = self.second(first.maps)
+        return self.classify(self.block(second.maps.mul_(2) + first.maps) * second.mask[:, None, None, None])
 
 
 class Twice(Block):
@@ -182,6 +209,19 @@ def test_a_tail_that_writes_into_a_feature_map_gets_a_copy(make, insert_after):
     first = split.tail(recording).logits
     assert torch.equal(split.tail(recording).logits, first)
     assert torch.equal(model(images).logits, first)
+
+
+@torch.no_grad()
+def test_named_tuples_are_recorded_cut_into_rows_and_replayed():
+    model = NamedOutputs().eval()
+    split = Split(model, "second")
+    images, _ = images_and_labels(size=16)
+    recording = split.stem(pixel_values=images)
+    assert torch.equal(split.tail(recording).logits, model(images).logits)
+    index = torch.tensor([5, 2])
+    torch.testing.assert_close(split.tail(recording.rows(index)).logits, model(images).logits[index])
+    other = split.tail(recording, 2 * recording.features).logits
+    assert not torch.allclose(other, model(images).logits)
 
 
 @torch.no_grad()

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from advbn_hf.method.perturbation import (
-    DEVIATION,
     MEAN,
+    STD,
     ascend,
     assign_groups,
     group_means,
@@ -32,7 +32,7 @@ def test_equals_the_formula_group_by_group(shape, num_groups, rectify):
     for group in range(num_groups):
         channels_last = features[groups == group] if len(shape) == 3 else features[groups == group].movedim(1, -1)
         mean = channels_last.flatten(0, -2).mean(0)
-        expected = (channels_last - mean) * multipliers[DEVIATION, group] + mean * multipliers[MEAN, group]
+        expected = (channels_last - mean) * multipliers[STD, group] + mean * multipliers[MEAN, group]
         expected = expected.clamp(min=0) if rectify else expected
         got = result[groups == group] if len(shape) == 3 else result[groups == group].movedim(1, -1)
         torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)

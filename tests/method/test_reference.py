@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from advbn_hf import AdvBNForImageClassification
 from advbn_hf.convert import convert_state_dict
 from advbn_hf.method import attack
+from advbn_hf.method.losses import Objective
 
 REFERENCE = load_file(Path(__file__).parents[1] / "reference" / "resnet18_cut1.safetensors")
 TAIL = "resnet.encoder.stages.1.layers.0.layer"
@@ -67,7 +68,7 @@ def test_multipliers_after_each_step(model, batch, monkeypatch):
     recording = model.split.stem(pixel_values=pixel_values)
     for steps in range(1, config.num_steps + 1):
         model.advbn_config = replace(config, num_steps=steps)
-        model.perturb(recording, labels)
+        model.perturb(recording, Objective(labels))
 
     expected = torch.stack([REFERENCE["multiplier_mean"], REFERENCE["multiplier_std"]], dim=1)
     equal = torch.isclose(torch.stack(found).squeeze(2), expected, atol=1e-5).float().mean(dim=(1, 2))

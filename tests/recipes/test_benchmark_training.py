@@ -10,6 +10,7 @@ from benchmarking import training as benchmark_training
 from builders import images_and_labels, tiny_convnext, tiny_resnet, tiny_vit
 
 from advbn_hf import AdvBNForImageClassification
+from advbn_hf.method.losses import Objective
 from advbn_hf.utils.cli import run
 
 MODELS = {"resnet": tiny_resnet, "convnext": tiny_convnext, "vit": tiny_vit}
@@ -71,7 +72,7 @@ def test_switches_reach_the_model(switches, monkeypatch):
     recording = step.model.split.stem(pixel_values=step.images)
     channels_last = recording.features.is_contiguous(memory_format=torch.channels_last)
     assert channels_last == (switches == "channels_last")
-    perturbed, _ = step.model.perturb(recording, step.labels)
+    perturbed, _ = step.model.perturb(recording, Objective(step.labels))
     assert perturbed.stride() == recording.features.stride()
 
 

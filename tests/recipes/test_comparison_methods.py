@@ -19,6 +19,7 @@ from PIL import Image
 
 from advbn_hf import AdvBNConfig, AdvBNForImageClassification, InputError
 from advbn_hf.method.attack import starting_multipliers
+from advbn_hf.method.losses import Objective
 from advbn_hf.method.perturbation import ascend, perturb
 
 BACKBONES = {"resnet": tiny_resnet, "convnext": tiny_convnext, "vit": tiny_vit}
@@ -86,7 +87,7 @@ def test_advprop_is_pgd_on_pixels_through_the_auxiliary_branch():
         moved = expected + 2 / 255 * expected.grad.sign()
         expected = torch.minimum(torch.maximum(moved, pixel_values - 8 / 255), pixel_values + 8 / 255).clamp(-1, 1)
     model.generator.manual_seed(7)
-    attacked = model.attacked_pixels(pixel_values, labels)
+    attacked = model.attacked_pixels(pixel_values, Objective(labels))
     assert (attacked - expected.detach()).abs().gt(1e-5).float().mean() < 0.01
     assert (attacked - pixel_values).abs().max() <= 8 / 255 + 1e-6
     assert all(weight.grad is None for weight in model.parameters())

@@ -168,7 +168,7 @@ def test_samples_without_images_are_refused_and_damaged_ones_passed_over(tmp_pat
 
 
 def test_training_curve_draws_what_was_logged(tmp_path):
-    ascent = {"loss_before_ascent": 1.0, "loss_after_ascent": 1.3, "mean_spread": 0.7, "deviation_spread": 0.8}
+    ascent = {"loss_before_ascent": 1.0, "loss_after_ascent": 1.3, "mean_distance": 0.7, "std_distance": 0.8}
     log = [{"step": s, "loss": 2 / s, "clean_loss": 1 / s, **ascent} for s in range(1, 90)]
     plot_training([*log, {"step": 89, "eval_loss": 1.0}], tmp_path / "full.png", 64)
     plot_training([{"step": 5, "loss": 1.0, "loss_after_ascent": 1.0}], tmp_path / "two.png")

@@ -15,7 +15,7 @@ from advbn_hf.backbones.tracing import evaluating
 from advbn_hf.config import AdvBNConfig
 from advbn_hf.errors import InputError
 from advbn_hf.method.attack import starting_multipliers
-from advbn_hf.method.losses import AdvBNOutput, cross_entropy, two_branch_output
+from advbn_hf.method.losses import AdvBNOutput, Objective, two_branch_output
 from advbn_hf.method.perturbation import ascend, group_means, perturb
 from advbn_hf.modeling import AdvBNForImageClassification
 
@@ -25,15 +25,13 @@ from .mixstyle_dsu import mix_styles
 class RandomStepForImageClassification(AdvBNForImageClassification):
     """AdvBN whose step size is uniform between 0 and twice `step_size`, drawn for each batch."""
 
-    def perturb(
-        self, recording: Recording, labels: Tensor, smoothing: float = 0.0, measure_ascent: bool = False
-    ) -> tuple[Tensor, dict[str, Tensor] | None]:
+    def perturb(self, recording: Recording, objective: Objective) -> tuple[Tensor, dict[str, Tensor] | None]:
         """As `AdvBNForImageClassification.perturb`."""
         config = self.advbn_config
         drawn = 2 * config.step_size * (1 - torch.rand((), generator=self.generator).item())  # never 0
         self.advbn_config = dataclasses.replace(config, step_size=drawn)
         try:
-            return super().perturb(recording, labels, smoothing, measure_ascent)
+            return super().perturb(recording, objective)
         finally:
             self.advbn_config = config
 
@@ -52,17 +50,15 @@ class MomentumForImageClassification(AdvBNForImageClassification):
         super().__init__(backbone, config)
         self.drift: Tensor | float = 0.0  # (2, 1, C), running mean of the multipliers found, less 1
 
-    def perturb(
-        self, recording: Recording, labels: Tensor, smoothing: float = 0.0, measure_ascent: bool = False
-    ) -> tuple[Tensor, None]:
-        """As `AdvBNForImageClassification.perturb`; what the ascent did is not told."""
+    def perturb(self, recording: Recording, objective: Objective) -> tuple[Tensor, None]:
+        """As `AdvBNForImageClassification.perturb`; ascent statistics are not returned."""
         config, features = self.advbn_config, recording.features
         means, start, applied = _one_per_image(self, features)
         start = torch.clamp(start + self.drift, 1 - config.epsilon, 1 + config.epsilon)
 
         def loss_at(multipliers: Tensor) -> Tensor:
             perturbed = perturb(features.detach(), means.detach(), multipliers, *applied)
-            return cross_entropy(self.tail_logits(recording, perturbed, "auxiliary"), labels, smoothing, "sum")
+            return objective.loss(self.tail_logits(recording, perturbed, "auxiliary"), "sum")
 
         with evaluating(self.backbone):
             found = ascend(
@@ -86,22 +82,19 @@ class CleanGradientForImageClassification(AdvBNForImageClassification):
             raise InputError(f"advbn_clean_gradient: num_steps must be 1, got {config.num_steps}")
         super().__init__(backbone, config)
 
-    def training_output(
-        self, recording: Recording, labels: Tensor, smoothing: float = 0.0, measure_ascent: bool = False
-    ) -> AdvBNOutput:
-        """CE(tail_clean(f)) + CE(tail_auxiliary(f_adv)); what the step did is not told."""
+    def training_output(self, recording: Recording, objective: Objective) -> AdvBNOutput:
+        """CE(tail_clean(f)) + CE(tail_auxiliary(f_adv)); ascent statistics are not returned."""
         config, features = self.advbn_config, recording.features
         means, start, applied = _one_per_image(self, features)
         seen = features if features.requires_grad else features.detach().requires_grad_()
         logits = self.tail_logits(recording, seen, "clean")
-        total = cross_entropy(logits, labels, smoothing, "sum")
-        (upwards,) = torch.autograd.grad(total, seen, retain_graph=True)
+        (upwards,) = torch.autograd.grad(objective.loss(logits, "sum"), seen, retain_graph=True)
         ones = torch.ones_like(start).requires_grad_()
-        climbed = (perturb(features.detach(), means.detach(), ones, *applied) * upwards).sum()
-        (slope,) = torch.autograd.grad(climbed, ones)
+        maximised = (perturb(features.detach(), means.detach(), ones, *applied) * upwards).sum()
+        (slope,) = torch.autograd.grad(maximised, ones)
         found = torch.clamp(start + config.step_size * slope.sign(), 1 - config.epsilon, 1 + config.epsilon)
         auxiliary_logits = self.tail_logits(recording, perturb(features, means, found, *applied), "auxiliary")
-        return two_branch_output(logits, auxiliary_logits, labels, smoothing)
+        return two_branch_output(logits, auxiliary_logits, objective)
 
 
 def _refuse_fewer_perturbations(method: str, config: AdvBNConfig) -> None:
@@ -122,16 +115,14 @@ def _one_per_image(
 class MixedStartForImageClassification(AdvBNForImageClassification):
     """AdvBN that perturbs features whose style is mixed, in a uniformly random share, with that of another image."""
 
-    def perturb(
-        self, recording: Recording, labels: Tensor, smoothing: float = 0.0, measure_ascent: bool = False
-    ) -> tuple[Tensor, dict[str, Tensor] | None]:
+    def perturb(self, recording: Recording, objective: Objective) -> tuple[Tensor, dict[str, Tensor] | None]:
         """As `AdvBNForImageClassification.perturb`."""
         features = recording.features
         partners = torch.randperm(len(features), generator=self.generator)
         weight = torch.rand(len(features), generator=self.generator)
         mixed = mix_styles(features, partners, weight, self.split.channel_axis)
         mixed = mixed.clamp(min=0) if self.split.rectified else mixed
-        return super().perturb(recording.with_features(mixed), labels, smoothing, measure_ascent)
+        return super().perturb(recording.with_features(mixed), objective)
 
 
 class CorrelatedForImageClassification(AdvBNForImageClassification):
@@ -140,16 +131,14 @@ class CorrelatedForImageClassification(AdvBNForImageClassification):
     Each image's deviations from its means go through I + R; entries of R have variance 1 / (4 C).
     """
 
-    def perturb(
-        self, recording: Recording, labels: Tensor, smoothing: float = 0.0, measure_ascent: bool = False
-    ) -> tuple[Tensor, dict[str, Tensor] | None]:
+    def perturb(self, recording: Recording, objective: Objective) -> tuple[Tensor, dict[str, Tensor] | None]:
         """As `AdvBNForImageClassification.perturb`."""
         features, axis = recording.features, self.split.channel_axis
         channels = features.shape[axis]
         drawn = torch.randn(len(features), channels, channels, generator=self.generator) / (2 * channels**0.5)
         mixed = mix_channels(features, torch.eye(channels) + drawn, axis)
         mixed = mixed.clamp(min=0) if self.split.rectified else mixed
-        return super().perturb(recording.with_features(mixed), labels, smoothing, measure_ascent)
+        return super().perturb(recording.with_features(mixed), objective)
 
 
 def mix_channels(features: Tensor, matrices: Tensor, channel_axis: int) -> Tensor:
@@ -183,7 +172,7 @@ class _Deeper(AdvBNForImageClassification):
             )
         self.deeper = Split(self.backbone, f"{blocks}.{int(index) + 1}")
 
-    def deeper_logits(self, recording: Recording, features: Tensor, labels: Tensor, smoothing: float) -> Tensor:
+    def deeper_logits(self, recording: Recording, features: Tensor, objective: Objective) -> Tensor:
         """Auxiliary logits (B, K) for features of the first place, with those of the second perturbed."""
         first = self.backbone.get_submodule(self.split.insert_after)
         replaced = first.register_forward_hook(lambda _, __, output: with_first_tensor(output, features))
@@ -193,7 +182,7 @@ class _Deeper(AdvBNForImageClassification):
         finally:
             replaced.remove()
         with self._cut_deeper():
-            perturbed, _ = self.perturb(deep, labels, smoothing)
+            perturbed, _ = self.perturb(deep, objective)
             return self.tail_logits(deep, perturbed, "auxiliary")
 
     @contextmanager
@@ -209,25 +198,21 @@ class _Deeper(AdvBNForImageClassification):
 class TwoDepthsForImageClassification(_Deeper):
     """AdvBN that perturbs twice: after the first stage and, what comes of that, after the second."""
 
-    def training_output(
-        self, recording: Recording, labels: Tensor, smoothing: float = 0.0, measure_ascent: bool = False
-    ) -> AdvBNOutput:
+    def training_output(self, recording: Recording, objective: Objective) -> AdvBNOutput:
         """CE(tail_clean(f)) + CE(tail_auxiliary(f_adv)) with both perturbations in the latter."""
-        adversarial, _ = self.perturb(recording, labels, smoothing)
-        auxiliary_logits = self.deeper_logits(recording, adversarial, labels, smoothing)
+        adversarial, _ = self.perturb(recording, objective)
+        auxiliary_logits = self.deeper_logits(recording, adversarial, objective)
         logits = self.tail_logits(recording, None, "clean")
-        return two_branch_output(logits, auxiliary_logits, labels, smoothing)
+        return two_branch_output(logits, auxiliary_logits, objective)
 
 
 class RandomDepthForImageClassification(_Deeper):
     """AdvBN that perturbs after the first stage in one half of the batches and after the second in the other."""
 
-    def training_output(
-        self, recording: Recording, labels: Tensor, smoothing: float = 0.0, measure_ascent: bool = False
-    ) -> AdvBNOutput:
+    def training_output(self, recording: Recording, objective: Objective) -> AdvBNOutput:
         """CE(tail_clean(f)) + CE(tail_auxiliary(f_adv)) with one perturbation in the latter."""
         if torch.rand((), generator=self.generator) < 0.5:
-            return super().training_output(recording, labels, smoothing, measure_ascent)
-        auxiliary_logits = self.deeper_logits(recording, recording.features, labels, smoothing)
+            return super().training_output(recording, objective)
+        auxiliary_logits = self.deeper_logits(recording, recording.features, objective)
         logits = self.tail_logits(recording, None, "clean")
-        return two_branch_output(logits, auxiliary_logits, labels, smoothing)
+        return two_branch_output(logits, auxiliary_logits, objective)

@@ -6,7 +6,7 @@ from torch import Tensor
 from advbn_hf.backbones.split import Recording
 from advbn_hf.backbones.tracing import evaluating
 from advbn_hf.config import AdvBNConfig
-from advbn_hf.method.losses import AdvBNOutput, cross_entropy, two_branch_output
+from advbn_hf.method.losses import AdvBNOutput, Objective, two_branch_output
 from advbn_hf.modeling import AdvBNForImageClassification
 
 LOWEST, HIGHEST = -1.0, 1.0  # the model's input for black and for white
@@ -23,22 +23,19 @@ class AdvPropForImageClassification(AdvBNForImageClassification):
     `num_perturbations` and `attack_fraction` have no meaning. Recordings must hold the images.
     """
 
-    def training_output(
-        self, recording: Recording, labels: Tensor, smoothing: float = 0.0, measure_ascent: bool = False
-    ) -> AdvBNOutput:
+    def training_output(self, recording: Recording, objective: Objective) -> AdvBNOutput:
         """CE(x) through the clean norms + CE(x_adv) through the auxiliary ones, equation 3 of the paper."""
-        adversarial = self.attacked_pixels(recording.inputs["pixel_values"], labels, smoothing)
+        adversarial = self.attacked_pixels(recording.inputs["pixel_values"], objective)
         auxiliary_logits = self._auxiliary_logits(adversarial)
         logits = self.tail_logits(recording, None, "clean")
-        return two_branch_output(logits, auxiliary_logits, labels, smoothing)
+        return two_branch_output(logits, auxiliary_logits, objective)
 
-    def attacked_pixels(self, pixel_values: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
+    def attacked_pixels(self, pixel_values: Tensor, objective: Objective) -> Tensor:
         """Projected sign ascent of the auxiliary branch's loss (Madry et al., ICLR 2018), with norms in eval mode.
 
         Args:
             pixel_values: (B, C, H, W) in [-1, 1].
-            labels: (B,) int64.
-            smoothing: label smoothing of the loss that is climbed, in 0..1.
+            objective: the loss that is maximised.
 
         Returns:
             (B, C, H, W) in [-1, 1], at most `epsilon` away from `pixel_values`, detached.
@@ -53,7 +50,7 @@ class AdvPropForImageClassification(AdvBNForImageClassification):
         with evaluating(self.backbone), torch.enable_grad():
             for _ in range(config.num_steps):
                 attacked = attacked.detach().requires_grad_()
-                loss = cross_entropy(self._auxiliary_logits(attacked), labels, smoothing, "sum")
+                loss = objective.loss(self._auxiliary_logits(attacked), "sum")
                 (gradient,) = torch.autograd.grad(loss, attacked)
                 attacked = (attacked + config.step_size * gradient.sign()).clamp(low, high)
         return attacked.detach()

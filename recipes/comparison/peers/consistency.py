@@ -9,7 +9,7 @@ from torch import Tensor
 from advbn_hf.backbones.split import Recording
 from advbn_hf.config import AdvBNConfig
 from advbn_hf.errors import InputError
-from advbn_hf.method.losses import AdvBNOutput, cross_entropy
+from advbn_hf.method.losses import AdvBNOutput, Objective
 from advbn_hf.modeling import AdvBNForImageClassification
 
 
@@ -45,12 +45,10 @@ class ConsistentViewsForImageClassification(AdvBNForImageClassification):
     AugMix with its consistency loss, whose weight is 12 in the paper. Wrap without auxiliary norms.
     """
 
-    def training_output(
-        self, recording: Recording, labels: Tensor, smoothing: float = 0.0, measure_ascent: bool = False
-    ) -> AdvBNOutput:
+    def training_output(self, recording: Recording, objective: Objective) -> AdvBNOutput:
         """CE(clean) + weight * JS(clean, augmented, augmented), for features (3 B, ...) and labels (B,)."""
         logits, *augmented = self.tail_logits(recording, None, "clean").chunk(3)
-        loss = cross_entropy(logits, labels, smoothing)
+        loss = objective.loss(logits)
         divergence = jensen_shannon(logits, *augmented)
         return AdvBNOutput(loss=loss + self.advbn_config.consistency * divergence, logits=logits, clean_loss=loss)
 
@@ -58,11 +56,9 @@ class ConsistentViewsForImageClassification(AdvBNForImageClassification):
 class ConsistentBranchesForImageClassification(AdvBNForImageClassification):
     """AdvBN whose branches shall give one answer, to the features and to the perturbed ones."""
 
-    def training_output(
-        self, recording: Recording, labels: Tensor, smoothing: float = 0.0, measure_ascent: bool = False
-    ) -> AdvBNOutput:
+    def training_output(self, recording: Recording, objective: Objective) -> AdvBNOutput:
         """AdvBN's loss + weight * JS(clean, auxiliary)."""
-        output = super().training_output(recording, labels, smoothing, measure_ascent)
+        output = super().training_output(recording, objective)
         output.loss = output.loss + self.advbn_config.consistency * jensen_shannon(
             output.logits, output.auxiliary_logits
         )

@@ -13,7 +13,7 @@ from torch import Tensor
 from advbn_hf.backbones.split import Recording
 from advbn_hf.config import AdvBNConfig
 from advbn_hf.errors import InputError
-from advbn_hf.method.losses import AdvBNOutput, cross_entropy
+from advbn_hf.method.losses import AdvBNOutput, Objective
 from advbn_hf.modeling import AdvBNForImageClassification
 
 _TINY = 1e-6  # added to variances, as in both papers' own code
@@ -90,15 +90,13 @@ class _RandomStyles(AdvBNForImageClassification, ABC):
     def with_random_styles(self, features: Tensor) -> Tensor:
         """Features, like those given, in other styles."""
 
-    def training_output(
-        self, recording: Recording, labels: Tensor, smoothing: float = 0.0, measure_ascent: bool = False
-    ) -> AdvBNOutput:
+    def training_output(self, recording: Recording, objective: Objective) -> AdvBNOutput:
         """CE(tail(f')), f' with random styles in some of the batches; there is no ascent to measure."""
         features = recording.features
         if torch.rand(()) < self.advbn_config.probability:
             features = self.with_random_styles(features)
         logits = self.tail_logits(recording, features, "clean")
-        loss = cross_entropy(logits, labels, smoothing)
+        loss = objective.loss(logits)
         return AdvBNOutput(loss=loss, logits=logits, clean_loss=loss)
 
 
