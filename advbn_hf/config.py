@@ -1,9 +1,7 @@
 """`AdvBNConfig`: every setting of the method, checked at construction."""
 
 import dataclasses
-import difflib
 import json
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,9 +9,10 @@ from typing import Any, Self
 
 from transformers.utils import cached_file
 
-from .errors import InputError
+from .errors import InputError, first_line, suggestion
 from .utils.documents import read_json
 from .utils.files import write_atomically
+from .utils.predicates import is_integer, is_number
 
 CONFIG_FILE = "advbn_config.json"
 AUXILIARY_FOLDER = "auxiliary"  # the auxiliary branch in a checkpoint
@@ -79,19 +78,18 @@ class AdvBNConfig:
             'a module path, "embeddings" or "auto"',
         )
         for name in ("epsilon", "step_size"):
-            _require(self, name, _is_number(getattr(self, name)) and getattr(self, name) > 0, "a number above 0")
-        _require(self, "num_steps", _is_integer(self.num_steps) and self.num_steps >= 0, "an integer, 0 or more")
+            _require(self, name, is_number(getattr(self, name)) and getattr(self, name) > 0, "a number above 0")
+        _require(self, "num_steps", is_integer(self.num_steps, least=0), "an integer, 0 or more")
         _require(
             self,
             "num_perturbations",
-            self.num_perturbations == "per_sample"
-            or (_is_integer(self.num_perturbations) and self.num_perturbations >= 1),
+            self.num_perturbations == "per_sample" or is_integer(self.num_perturbations, least=1),
             'an integer, 1 or more, or "per_sample"',
         )
         _require(
             self,
             "attack_fraction",
-            _is_number(self.attack_fraction) and 0 < self.attack_fraction <= 1,
+            is_number(self.attack_fraction) and 0 < self.attack_fraction <= 1,
             "above 0 and at most 1",
         )
         if self.num_perturbations == "per_sample":
@@ -114,9 +112,7 @@ class AdvBNConfig:
         known = [setting.name for setting in dataclasses.fields(cls)]
         for key in values:
             if key not in known:
-                nearest = difflib.get_close_matches(str(key), known, n=1)
-                hint = f"did you mean {nearest[0]}?" if nearest else f"known are {', '.join(known)}"
-                raise InputError(f"{source}: unknown key {key!r}; {hint}")
+                raise InputError(f"{source}: unknown key {key!r}; {suggestion(key, known)}")
         return cls(**values)
 
     def difference_in_structure(self, other: Self) -> tuple[str, Any, Any] | None:
@@ -151,7 +147,7 @@ class AdvBNConfig:
         try:
             path = cached_file(name, CONFIG_FILE, **kwargs)
         except OSError as error:
-            raise InputError(f"{name} has no readable {CONFIG_FILE}: {str(error).splitlines()[0]}") from error
+            raise InputError(f"{name} has no readable {CONFIG_FILE}: {first_line(error)}") from error
         values = read_json(path)
         if not isinstance(values, dict):
             raise InputError(f"{name}/{CONFIG_FILE} must hold one JSON object of settings")
@@ -161,11 +157,3 @@ class AdvBNConfig:
 def _require(config: AdvBNConfig, name: str, holds: Any, wanted: str) -> None:
     if not holds:
         raise InputError(f"{name} must be {wanted}, got {getattr(config, name)!r}")
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
-
-
-def _is_integer(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)

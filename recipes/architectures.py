@@ -25,6 +25,7 @@ from transformers import PreTrainedModel
 from advbn_hf import AdvBNConfig, AdvBNForImageClassification, InputError
 from advbn_hf.backbones.norms import two_branch_norms
 from advbn_hf.backbones.tracing import probe_inputs
+from advbn_hf.errors import check_choice
 from advbn_hf.modeling import PlainForImageClassification
 from advbn_hf.utils.cli import parse, run, use_all_cores
 from advbn_hf.utils.files import write_atomically
@@ -97,8 +98,7 @@ def main() -> None:
     (args,) = parse((TableArguments,))
     use_all_cores()
     for name in args.only or []:
-        if name not in MODELS:
-            raise InputError(f"only: there is no row {name!r}; choose from {', '.join(MODELS)}")
+        check_choice("only", name, MODELS)
     for name in ("batch_size", "repeats"):
         if getattr(args, name) < 1:
             raise InputError(f"{name} must be 1 or more, got {getattr(args, name)}")

@@ -32,11 +32,12 @@ from transformers import ConvNextImageProcessorPil, ResNetConfig, ResNetForImage
 from advbn_hf import InputError
 from advbn_hf.data.images import ImageDataset
 from advbn_hf.data.transforms import Unresized
+from advbn_hf.errors import check_choice
 from advbn_hf.evaluation.inference import predict
-from advbn_hf.reporting.model_card import installed_versions
 from advbn_hf.shifts.generate import shift_images
 from advbn_hf.utils.cli import parse, run, use_all_cores
 from advbn_hf.utils.files import write_atomically
+from advbn_hf.utils.versions import installed_versions
 
 Numbers = dict[str, Any]
 
@@ -58,8 +59,8 @@ def main() -> None:
     """Runs the benchmarks that were asked for."""
     args, training_args = parse((BenchmarkArguments, TrainingBenchmarkArguments))
     use_all_cores()
-    if args.only is not None and args.only not in BENCHMARKS:
-        raise InputError(f"only: there is no benchmark {args.only!r}; choose one of {', '.join(BENCHMARKS)}")
+    if args.only is not None:
+        check_choice("only", args.only, BENCHMARKS)
     for name in ("num_images", "batch_size", "repeats"):
         if getattr(args, name) < 1:
             raise InputError(f"{name} must be 1 or more, got {getattr(args, name)}")

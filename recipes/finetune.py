@@ -31,7 +31,7 @@ from advbn_hf.hub import check_access
 from advbn_hf.modeling import PlainForImageClassification
 from advbn_hf.reporting.accuracy_table import comparison_table, to_text
 from advbn_hf.reporting.eval_results import write_eval_results
-from advbn_hf.reporting.model_card import installed_versions, render_card, save_card
+from advbn_hf.reporting.model_card import render_card, save_card
 from advbn_hf.reporting.plots import plot_gain, plot_samples, plot_training
 from advbn_hf.trainer import ARGUMENTS_FILE
 from advbn_hf.training.arguments import DataArguments, ModelArguments, check_arguments, check_model_arguments
@@ -41,6 +41,7 @@ from advbn_hf.training_args import check_perturbations
 from advbn_hf.utils.cli import parse, run, use_all_cores
 from advbn_hf.utils.files import filling
 from advbn_hf.utils.run_lock import claim
+from advbn_hf.utils.versions import installed_versions
 
 QUICKSTART = Path(__file__).parent / "configs" / "quickstart.yaml"
 # What to do after a run was stopped, whether or not it has trained.

@@ -16,7 +16,7 @@ from accelerate import PartialState
 from datasets import Dataset
 
 from advbn_hf import AdvBNForImageClassification, InputError
-from advbn_hf.backbones.loading import load_processor
+from advbn_hf.backbones.loading import class_names_of, load_processor
 from advbn_hf.data.images import BadImages, ImageDataset, collate
 from advbn_hf.data.loading import check_labels, class_names, load_images
 from advbn_hf.data.transforms import EvaluationTransform
@@ -79,7 +79,7 @@ def main() -> None:
     pixels = PixelRange(processor)
     MapLayout(model)  # checks that the features lie on a grid
     train_set, rows = load_split(args, args.train_split), load_split(args, args.split)
-    names = [model.config.id2label[index] for index in range(model.config.num_labels)]
+    names = class_names_of(model)
     class_of = model_classes(rows, names)
     if args.max_samples is not None:
         rows = rows.select(range(min(args.max_samples, len(rows))))
@@ -170,7 +170,7 @@ def draw_sheet(
         args.epsilons,
         args.seed,
     )
-    names = [model.config.id2label[index] for index in range(model.config.num_labels)]
+    names = class_names_of(model)
     note = (
         f"{quality}.\nBelow each image: class and confidence; of the reconstruction for the image put in again, "
         "of all others for the features that the image shows. ✗: not the class of the row."

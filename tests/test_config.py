@@ -58,7 +58,7 @@ def test_saved_config_comes_back(tmp_path):
     [
         ("{", "not valid JSON"),
         ("[1]", "must hold one JSON object"),
-        (json.dumps({"epsilom": 1}), "unknown key 'epsilom'; did you mean epsilon"),
+        (json.dumps({"epsilom": 1}), "unknown key 'epsilom'; did you mean 'epsilon'"),
         (json.dumps({"epsilon": -1}), "epsilon must be"),
     ],
 )

@@ -15,7 +15,7 @@ from transformers import (
 )
 from transformers.utils import is_timm_available
 
-from ..errors import InputError
+from ..errors import InputError, first_line
 
 PICKLED = "its weights are damaged, or a pickle that holds more than numbers and is never read; ask for safetensors"
 
@@ -37,7 +37,7 @@ def load_classifier(name: str | Path, **kwargs: Any) -> PreTrainedModel:
             name, output_loading_info=True, trust_remote_code=False, **kwargs
         )
     except Exception as error:  # files that are not what their names say fail in a dozen ways
-        raise InputError(f"cannot load the image classifier {name}: {_first_line(error)}") from error
+        raise InputError(f"cannot load the image classifier {name}: {_reason(error)}") from error
     if loading["missing_keys"]:
         missing = min(loading["missing_keys"])
         raise InputError(f"{name} has no weights for {missing}; give a model that was trained with its head")
@@ -72,7 +72,7 @@ def load_classifier_for(
                 "pass --ignore_mismatched_sizes true to train a new head"
             )
         model = load_classifier(name, ignore_mismatched_sizes=True, **_labels(names), **kwargs)
-    own = [model.config.id2label[index] for index in range(len(names))]
+    own = class_names_of(model)
     if own != names and sorted(own) == sorted(names):
         raise InputError(f"the dataset orders the classes of {name} otherwise; use Dataset.align_labels_with_mapping")
     for key, value in _labels(names).items():
@@ -95,7 +95,7 @@ def load_processor(name: str | Path, **kwargs: Any) -> BaseImageProcessor:
     try:
         return AutoImageProcessor.from_pretrained(name, trust_remote_code=False, **kwargs)
     except Exception as error:  # likewise
-        raise InputError(f"{name} has no usable preprocessor_config.json: {_first_line(error)}") from error
+        raise InputError(f"{name} has no usable preprocessor_config.json: {_reason(error)}") from error
 
 
 def new_classifier(config: str, names: list[str] | None) -> tuple[PreTrainedModel, BaseImageProcessor]:
@@ -113,22 +113,27 @@ def new_classifier(config: str, names: list[str] | None) -> tuple[PreTrainedMode
         size = {"height": settings.image_size, "width": settings.image_size}
         return AutoModelForImageClassification.from_config(settings), ViTImageProcessorPil(size=size)
     except (ValueError, TypeError, AttributeError) as error:
-        reason = _first_line(error)
+        reason = _reason(error)
         raise InputError(
             f"backbone_config: must be a JSON object with model_type and image_size ({reason})"
         ) from error
+
+
+def class_names_of(model: PreTrainedModel) -> list[str]:
+    """Names of a model's classes in the order of its logits."""
+    return [model.config.id2label[index] for index in range(model.config.num_labels)]
 
 
 def _labels(names: list[str]) -> dict[str, dict]:
     return {"id2label": dict(enumerate(names)), "label2id": {name: index for index, name in enumerate(names)}}
 
 
-def _first_line(error: Exception) -> str:
+def _reason(error: Exception) -> str:
+    """Why loading failed, in one line."""
     if isinstance(error, UnpicklingError):  # torch would advise to read it all the same
         return PICKLED
     if isinstance(error, ImportError) and "timm" in str(error) and not is_timm_available():
         return 'it needs timm, by pip install "advbn_hf[timm]"'
-    lines = str(error).strip().splitlines()
-    if lines and isinstance(error, LookupError | TypeError | AttributeError):  # whose text alone says little
-        return f"{type(error).__name__}: {lines[0]}"
-    return lines[0] if lines else type(error).__name__
+    if str(error).strip() and isinstance(error, LookupError | TypeError | AttributeError):  # their text says little
+        return f"{type(error).__name__}: {first_line(error)}"
+    return first_line(error)

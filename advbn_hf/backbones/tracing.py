@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
-from ..errors import InputError
+from ..errors import InputError, first_line
 from .model_outputs import first_tensor, logits_of
 
 
@@ -96,11 +96,10 @@ def probe(
             # On detached weights, since the counter fails on views of weights that want a gradient under no_grad.
             output = functional_call(model, {name: w.detach() for name, w in model.named_parameters()}, kwargs=inputs)
         except Exception as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             takes = ", ".join(list(inspect.signature(model.forward).parameters)[:4])
             raise InputError(
                 f"{type(model).__name__} does not run on pixel_values {tuple(inputs['pixel_values'].shape)} alone; "
-                f"its forward takes ({takes}, ...) and says: {reason}"
+                f"its forward takes ({takes}, ...) and says: {first_line(error)}"
             ) from error
     logits = logits_of(output) if isinstance(output, ModelOutput) else None
     if logits is None or logits.shape != (batch_size, model.config.num_labels):

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from ..backbones.loading import PICKLED
 from ..config import AdvBNConfig
 from ..data.imagenet import imagenet_classes
-from ..errors import InputError
+from ..errors import InputError, first_line
 from ..modeling import AdvBNForImageClassification
 from . import published_densenet, published_resnet, torchvision_resnet
 
@@ -83,8 +83,7 @@ def _read_state_dict(path: Path) -> Any:
     except UnpicklingError as error:
         raise InputError(f"cannot be read as plain tensors ({PICKLED}); {EXPECTED}") from error
     except Exception as error:  # a file that is not what its name says fails in a dozen ways
-        reason = str(error).strip().partition("\n")[0]
-        raise InputError(f"cannot be read as plain tensors ({reason}); {EXPECTED}") from error
+        raise InputError(f"cannot be read as plain tensors ({first_line(error)}); {EXPECTED}") from error
     return content.get("state_dict", content) if isinstance(content, Mapping) else content
 
 

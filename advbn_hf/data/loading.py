@@ -18,7 +18,7 @@ from datasets.exceptions import (
 from huggingface_hub.errors import HfHubHTTPError
 from transformers.utils import logging
 
-from ..errors import InputError
+from ..errors import InputError, one_line
 from .embedded.digits import load_embedded
 
 logger = logging.get_logger(__name__)
@@ -76,7 +76,7 @@ def load_images(
     try:
         first = next(iter(dataset), None)
     except (DatasetsError, TypeError, ValueError, LookupError) as error:  # a stream is not read before
-        raise InputError(f"dataset {name!r}: cannot be read: {_one_line(error)}") from error
+        raise InputError(f"dataset {name!r}: cannot be read: {one_line(error)}") from error
     if first is None:
         raise InputError(f"split {split!r} of dataset {name!r} is empty; choose another split")
     if not streaming and kind.dtype in _STRINGS:
@@ -187,20 +187,20 @@ def _load(
         saved = datasets.load_from_disk(name)
     except DatasetNotFoundError as error:
         fix = "check the name and revision; if it is private or gated, ask for access on the Hub and `hf auth login`"
-        raise InputError(f"dataset {name!r}: {_one_line(error)}; {fix}") from error
+        raise InputError(f"dataset {name!r}: {one_line(error)}; {fix}") from error
     except (ConnectionError, HfHubHTTPError) as error:
         fix = "check the name and the network, or pass a folder"
-        raise InputError(f"dataset {name!r}: {_one_line(error)}; {fix}") from error
+        raise InputError(f"dataset {name!r}: {one_line(error)}; {fix}") from error
     except IndexError as error:  # `load_from_disk` trips over a split that was saved without rows
         raise InputError(f"dataset {name!r}: a saved split is empty; save it again without that split") from error
     except DatasetGenerationError as error:
-        raise InputError(f"dataset {name!r}: cannot be read: {_one_line(error.__cause__ or error)}") from error
+        raise InputError(f"dataset {name!r}: cannot be read: {one_line(error.__cause__ or error)}") from error
     except (SplitsVerificationError, TypeError, AttributeError, KeyError) as error:  # their text alone says little
-        reason = f"{type(error).__name__}: {_one_line(error)}"
+        reason = f"{type(error).__name__}: {one_line(error)}"
         fix = "fix dataset_info and configs in its README.md, or take them out"
         raise InputError(f"dataset {name!r}: its card does not fit its files ({reason}); {fix}") from error
     except (DatasetsError, FileNotFoundError, RuntimeError, ValueError, yaml.YAMLError) as error:
-        raise InputError(f"dataset {name!r}: {_one_line(error)}") from error
+        raise InputError(f"dataset {name!r}: {one_line(error)}") from error
     # As `load_dataset` does, a single set without a split's name is taken for "train".
     splits = {str(saved.split or "train"): saved} if isinstance(saved, Dataset) else saved
     if split is None:
@@ -263,7 +263,3 @@ def _number_labels(dataset: Dataset, values: list[str] | list[bool]) -> Dataset:
     numbers = pc.fill_null(pc.index_in(labels, pa.array(values, type=labels.type)), -1)
     feature = ClassLabel(names=[str(value) for value in values])
     return dataset.remove_columns("label").add_column("label", numbers.to_numpy(), feature=feature)
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()).rstrip(".")

@@ -9,7 +9,7 @@ from packaging.requirements import Requirement
 
 from ..evaluation.models import EvaluatedModel
 from ..hub.metadata import is_on_hub
-from ..shifts.generate import library_version
+from ..shifts.generate import library_of
 from ..utils.files import check_empty, filling
 from .app import TITLE, Example, save_examples
 from .sweep import available_shifts
@@ -65,7 +65,7 @@ def _requirements() -> list[str]:
     """The packages that the demo runs with here, in their versions; Gradio is what Spaces bring themselves."""
     declared = [Requirement(text) for text in importlib.metadata.requires("advbn_hf")]
     names = [requirement.name for requirement in declared if requirement.marker is None]
-    names += sorted({library_version(shift).partition(" ")[0] for shift in available_shifts()[1:]} - {""})
+    names += sorted({library_of(shift) for shift in available_shifts()[1:]} - {None})
     # A build for one kind of machine, such as 2.13.0+cpu, is in no registry.
     return [f"{name}=={importlib.metadata.version(name).partition('+')[0]}" for name in names]
 

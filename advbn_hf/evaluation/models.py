@@ -1,17 +1,15 @@
 """Models to evaluate: AdvBN checkpoints with both branches, and any other image classifier."""
 
-import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from transformers import BaseImageProcessor, PreTrainedModel
 from transformers.utils import cached_file
 
-from ..backbones.loading import load_classifier, load_processor
+from ..backbones.loading import class_names_of, load_classifier, load_processor
 from ..config import CONFIG_FILE, AdvBNConfig
 from ..modeling import AdvBNForImageClassification
+from ..utils.fingerprint import hash_settings, hash_tensors
 
 
 @dataclass(frozen=True)
@@ -31,16 +29,12 @@ class EvaluatedModel:
     @property
     def class_names(self) -> list[str]:
         """The model's classes in the order of its logits."""
-        return [self.model.config.id2label[index] for index in range(self.model.config.num_labels)]
+        return class_names_of(self.model)
 
     def fingerprint(self) -> str:
-        """Tells models apart by what they hold, so that one that was trained on is not taken for the one before."""
-        digest = hashlib.sha256(json.dumps(self.processor.to_dict(), sort_keys=True, default=str).encode())
-        digest.update(type(self.model).__name__.encode())
-        for name, tensor in sorted(self.model.state_dict().items()):
-            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-            digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
-        return digest.hexdigest()
+        """The digest of its class, weights and processor: another one after any training."""
+        tensors = hash_tensors(self.model.state_dict())
+        return hash_settings([type(self.model).__name__, tensors, self.processor.to_dict()])
 
 
 def load_evaluated_model(name_or_path: str, name: str | None = None, revision: str | None = None) -> EvaluatedModel:

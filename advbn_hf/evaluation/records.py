@@ -2,7 +2,6 @@
 
 import json
 import os
-import sys
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 
@@ -10,6 +9,7 @@ from ..backbones.norms import BRANCHES
 from ..errors import InputError
 from ..utils.documents import read_json
 from ..utils.files import write_atomically
+from ..utils.predicates import is_integer, is_line, is_number
 
 
 @dataclass(frozen=True)
@@ -41,15 +41,15 @@ class Record:
 
     def __post_init__(self) -> None:
         for name in ("model", "set", "metric"):
-            _require(_is_name(getattr(self, name)), name, getattr(self, name), "a line of text")
-        _require(self.shift is None or _is_name(self.shift), "shift", self.shift, "a line of text, or null")
+            _require(is_line(getattr(self, name)), name, getattr(self, name), "a line of text")
+        _require(self.shift is None or is_line(self.shift), "shift", self.shift, "a line of text, or null")
         _require(self.branch in (None, *BRANCHES), "branch", self.branch, '"clean", "auxiliary" or null')
-        _require(_is_finite(self.value), "value", self.value, "a finite number")
+        _require(is_number(self.value), "value", self.value, "a finite number")
         if self.metric == "accuracy":
             _require(0 <= self.value <= 1, "value", self.value, "a fraction between 0 and 1 for an accuracy")
         for name in ("severity", "n"):
             count = getattr(self, name)
-            _require(count is None or _is_positive_int(count), name, count, "a whole number of 1 or more, or null")
+            _require(count is None or is_integer(count, least=1), name, count, "a whole number of 1 or more, or null")
 
 
 def write_results(path: str | os.PathLike, records: Iterable[Record]) -> None:
@@ -102,18 +102,6 @@ def _read_record(row: object, where: str) -> Record:
 def _require(condition: bool, field: str, value: object, wanted: str) -> None:
     if not condition:
         raise InputError(f"field {field!r} must be {wanted}, not {value!r}")
-
-
-def _is_name(value: object) -> bool:
-    return isinstance(value, str) and bool(value.strip()) and value.isprintable()
-
-
-def _is_finite(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
-
-
-def _is_positive_int(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
 P_VALUE = "gain_p_value"  # the metric of a paired test's records

@@ -1,7 +1,5 @@
 """Runs models over the sets of a suite, part by part; what is finished stays on disk and is not computed again."""
 
-import hashlib
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +10,7 @@ from accelerate import Accelerator
 from ..data.images import BadImages, ImageDataset
 from ..data.transforms import EvaluationTransform, Unresized
 from ..errors import InputError
+from ..utils.fingerprint import hash_settings
 from .inference import predict
 from .labels import LabelMatch
 from .models import EvaluatedModel
@@ -177,9 +176,8 @@ def _answer(
 def _path(entry: SetEntry, part: Part, key: list[object], settings: RunSettings) -> Path:
     """The file of a model's predictions of a part, named after all that they depend on."""
     key = [*key, part, settings.skip_bad_images, *(getattr(entry, name) for name in _KEYED)]
-    digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
     name = re.sub(r"[^\w.-]+", "-", _name(entry, part))[:80]
-    return settings.folder / f"{name}-{digest}.safetensors"
+    return settings.folder / f"{name}-{hash_settings(key)[:16]}.safetensors"
 
 
 def _name(entry: SetEntry, part: Part) -> str:

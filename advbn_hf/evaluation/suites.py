@@ -29,17 +29,17 @@ mean_over:                 names of the sets for a last row with their mean
 """
 
 import dataclasses
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from ..backbones.norms import BRANCHES, Branch
-from ..errors import InputError
+from ..errors import InputError, check_choice, suggestion
 from ..shifts.generate import GROUPS, shift_label, shift_names
 from ..shifts.imagenet_c import SEVERITIES
 from ..utils.documents import read_yaml
+from ..utils.predicates import is_integer, is_line
 
 Preprocessing = Literal["processor", "none"]
 Normaliser = Literal["alexnet", "baseline"]
@@ -73,15 +73,13 @@ class SetEntry:
 
     def __post_init__(self) -> None:
         for name in ("name", "split"):
-            _require(_is_text(getattr(self, name)), name, "a text", getattr(self, name))
+            _require(is_line(getattr(self, name)), name, "a text", getattr(self, name))
         for name in ("dataset", "config", "revision", "image_column", "label_column", "clean"):
             value = getattr(self, name)
-            _require(value is None or _is_text(value), name, "a text", value)
+            _require(value is None or is_line(value), name, "a text", value)
         shifts = (self.shift,) if isinstance(self.shift, str) else self.shift
         _require(isinstance(shifts, list | tuple), "shift", "a name or a list of names", shifts)
-        expanded = [
-            name for shift in shifts for name in (GROUPS.get(shift, (shift,)) if _is_text(shift) else (shift,))
-        ]
+        expanded = [name for shift in shifts for name in (GROUPS.get(shift, (shift,)) if is_line(shift) else (shift,))]
         object.__setattr__(self, "shift", tuple(expanded))
         if self.severities is not None:
             _require(isinstance(self.severities, list | tuple) and self.severities, "severities", "a list of numbers",
@@ -95,8 +93,8 @@ class SetEntry:
         ):
             wanted = " or ".join(str(choice) for choice in choices if choice is not None)
             _require(getattr(self, name) in choices, name, wanted, getattr(self, name))
-        _require(self.size is None or _is_count(self.size), "size", "a number of pixels", self.size)
-        _require(self.seed == 0 or _is_count(self.seed), "seed", "a whole number of 0 or more", self.seed)
+        _require(self.size is None or is_integer(self.size, least=1), "size", "a number of pixels", self.size)
+        _require(is_integer(self.seed, least=0), "seed", "a whole number of 0 or more", self.seed)
         _require(self.labels is None or isinstance(self.labels, Mapping), "labels", "a mapping", self.labels)
         self._check_shifts()
 
@@ -105,7 +103,7 @@ class SetEntry:
         known = self.shift if self.layout else shift_names()
         for shift in self.shift:
             if shift not in known:
-                raise InputError(f"shift: there is no {shift!r}{_nearest(str(shift), [*known, *GROUPS])}")
+                raise InputError(f"shift: there is no {shift!r}; {suggestion(shift, [*known, *GROUPS])}")
         for severity in self.severities or ():
             if severity not in SEVERITIES or isinstance(severity, bool):
                 raise InputError(f"severities: must be {SEVERITIES[0]} to {SEVERITIES[-1]}, not {severity!r}")
@@ -148,8 +146,7 @@ class Suite:
         wanted = [("mean_over", name) for name in self.mean_over]
         wanted += [(f"set {entry.name!r}: clean", entry.clean) for entry in self.sets if entry.clean]
         for field, name in wanted:
-            if name not in names:
-                raise InputError(f"{field}: there is no set {name!r}{_nearest(str(name), names)}")
+            check_choice(field, name, names)
 
     def only(self, names: list[str]) -> "Suite":
         """The same suite with some of its sets.
@@ -162,8 +159,7 @@ class Suite:
         """
         known = [entry.name for entry in self.sets]
         for name in names:
-            if name not in known:
-                raise InputError(f"sets: there is no set {name!r}{_nearest(name, known)}")
+            check_choice("sets", name, known)
         kept = [
             dataclasses.replace(entry, clean=entry.clean if entry.clean in names else None)
             for entry in self.sets
@@ -223,22 +219,9 @@ def _check_keys(values: object, known: list[str] | tuple[str, ...], where: str) 
         raise InputError(f"{where}: must be a mapping with the keys {', '.join(known)}")
     for key in values:
         if key not in known:
-            raise InputError(f"{where}: unknown key {key!r}{_nearest(str(key), known)}")
-
-
-def _nearest(name: str, known: Any) -> str:
-    nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"; did you mean {nearest[0]!r}?" if nearest else f"; choose one of {', '.join(known)}"
+            raise InputError(f"{where}: unknown key {key!r}; {suggestion(key, known)}")
 
 
 def _require(condition: object, field: str, wanted: str, value: object) -> None:
     if not condition:
         raise InputError(f"{field}: must be {wanted}, not {value!r}")
-
-
-def _is_text(value: object) -> bool:
-    return isinstance(value, str) and bool(value.strip()) and value.isprintable()
-
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0

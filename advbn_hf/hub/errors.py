@@ -13,7 +13,7 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import httpx
 
-from ..errors import InputError
+from ..errors import InputError, one_line
 from .metadata import TOKEN
 
 LOG_IN = "log in with `hf auth login`, or set HF_TOKEN to a token that may write"
@@ -88,5 +88,4 @@ def _of_answer(error: HfHubHTTPError, repo_id: str, told: str, again: str) -> Ex
 
 def _one_line(error: object) -> str:
     """The start of a message on one line, without anything that looks like a token."""
-    text = TOKEN.sub("***", " ".join(str(error).split()))
-    return text[:300] or type(error).__name__
+    return TOKEN.sub("***", one_line(error))[:300]

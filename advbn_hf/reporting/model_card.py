@@ -1,7 +1,5 @@
 """The model card: measured results, and how the model was made, from `model_cards/template.md`."""
 
-import importlib.metadata
-import platform
 import re
 import shlex
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -54,7 +52,7 @@ def render_card(
         advbn_config: `AdvBNConfig.to_dict()`.
         training: training arguments worth telling; None values and tokens are left out.
         command: the command line that made the model, one argument an entry.
-        versions: package -> version, see `installed_versions`.
+        versions: package -> version, see `utils.versions.installed_versions`.
         table: the comparison of the same records; by default one without a mean over sets.
         images: those of "results.png", "samples.png" and "training.png" that lie beside the card.
         license: the Hub's identifier of a licence, for example "apache-2.0".
@@ -97,12 +95,6 @@ def save_card(card: ModelCard, folder: str | Path) -> None:
         folder: the folder of the checkpoint; it must exist.
     """
     write_atomically(Path(folder) / "README.md", str(card))
-
-
-def installed_versions() -> dict[str, str]:
-    """Versions of Python and of the packages that decide the numbers."""
-    packages = ("advbn_hf", "torch", "transformers", "accelerate", "datasets", "huggingface_hub")
-    return {"Python": platform.python_version()} | {name: importlib.metadata.version(name) for name in packages}
 
 
 def _metadata(

@@ -1,7 +1,5 @@
 """Images made from images, kept on disk under the content of their sources."""
 
-import hashlib
-import json
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -14,6 +12,7 @@ from huggingface_hub.utils import WeakFileLock
 from tqdm.auto import tqdm
 
 from ..errors import InputError
+from ..utils.fingerprint import hash_parts, hash_settings
 
 _STORED = Features({"image": Image(decode=False)})
 _content_hashes: dict[str, str] = {}  # by the fingerprint that `datasets` gives, which differs between copies
@@ -42,7 +41,7 @@ def cached_images(
     source = dataset.select_columns("image").with_format(None).cast_column("image", Image(decode=False))
     if source._fingerprint not in _content_hashes:  # hashing takes a while, and one call follows another
         _content_hashes[source._fingerprint] = _hash_content(source)
-    key = hash_bytes(json.dumps([_content_hashes[source._fingerprint], *recipe]).encode()).hex()
+    key = hash_settings([_content_hashes[source._fingerprint], *recipe])[:32]
     root = Path(datasets.config.HF_DATASETS_CACHE) / "advbn_hf_shifts"
     root.mkdir(parents=True, exist_ok=True)
     folder = root / key
@@ -90,14 +89,8 @@ def read_image(value: dict[str, Any] | None, index: int) -> tuple[str, bytes]:
     return Path(path or "").name, data or b""
 
 
-def hash_bytes(data: bytes) -> bytes:
-    """16 bytes that stand for `data`."""
-    return hashlib.blake2b(data, digest_size=16).digest()
-
-
 def _hash_content(source: Dataset) -> str:
-    total = hashlib.blake2b(digest_size=16)
-    for index, row in enumerate(tqdm(source, desc="reading the images", delay=3, leave=False)):
-        name, data = read_image(row["image"], index)
-        total.update(hash_bytes(name.encode() + b"\0" + data))
-    return total.hexdigest()
+    """The digest of the images' names and files, in the order of the rows."""
+    rows = enumerate(tqdm(source, desc="reading the images", delay=3, leave=False))
+    files = (read_image(row["image"], index) for index, row in rows)
+    return hash_parts(name.encode() + b"\0" + data for name, data in files)

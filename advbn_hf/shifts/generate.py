@@ -1,9 +1,10 @@
 """Shifts that are generated on the fly: which there are, and what each does to an image or a whole set."""
 
+import hashlib
 import importlib
-import importlib.metadata
 from dataclasses import dataclass
 from functools import partial
+from importlib.metadata import version
 from io import BytesIO
 from typing import Any
 
@@ -12,8 +13,8 @@ from datasets import Dataset, concatenate_datasets
 from PIL import Image, ImageFilter, ImageOps
 
 from ..data.transforms import to_rgb
-from ..errors import InputError
-from .cache import cached_images, hash_bytes, read_image
+from ..errors import InputError, check_choice, first_line
+from .cache import cached_images, read_image
 from .imagenet_c import CORRUPTIONS, EXTRA_CORRUPTIONS, SEVERITIES, SMALLEST_SIDE, corrupt
 from .photo_filters import FILTERS, apply_filter
 
@@ -92,17 +93,16 @@ def check_shift(shift: str, severity: int | None = None) -> None:
         InputError: There is no such shift or severity, or its library is not installed.
     """
     kind = _kind(shift)
-    if kind.severities and severity not in kind.severities:
-        raise InputError(f"severity of {shift}: must be one of {', '.join(map(str, kind.severities))}, not {severity}")
+    if kind.severities:
+        check_choice(f"severity of {shift}", severity, kind.severities)
     if not kind.severities and severity is not None:
         raise InputError(f"severity of {shift}: it has none, leave out {severity}")
     if kind.module is not None:
         try:
             importlib.import_module(kind.module)
         except ImportError as error:
-            reason = str(error).partition("\n")[0]
             raise InputError(
-                f"shift {shift!r} needs {kind.library} ({reason}): pip install advbn_hf[{kind.extra}]"
+                f"shift {shift!r} needs {kind.library} ({first_line(error)}): pip install advbn_hf[{kind.extra}]"
             ) from error
 
 
@@ -142,7 +142,8 @@ def shift_images(
     """
     check_shift(shift, severity)
     _check_arguments(dataset, shift, seed, size, num_proc)
-    recipe = [_FORMAT, shift, severity, seed, size, library_version(shift)]
+    library = library_of(shift)
+    recipe = [_FORMAT, shift, severity, seed, size, library, library and version(library)]
     make = partial(_shift_row, shift=shift, severity=severity, seed=seed, size=size)
     desc = shift if severity is None else f"{shift} {severity}"
     images = cached_images(dataset, make, recipe, num_proc, desc).cast_column("image", dataset.features["image"])
@@ -183,15 +184,17 @@ def shift_image(image: Image.Image, shift: str, severity: int | None = None, *, 
             return corrupt(image, shift, severity, seed)
 
 
-def library_version(shift: str) -> str:
-    """The library that makes a shift with its version, such as "pilgram2 2.0.10"; empty if there is none."""
-    library = _kind(shift).library
-    return f"{library} {importlib.metadata.version(library)}" if library else ""
+def library_of(shift: str) -> str | None:
+    """The distribution that makes a shift, such as "pilgram2"; None where this package does.
+
+    Raises:
+        InputError: There is no such shift.
+    """
+    return _kind(shift).library
 
 
 def _kind(shift: str) -> Kind:
-    if shift not in SHIFTS:
-        raise InputError(f"shift: there is no {shift!r}; choose one of {', '.join(SHIFTS)}")
+    check_choice("shift", shift, SHIFTS)
     return SHIFTS[shift]
 
 
@@ -231,10 +234,8 @@ def _shift_row(
         return {"image": {"bytes": data or None, "path": name or None}}
     if size is not None:
         image = _crop(image, size)
-    # From the content of the image, so that it does not matter which set and which row it is in.
-    noise = hash_bytes(hash_bytes(data) + f"{shift}/{severity}/{seed}".encode())
     try:
-        shifted = shift_image(image, shift, severity, seed=int.from_bytes(noise[:4]))
+        shifted = shift_image(image, shift, severity, seed=_seed_of(data, f"{shift}/{severity}/{seed}"))
     except InputError as error:
         raise InputError(f"row {index} ({name}): {error}" if name else f"row {index}: {error}") from error
     buffer = BytesIO()
@@ -243,6 +244,12 @@ def _shift_row(
     else:
         shifted.save(buffer, "PNG", compress_level=1)
     return {"image": {"bytes": buffer.getvalue(), "path": name or None}}
+
+
+def _seed_of(data: bytes, about: str) -> int:
+    """32 bits from the content of an image, so that it does not matter which set and which row it is in."""
+    content = hashlib.blake2b(data, digest_size=16).digest()
+    return int.from_bytes(hashlib.blake2b(content + about.encode(), digest_size=16).digest()[:4])
 
 
 def _crop(image: Image.Image, size: int) -> Image.Image:

@@ -3,7 +3,6 @@
 Each ends with a list of its files and their hashes, written last of all.
 """
 
-import hashlib
 import json
 import re
 import shutil
@@ -15,8 +14,9 @@ from safetensors import SafetensorError
 from transformers.utils import logging
 
 from ..config import AdvBNConfig
-from ..errors import InputError
+from ..errors import InputError, first_line
 from ..utils.files import write_atomically
+from ..utils.fingerprint import hash_file
 
 logger = logging.get_logger(__name__)
 
@@ -31,7 +31,7 @@ def seal(checkpoint: str | Path) -> None:
         checkpoint: folder, to which nothing is added afterwards.
     """
     files = sorted(path for path in Path(checkpoint).rglob("*") if path.is_file() and path.name != CONTENTS_FILE)
-    contents = {path.relative_to(checkpoint).as_posix(): _hash(path) for path in files}
+    contents = {path.relative_to(checkpoint).as_posix(): hash_file(path) for path in files}
     write_atomically(Path(checkpoint) / CONTENTS_FILE, json.dumps(contents, indent=2) + "\n")
 
 
@@ -52,7 +52,7 @@ def damage(checkpoint: str | Path) -> str | None:
         path = Path(checkpoint) / name
         if not path.is_file():
             return f"{name} is missing"
-        if _hash(path) != expected:
+        if hash_file(path) != expected:
             return f"{name} is not as it was written"
     return None
 
@@ -127,13 +127,7 @@ def reporting_full_disk(checkpoint: Path) -> Iterator[None]:
         yield
     except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors give no number of the error
         shutil.rmtree(checkpoint, ignore_errors=True)
-        reason = str(error).partition("\n")[0]
         raise InputError(
-            f"{checkpoint}: cannot be written ({reason}); make room, for example by save_total_limit, "
+            f"{checkpoint}: cannot be written ({first_line(error)}); make room, for example by save_total_limit, "
             "and go on by --resume_from_checkpoint last"
         ) from error
-
-
-def _hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,19 +1,18 @@
 """A trained decoder, kept in a file beside the checkpoint and found again by all that it depends on."""
 
-import hashlib
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import BaseImageProcessor
 from transformers.utils import logging
 
+from ..errors import first_line
 from ..modeling import AdvBNForImageClassification
 from ..utils.files import replacing
+from ..utils.fingerprint import hash_settings, hash_tensors
 from .decoder import DEPTH, LEARNING_RATE, WIDTH, Decoder
 from .layout import MapLayout
 from .pixels import PixelRange
@@ -35,14 +34,10 @@ def decoder_file(
         processor: the model's image processor.
         training: all that the training depends on besides, as JSON values.
     """
-    digest = hashlib.blake2b(json.dumps([WIDTH, DEPTH, LEARNING_RATE, *training]).encode(), digest_size=8)
-    digest.update(json.dumps(processor.to_dict(), sort_keys=True, default=str).encode())
-    digest.update(model.split.insert_after.encode())
     tensors = [tensor for module in model.split.stem_modules for tensor in module.state_dict().values()]
-    for tensor in (*tensors, *model.split.stem_weights):
-        digest.update(f"{tuple(tensor.shape)} {tensor.dtype}".encode())
-        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
-    return Path(folder) / f"decoder-{digest.hexdigest()}.safetensors"
+    stem = [model.split.insert_after, hash_tensors([*tensors, *model.split.stem_weights])]
+    key = hash_settings([[WIDTH, DEPTH, LEARNING_RATE], *stem, processor.to_dict(), list(training)])
+    return Path(folder) / f"decoder-{key[:16]}.safetensors"
 
 
 def kept_decoder(
@@ -64,7 +59,7 @@ def kept_decoder(
         try:
             decoder.load_state_dict(load_file(path))
         except (SafetensorError, RuntimeError) as error:
-            logger.warning(f"{path} is damaged and made anew: {str(error).splitlines()[0]}")
+            logger.warning(f"{path} is damaged and rebuilt: {first_line(error)}")
         else:
             return decoder.to(model.device).eval()
     decoder = train()

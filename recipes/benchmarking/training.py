@@ -32,6 +32,7 @@ from transformers import (
 
 from advbn_hf import AdvBNConfig, AdvBNForImageClassification, InputError
 from advbn_hf.backbones.split import Recording
+from advbn_hf.errors import check_choice
 from advbn_hf.method.losses import AdvBNOutput, Objective
 from advbn_hf.modeling import PlainForImageClassification
 
@@ -119,8 +120,7 @@ class TrainingBenchmarkArguments:
         known["switches"] = ("none", *SWITCHES, "+".join(SWITCHES))
         for name, values in known.items():
             for value in getattr(self, name):
-                if value not in values:
-                    raise InputError(f"{name}: there is no {value!r}; choose from {', '.join(values)}")
+                check_choice(name, value, values)
         if "plain" not in self.methods:
             raise InputError("methods: plain is what the others are compared with; add it")
         if self.train_batch_size < 1:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from advbn_hf.errors import InputError
+from advbn_hf.errors import InputError, check_choice
 
 from .datasets import DATASETS
 from .fine_tuning import TuningSettings
@@ -71,5 +71,4 @@ def check_among(name: str, values: list[str], known: Any) -> None:
     if not values:
         raise InputError(f"{name}: give at least one")
     for value in values:
-        if value not in known:
-            raise InputError(f"{name}: there is no {value!r}; choose from {', '.join(known)}")
+        check_choice(name, value, known)

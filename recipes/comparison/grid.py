@@ -4,7 +4,6 @@ import dataclasses
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import version
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from advbn_hf.data.embedded.rendering import STYLES
-from advbn_hf.reporting.model_card import installed_versions
+from advbn_hf.utils.versions import installed_versions
 
 from .costs import Cost, time_steps
 from .datasets import ImageSplits, load_splits
@@ -85,7 +84,7 @@ class Grid:
         self.folder = folder
         self.settings = settings
         self.rows, self.costs = Store(folder / "rows"), Store(folder / "costs")
-        self.versions = installed_versions() | {name: version(name) for name in _DRAWN_WITH}
+        self.versions = installed_versions(*_DRAWN_WITH)
         self._costs: dict[tuple[str, str], Cost] = {}
 
     def make(self, row: Row, anew: bool = False) -> Row:

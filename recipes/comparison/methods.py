@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 
 from advbn_hf.backbones.split import Recording
 from advbn_hf.config import AdvBNConfig
-from advbn_hf.errors import InputError
+from advbn_hf.errors import InputError, check_choice
 from advbn_hf.method.losses import AdvBNOutput, Objective
 from advbn_hf.modeling import AdvBNForImageClassification, PlainForImageClassification
 
@@ -116,8 +116,7 @@ def method_called(text: str) -> Method:
         InputError: if there is no such method or setting, or a value is out of its range.
     """
     name, _, settings = text.partition(":")
-    if name not in METHODS:
-        raise InputError(f"methods: there is no {name!r}; choose from {', '.join(METHODS)}")
+    check_choice("methods", name, METHODS)
     method, values = METHODS[name], {}
     for part in filter(None, settings.split(",")):
         if not (found := re.fullmatch(r"(\w+)=(.+)", part)):

@@ -1,6 +1,5 @@
 """Results on disk: each a JSON file of its own, written whole, found again by everything that it depends on."""
 
-import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -9,6 +8,7 @@ from typing import Any
 
 from advbn_hf.errors import InputError
 from advbn_hf.utils.files import write_atomically
+from advbn_hf.utils.fingerprint import hash_settings
 
 
 class Store:
@@ -44,9 +44,8 @@ class Store:
 
 def key_of(settings: Mapping[str, Any]) -> str:
     """A file name: the settings that are plain values, for people, and a digest of all of them."""
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
     shown = "_".join(str(value) for value in settings.values() if isinstance(value, (str, int)))
-    return f"{re.sub(r'[^A-Za-z0-9.=_-]', '-', shown)[:120]}_{digest}"
+    return f"{re.sub(r'[^A-Za-z0-9.=_-]', '-', shown)[:120]}_{hash_settings(settings)[:12]}"
 
 
 def _read(path: Path) -> dict[str, Any]:

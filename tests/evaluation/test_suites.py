@@ -62,7 +62,7 @@ def test_what_a_set_says_wins_over_command_line_and_defaults(tmp_path):
         ({"branch": "both"}, "set 'a': branch: must be clean or auxiliary, not 'both'"),
         ({"preprocessing": "crop"}, "set 'a': preprocessing: must be processor or none, not 'crop'"),
         ({"layout": "flat"}, "set 'a': layout: must be imagenet-c, not 'flat'"),
-        ({"clean": "b"}, "set 'a': clean: there is no set 'b'"),
+        ({"clean": "b"}, "set 'a': clean: there is no 'b'"),
         ({"size": 0}, "set 'a': size: must be a number of pixels, not 0"),
         ({"labels": ["x"]}, "set 'a': labels: must be a mapping"),
         ({"name": ""}, "set '': name: must be a text"),
@@ -85,7 +85,7 @@ def test_mistakes_name_file_set_and_key(tmp_path, entry, message):
         ({"sets": ["x"]}, "set 1: must be a mapping"),
         ({"sets": [{"name": "a", "dataset": "x"}] * 2}, "sets: two have the name 'a'"),
         ({"set": []}, r"a suite: unknown key 'set'; did you mean 'sets'\?"),
-        ({"sets": [{"name": "a", "dataset": "x"}], "mean_over": ["b"]}, "mean_over: there is no set 'b'"),
+        ({"sets": [{"name": "a", "dataset": "x"}], "mean_over": ["b"]}, "mean_over: there is no 'b'"),
         ({"sets": [{"name": "a", "dataset": "x"}], "defaults": {"name": "b"}}, "defaults: unknown key 'name'"),
     ],
 )
@@ -98,7 +98,7 @@ def test_some_sets_of_a_suite():
     suite = load_suite(SHIPPED / "embedded.yaml")
     assert [entry.name for entry in suite.only(["sketch", "clean"]).sets] == ["clean", "sketch"]
     assert suite.only(["clean"]).mean_over == ()
-    with pytest.raises(InputError, match="sets: there is no set 'sketches'; did you mean 'sketch'"):
+    with pytest.raises(InputError, match="sets: there is no 'sketches'; did you mean 'sketch'"):
         suite.only(["sketches"])
 
 

@@ -189,11 +189,11 @@ def test_a_damaged_row_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--method", "plain"], "unknown option method; did you mean methods?"),
-        (["--methods", "advbn:stepsize=1"], "unknown key 'stepsize'; did you mean step_size?"),
-        (["--datasets", "letters"], "datasets: there is no 'letters'; choose from digits, characters, patterns"),
-        (["--models", "alexnet"], "models: there is no 'alexnet'; choose from resnet, regnet, convnext, vit"),
-        (["--budgets", "money"], "budgets: there is no 'money'; choose from steps, time"),
+        (["--method", "plain"], "unknown option method;"),
+        (["--methods", "advbn:stepsize=1"], "unknown key 'stepsize'"),
+        (["--datasets", "letters"], "datasets: there is no 'letters'"),
+        (["--models", "alexnet"], "models: there is no 'alexnet'"),
+        (["--budgets", "money"], "budgets: there is no 'money'"),
         (["--split", "train"], "split must be validation or test"),
         (["--steps", "0"], "steps must be above 0"),
         (["--seeds", "-1"], "seeds must be 0 or more"),

@@ -256,8 +256,8 @@ def test_settings_of_a_method():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("advbm", "methods: there is no 'advbm'; choose from plain"),
-        ("advbn:epsilom=1", "methods: advbn:epsilom=1: unknown key 'epsilom'; did you mean epsilon?"),
+        ("advbm", "methods: there is no 'advbm'; did you mean 'advbn'"),
+        ("advbn:epsilom=1", "methods: advbn:epsilom=1: unknown key 'epsilom'"),
         ("advbn:epsilon=-1", "epsilon must be a number above 0"),
         ("advbn:epsilon", "'epsilon' is not setting=value"),
         ("dsu:probability=2", "probability must be in 0..1"),

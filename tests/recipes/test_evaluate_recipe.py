@@ -215,7 +215,7 @@ def test_mistakes_in_the_suite_end_in_one_line_before_any_work(evaluate_model, j
     [
         (["--suite", "imagnet"], "suite: there is no suite or file imagnet; shipped are embedded, generic, imagenet"),
         (["--suite", "generic"], "has no dataset; write one, or pass --dataset_name"),
-        (["--sets", "cleen"], "sets: there is no set 'cleen'; did you mean 'clean'?"),
+        (["--sets", "cleen"], "sets: there is no 'cleen'; did you mean 'clean'?"),
         (["--batch_size", "0"], "batch_size must be 1 or more, got 0"),
         (["--max_samples", "-1"], "max_samples must be 1 or more, got -1"),
         (["--modell", "x"], "unknown option modell; did you mean model?"),

@@ -93,10 +93,10 @@ def test_severities_and_labels():
 @pytest.mark.parametrize(
     ("shift", "severity", "message"),
     [
-        ("fogg", 1, "shift: there is no 'fogg'; choose one of gaussian_noise, shot_noise"),
-        ("fog", 6, "severity of fog: must be one of 1, 2, 3, 4, 5, not 6"),
+        ("fogg", 1, "shift: there is no 'fogg'"),
+        ("fog", 6, "severity of fog: .* 6; .*1, 2, 3, 4, 5"),
         ("fog", 0, "severity of fog"),
-        ("fog", None, "severity of fog: .* not None"),
+        ("fog", None, "severity of fog: .* None"),
         ("sketch", 1, "severity of sketch: it has none"),
     ],
 )
@@ -285,7 +285,7 @@ def test_other_labels_share_the_images_and_other_images_do_not(cache):
 
 def test_another_version_of_the_library_generates_again(monkeypatch, cache):
     shift_images(photos(), "moon")
-    monkeypatch.setattr(shifts, "library_version", lambda shift: "pilgram2 99")
+    monkeypatch.setattr(shifts, "version", lambda library: "99")
     shift_images(photos(), "moon")
     assert len(list(cache.glob("*/"))) == 2
 

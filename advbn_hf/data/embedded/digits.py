@@ -8,7 +8,8 @@ import numpy as np
 from datasets import Dataset
 from sklearn.datasets import load_digits
 
-from .rendering import MEAN_OVER, STYLES, Glyphs, check_name, render
+from ...errors import check_choice
+from .rendering import MEAN_OVER, STYLES, Glyphs, render
 
 __all__ = ["MEAN_OVER", "STYLES", "load_embedded", "scan_indices"]
 
@@ -28,7 +29,7 @@ def scan_indices(split: str) -> np.ndarray:
     Raises:
         InputError: There is no such split.
     """
-    check_name("split", split, _SCANS)
+    check_choice("split", split, _SCANS)
     return np.random.RandomState(0).permutation(1797)[_SCANS[split]]  # RandomState: the same in every NumPy
 
 

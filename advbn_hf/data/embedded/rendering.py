@@ -1,7 +1,7 @@
 """Sets of images of any glyphs in the styles of the embedded benchmark: one to train on and five unseen ones."""
 
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
 
@@ -10,7 +10,7 @@ from datasets import ClassLabel, Dataset, Features, Image, Value
 from PIL import Image as PILImage
 from tqdm.auto import tqdm
 
-from ...errors import InputError
+from ...errors import InputError, check_choice
 from .corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from .filters import FILTERS, apply_filter
 from .styles import SIZE, TEXTURES, draw_clean, draw_masks, draw_sketch, draw_stylized
@@ -74,8 +74,8 @@ def render(
     Raises:
         InputError: There is no such style or split, or a number is out of range.
     """
-    check_name("style", style, STYLES)
-    check_name("split", split, SPLITS)
+    check_choice("style", style, STYLES)
+    check_choice("split", split, SPLITS)
     if split == "train" and style != "clean":
         raise InputError(f"style: {style!r} has no split 'train'; choose 'validation' or 'test', or style 'clean'")
     if num_images is not None and num_images < 1:
@@ -104,12 +104,6 @@ def render(
         }
     )
     return Dataset.from_dict(columns, features=features)
-
-
-def check_name(field: str, name: str, known: tuple[str, ...] | Mapping[str, object]) -> None:
-    """Raises an `InputError` that lists what is known, where `name` is not."""
-    if name not in known:
-        raise InputError(f"{field}: there is no {name!r}; choose one of {', '.join(known)}")
 
 
 def _draw(style: str, ink: np.ndarray, key: tuple[str, int, int]) -> tuple[np.ndarray, np.ndarray]:

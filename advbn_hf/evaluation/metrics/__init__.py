@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ...errors import InputError
+from ...errors import check_choice
 
 if TYPE_CHECKING:
     import evaluate
@@ -26,6 +26,5 @@ def load_metric(name: str) -> "evaluate.EvaluationModule":
     # Not above: while a recipe is being imported, its folder is on the path, and evaluate.py there hides the library.
     import evaluate
 
-    if name not in METRICS:
-        raise InputError(f"metric: there is no {name!r}; choose one of {', '.join(METRICS)}")
+    check_choice("metric", name, METRICS)
     return evaluate.load(str(Path(__file__).parent / name), module_type="metric")

@@ -12,7 +12,8 @@ import numpy as np
 from datasets import Dataset
 from PIL import Image, ImageDraw, ImageFont
 
-from advbn_hf.data.embedded.rendering import Glyphs, check_name, render
+from advbn_hf.data.embedded.rendering import Glyphs, render
+from advbn_hf.errors import check_choice
 
 # Split -> its faces. Bold, oblique, upright and monospaced ones are in all three.
 FACES = {
@@ -46,7 +47,7 @@ def load_characters(
 @cache
 def _letters(split: str) -> Glyphs:
     """Every letter in every face of a split, in a fixed random order."""
-    check_name("split", split, FACES)
+    check_choice("split", split, FACES)
     folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
     fonts = [ImageFont.truetype(str(folder / f"{face}.ttf"), 4 * _BOX) for face in FACES[split]]
     ink = np.stack([_drawn(letter, font) for font in fonts for letter in ascii_uppercase])

@@ -12,7 +12,8 @@ from functools import cache
 import numpy as np
 from datasets import Dataset
 
-from advbn_hf.data.embedded.rendering import Glyphs, check_name, render
+from advbn_hf.data.embedded.rendering import Glyphs, render
+from advbn_hf.errors import check_choice
 
 _SIDE = 40
 _PATCHES = {"train": 1000, "validation": 200, "test": 600}  # drawn independently of one another
@@ -26,7 +27,7 @@ def load_patterns(style: str = "clean", split: str = "train", num_images: int | 
 @cache
 def _patches(split: str) -> Glyphs:
     """Patches of a split, each with a period (8 to 13 cells), direction (within 20 degrees) and phase of its own."""
-    check_name("split", split, _PATCHES)
+    check_choice("split", split, _PATCHES)
     rng = np.random.default_rng(zlib.crc32(f"patterns/{split}".encode()))
     count = _PATCHES[split]
     labels = np.arange(count) % len(PATTERNS)
