@@ -65,6 +65,8 @@ class _Entry:
 class StemFeatures(Dataset):
     """A map-style dataset of recordings; a row is its own number, and `collate` makes a batch of rows.
 
+    Pickled, for data workers that are spawned, it is all but the files' content: each process maps the files itself.
+
     Args:
         recording: of two images, as an example.
         entries: one for each tensor of the recording, in the order of `Recording.mapped`.
@@ -75,17 +77,29 @@ class StemFeatures(Dataset):
     def __init__(self, recording: Recording, entries: list[_Entry], length: int, folder: Path) -> None:
         self.recording = recording
         self.entries = entries
+        self.length = length
+        self.folder = folder.absolute()
+        self._map_files()
+
+    def _map_files(self) -> None:
         # None for what is not stored, else (N, ...).
         self.columns = [
-            _mapped(folder / f"{place}.bin", (length, *entry.example.shape[1:]), entry.example.dtype)
+            _mapped(self.folder / f"{place}.bin", (self.length, *entry.example.shape[1:]), entry.example.dtype)
             if entry.stored
             else None
-            for place, entry in enumerate(entries)
+            for place, entry in enumerate(self.entries)
         ]
-        self.labels = _mapped(folder / "labels.bin", (length,), torch.int64)
+        self.labels = _mapped(self.folder / "labels.bin", (self.length,), torch.int64)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name not in ("columns", "labels")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._map_files()
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return self.length
 
     def __getitem__(self, index: int) -> int:
         return index
