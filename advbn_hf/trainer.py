@@ -1,40 +1,28 @@
-"""`AdvBNTrainer`: what a `transformers.Trainer` needs to know about two branches."""
+"""`AdvBNTrainer`: a `transformers.Trainer` for models with two branches."""
 
-import shutil
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from huggingface_hub import CommitInfo
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from transformers import EvalPrediction, Trainer, TrainerState, TrainingArguments
-from transformers.trainer import TRAINER_STATE_NAME
-from transformers.trainer_utils import (
-    PREFIX_CHECKPOINT_DIR,
-    EvalLoopOutput,
-    HubStrategy,
-    IntervalStrategy,
-    TrainOutput,
-    rotate_checkpoints,
-)
-from transformers.utils import PushInProgress, logging
+from transformers import EvalPrediction, Trainer, TrainingArguments
+from transformers.trainer_utils import EvalLoopOutput, TrainOutput
+from transformers.utils import logging
 
 from .backbones.adapters import has_adapters
-from .backbones.norms import BRANCHES
 from .data.images import SetEpochCallback
 from .data.streaming import StreamedImageDataset, load_stream
 from .errors import InputError
 from .hub import check_access, options_from, upload_checkpoint, upload_in_background
 from .modeling import AdvBNForImageClassification
-from .training.checkpoints import check_same_structure, complete_checkpoint, reporting_full_disk, seal
+from .training.checkpoints import ARGUMENTS_FILE, CheckpointMixin, refusing_pickles
 from .training.interrupts import StopAfterStep
-from .training.metrics import StepLog
+from .training.metrics import StepLog, accuracy, ascent_is_logged, metrics_of_each_branch, preprocess_each_branch
 from .training.nonfinite import LossWatch, check_weights
 from .training.stem_cache import StemFeatures
 from .training_args import AdvBNTrainingArguments, check_perturbations
@@ -42,26 +30,20 @@ from .utils.files import write_atomically
 
 logger = logging.get_logger(__name__)
 
-ARGUMENTS_FILE = "training_args.json"
 
-
-def accuracy(prediction: EvalPrediction) -> dict[str, float]:
-    """Share of samples whose largest logit is the label's; the default `compute_metrics`."""
-    return {"accuracy": float((prediction.predictions.argmax(axis=-1) == prediction.label_ids).mean())}
-
-
-class AdvBNTrainer(Trainer):
+class AdvBNTrainer(CheckpointMixin):
     """Trains an `AdvBNForImageClassification` with everything that `transformers.Trainer` offers.
 
-    Beside `loss` it logs `clean_loss`, `adversarial_loss`, `clean_accuracy` and `auxiliary_accuracy`, and of the
+    Beside `loss` it logs `clean_loss`, `adversarial_loss`, `clean_accuracy` and `auxiliary_accuracy`, and for the
     ascent of the step that is logged (of an epoch's first step, where epochs are logged) `ascent_gain`,
     `loss_before_ascent`, `loss_after_ascent`, `mean_distance` and `std_distance` (see `AdvBNOutput`). It evaluates
-    both branches: `compute_metrics` (default: accuracy) is called with the logits of each, and its results come back
-    as `eval_clean_accuracy` and `eval_auxiliary_accuracy`; `eval_loss` and `predict().predictions` are the clean
+    both branches: `compute_metrics` (default: accuracy) is called with the logits of each, and its results are
+    `eval_clean_accuracy` and `eval_auxiliary_accuracy`; `eval_loss` and `predict().predictions` are the clean
     branch's. Every checkpoint is an ordinary Transformers checkpoint with the auxiliary branch beside it.
 
     Args:
         model: the model to train.
+        args: training arguments; `AdvBNTrainingArguments()` by default.
         compute_metrics: takes an `EvalPrediction` with logits (N, K) and labels (N,).
         preprocess_logits_for_metrics: takes logits (B, K) and labels (B,), for each branch.
         kwargs: as for `transformers.Trainer`.
@@ -94,15 +76,13 @@ class AdvBNTrainer(Trainer):
         if args.sync_batchnorm:
             model.synchronize_batch_norms()
         if preprocess_logits_for_metrics is not None:
-            kwargs["preprocess_logits_for_metrics"] = lambda branches, labels: tuple(
-                preprocess_logits_for_metrics(logits, labels) for logits in branches
-            )
+            kwargs["preprocess_logits_for_metrics"] = preprocess_each_branch(preprocess_logits_for_metrics)
         super().__init__(model, args, compute_metrics=compute_metrics or accuracy, **kwargs)
         if args.compile_tail:
             model.split.compile_tail()
         self._steps = StepLog()
+        self._step_decay: torch.optim.lr_scheduler.StepLR | None = None
         self._seeded_step: int | None = None
-        self._resumed_step = 0
         self._losses = LossWatch(args.device)
         self._stop_after_step = StopAfterStep()
         self.add_callback(self._stop_after_step)
@@ -112,32 +92,32 @@ class AdvBNTrainer(Trainer):
         self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
     ) -> torch.optim.lr_scheduler.LRScheduler:
         """The scheduler of `lr_scheduler_type`, or steps of x0.1 every `lr_decay_epochs`."""
-        if self.args.lr_decay_epochs is None or self.lr_scheduler is not None:
+        if self.args.lr_decay_epochs is None or self.lr_scheduler not in (None, self._step_decay):
             return super().create_scheduler(num_training_steps, optimizer)
         steps_per_epoch = num_training_steps / self.args.num_train_epochs
         every = max(round(self.args.lr_decay_epochs * steps_per_epoch), 1)
-        self.lr_scheduler = torch.optim.lr_scheduler.StepLR(optimizer or self.optimizer, step_size=every, gamma=0.1)
-        self._created_lr_scheduler = True
+        self._step_decay = torch.optim.lr_scheduler.StepLR(optimizer or self.optimizer, step_size=every, gamma=0.1)
+        self.lr_scheduler = self._step_decay
         return self.lr_scheduler
 
     @staticmethod
     def get_optimizer_cls_and_kwargs(
         args: TrainingArguments, model: nn.Module | None = None
     ) -> tuple[type[torch.optim.Optimizer], dict[str, Any]]:
-        """As `Trainer.get_optimizer_cls_and_kwargs`, but SGD too takes one pass over the weights."""
+        """As `Trainer.get_optimizer_cls_and_kwargs`, but SGD is fused too: one pass over the weights."""
         optimizer_class, options = Trainer.get_optimizer_cls_and_kwargs(args, model)
         if optimizer_class is torch.optim.SGD:
-            options["fused"] = not args.fp16  # where loss scaling leaves its first step out, momentum is never filled
+            options["fused"] = not args.fp16  # where loss scaling skips its first step, momentum is never filled
         return optimizer_class, options
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
-        """Parameters that weight decay acts on."""
+        """Names of the parameters that weight decay acts on."""
         if self.args.decay_norms_and_biases:
             return [name for name, _ in model.named_parameters()]
         return super().get_decay_parameter_names(model)
 
     def get_train_dataloader(self) -> DataLoader:
-        """As `Trainer.get_train_dataloader`; stored stem features and streams make batches of their own kind."""
+        """As `Trainer.get_train_dataloader`; stored stem features and streams make batches in their own way."""
         if isinstance(self.train_dataset, StreamedImageDataset):
             return load_stream(self.train_dataset, self.args, self.data_collator)
         collator = self.data_collator
@@ -151,42 +131,28 @@ class AdvBNTrainer(Trainer):
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> TrainOutput:
         """As `Trainer.train`; every process ends with the same model.
 
-        Ctrl-C and SIGTERM end it after the step that runs: a checkpoint is saved, then `KeyboardInterrupt` raised.
+        Ctrl-C and SIGTERM end it after the current step: a checkpoint is saved, then `KeyboardInterrupt` raised.
 
         Args:
-            resume_from_checkpoint: a checkpoint of this run, or True for the last whole one.
+            resume_from_checkpoint: a checkpoint of this run, or True for the last complete one.
             args: as for `Trainer.train`.
             kwargs: likewise.
 
         Raises:
-            InputError: if the checkpoint is not whole, the loss or the weights are not finite, or the disk is full.
+            InputError: if the checkpoint is not complete, the loss or the weights are not finite, or the disk is full.
         """
-        self._resumed_step = 0
-        if resume_from_checkpoint:
-            resume_from_checkpoint = complete_checkpoint(resume_from_checkpoint, self.args.output_dir)
-            state = TrainerState.load_from_json(str(Path(resume_from_checkpoint) / TRAINER_STATE_NAME))
-            self._resumed_step = state.global_step
+        checkpoint = self._checkpoint_to_resume(resume_from_checkpoint)
         ignore_data_skip = self.args.ignore_data_skip
         if isinstance(self.train_dataset, StreamedImageDataset):
-            self._pass_over_stream()
+            self._skip_in_stream()
         self._losses.reset()
         try:
-            with self._stop_after_step.listening():
-                output = super().train(resume_from_checkpoint, *args, **kwargs)
-        except UnpicklingError as error:
-            raise InputError(
-                f"resume_from_checkpoint: {resume_from_checkpoint} holds more than numbers, so it is not read; "
-                "remove it and go on from another"
-            ) from error
+            with self._stop_after_step.listening(), refusing_pickles(checkpoint):
+                output = super().train(checkpoint, *args, **kwargs)
         finally:
             self.args.ignore_data_skip = ignore_data_skip
         self._share_statistics()
         return output
-
-    def set_initial_training_values(self, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
-        """As in `Trainer`, but a run that has made all its steps has no epochs left: it would begin one more."""
-        epochs, *others, max_steps = super().set_initial_training_values(*args, **kwargs)
-        return (0 if self._resumed_step >= max_steps else epochs, *others, max_steps)
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
         """One forward and backward pass; random starts depend on the seed and the step alone, so resuming is exact."""
@@ -220,17 +186,18 @@ class AdvBNTrainer(Trainer):
             return (output.loss, kept) if return_outputs else output.loss
         if "labels" not in inputs:
             raise InputError("train_dataset: its rows have no labels; they need pixel_values and labels, or label")
-        output = model(**inputs, smoothing=smoothing, measure_ascent=self._measures_ascent())
+        measure_ascent = ascent_is_logged(self.args, self.state)
+        output = model(**inputs, smoothing=smoothing, measure_ascent=measure_ascent)
         self._steps.note(output, inputs["labels"])
         self._losses.note(output.loss, self.state.global_step + 1)
         return (output.loss, output) if return_outputs else output.loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Adds the means since the last log of what the method gives beside its loss.
+        """Adds the means since the last log of what the method computes beside its loss.
 
         Raises:
-            InputError: if the loss was not finite since the last log, unless loss scaling has left such steps out and
-                they have spoilt nothing.
+            InputError: if the loss was not finite since the last log, unless loss scaling has skipped those steps and
+                the weights and running statistics are finite.
         """
         if "loss" in logs:
             logs |= self._steps.means(self.accelerator)
@@ -249,17 +216,7 @@ class AdvBNTrainer(Trainer):
         """Runs the stem once and both tails, and calls `compute_metrics` for each branch."""
         self._share_statistics()
         compute_metrics = self.compute_metrics
-
-        def compute_for_branches(prediction: EvalPrediction) -> dict[str, float]:
-            metrics = {}
-            for branch, logits in zip(BRANCHES, prediction.predictions, strict=True):
-                of_branch = EvalPrediction(
-                    logits, prediction.label_ids, inputs=prediction.inputs, losses=prediction.losses
-                )
-                metrics |= {f"{branch}_{name}": value for name, value in compute_metrics(of_branch).items()}
-            return metrics
-
-        self.compute_metrics = compute_for_branches
+        self.compute_metrics = compute_metrics and metrics_of_each_branch(compute_metrics)
         try:
             output = super().evaluation_loop(
                 dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix
@@ -270,35 +227,27 @@ class AdvBNTrainer(Trainer):
             output = output._replace(predictions=output.predictions[0])
         return output
 
-    def prediction_step(
-        self,
-        model: nn.Module,
-        inputs: dict[str, Any],
-        prediction_loss_only: bool,
-        ignore_keys: list[str] | None = None,
-    ) -> tuple[Tensor | None, Any, Tensor | None]:
-        """As `Trainer.prediction_step`, with the logits of both branches, with labels or without."""
-        if "labels" in inputs:
-            return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
-        with torch.no_grad():
-            output = model(**self._prepare_inputs(inputs), branch="both")
-        return None, (output.logits, output.auxiliary_logits), None
-
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Leaves README.md alone: the card is written from measured results by `advbn_hf.reporting.model_card`."""
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """As `Trainer.save_model`, but only `push_to_hub` uploads: one commit, with the card and the results.
+        """Writes both branches, the settings and `training_args.json`; only `push_to_hub` uploads.
+
+        `training_args.bin` is left out: it is a pickle that holds the Hub token.
 
         Raises:
             InputError: if a weight or a running statistic is not finite.
         """
         check_weights(self._unwrapped, self.state.global_step)
-        super().save_model(output_dir, _internal_call=True)
+        if not self.args.should_save:
+            return
+        folder = Path(output_dir or self.args.output_dir)
+        logger.info(f"Saving model checkpoint to {folder}")
+        self._unwrapped.save_pretrained(folder, processor=self.processing_class)
+        write_atomically(folder / ARGUMENTS_FILE, self.args.to_json_string())
 
     def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
-        """Checks login and permission. The repository is made by the first upload, never before there is a model."""
-        self.push_in_progress = None
+        """Checks login and permission. The first upload creates the repository, so that it is never empty."""
         if self.is_world_process_zero():
             self.hub_model_id = check_access(self.args, token=token, private=private)
 
@@ -308,91 +257,18 @@ class AdvBNTrainer(Trainer):
         """Uploads what belongs on the Hub from the output folder, as one commit; see `advbn_hf.hub`."""
         if self.hub_model_id is None:
             self.init_hf_repo(options.get("token"), options.get("private"))
+        self.callback_handler.on_push_begin(self.args, self.state, self.control)
         self.save_model()
         if not self.is_world_process_zero():
             return None
-        self._finish_current_push()
+        if self.push_in_progress is not None:
+            self.push_in_progress.wait_until_done()
         upload = upload_checkpoint if blocking else upload_in_background
         options = options_from(self.args, commit_message=commit_message, **options)
         return upload(self.args.output_dir, self.hub_model_id, **options)
 
-    @property
-    def _unwrapped(self) -> AdvBNForImageClassification:
-        return self.accelerator.unwrap_model(self.model)
-
-    def _pass_over_stream(self) -> None:
+    def _skip_in_stream(self) -> None:
         """Has a stream begin where the checkpoint was written; the Trainer would decode all that came before."""
         steps = 0 if self.args.ignore_data_skip else self._resumed_step
-        self.train_dataset.pass_over(steps * self.args.gradient_accumulation_steps, self._train_batch_size)
+        self.train_dataset.pass_over(steps * self.args.gradient_accumulation_steps, self.args.train_batch_size)
         self.args.ignore_data_skip = True
-
-    def _share_statistics(self) -> None:
-        """Gives all processes the running statistics of the first, which are saved: each has seen its own images."""
-        if self.args.world_size > 1:
-            for buffer in self._unwrapped.buffers():
-                dist.broadcast(buffer, src=0)
-
-    def _measures_ascent(self) -> bool:
-        """Whether the running step is one that the Trainer logs, or the first of an epoch where it logs those."""
-        strategy, step = self.args.logging_strategy, self.state.global_step + 1
-        if strategy == IntervalStrategy.EPOCH:
-            return (self.state.epoch or 0) % 1 == 0
-        every = strategy == IntervalStrategy.STEPS and step % self.state.logging_steps == 0
-        return every or (self.args.logging_first_step and step == 1)
-
-    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        """As `Trainer._save_checkpoint`, but what is there is whole, and earlier ones go only after that.
-
-        Raises:
-            InputError: if the checkpoint cannot be written, as on a full disk; what was written of it is removed.
-        """
-        output_dir = Path(self._get_output_dir(trial=trial))
-        folder = output_dir / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
-        if self.args.should_save:
-            shutil.rmtree(folder, ignore_errors=True)  # what a run that died has left there
-        self.accelerator.wait_for_everyone()
-        limit, self.args.save_total_limit = self.args.save_total_limit, None
-        try:
-            with reporting_full_disk(folder):
-                super()._save_checkpoint(model, trial)
-        finally:
-            self.args.save_total_limit = limit
-        self.accelerator.wait_for_everyone()
-        if self.args.should_save:
-            with reporting_full_disk(folder):
-                write_atomically(folder / ARGUMENTS_FILE, self.args.to_json_string())
-                seal(folder)
-            rotate_checkpoints(str(output_dir), limit, self.state.best_model_checkpoint, use_mtime=True)
-        self.accelerator.wait_for_everyone()
-
-    def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
-        """Writes a Contract checkpoint. `training_args.bin` is left out: it is a pickle that holds the Hub token."""
-        folder = Path(output_dir or self.args.output_dir)
-        logger.info(f"Saving model checkpoint to {folder}")
-        self._unwrapped.save_pretrained(folder, processor=self.processing_class)
-        write_atomically(folder / ARGUMENTS_FILE, self.args.to_json_string())
-
-    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
-        """Starts an upload while training goes on, unless the last one is still under way."""
-        if not self.is_world_process_zero() or self.args.hub_strategy == HubStrategy.END:
-            return
-        if self.args.hub_always_push or self.push_in_progress is None or self.push_in_progress.is_done():
-            options = options_from(self.args, commit_message=f"Training in progress, step {self.state.global_step}")
-            job = upload_in_background(checkpoint_folder, self.hub_model_id, **options)
-            self.push_in_progress = PushInProgress([job])
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        logger.info(f"Loading model from {resume_from_checkpoint}")
-        unwrapped = self.accelerator.unwrap_model(model or self.model)
-        if has_adapters(unwrapped):
-            raise InputError(
-                f"resume_from_checkpoint: {resume_from_checkpoint} holds the adapted model merged; a run cannot go "
-                "on from it: start anew, or load it as a model and adapt that"
-            )
-        saved = type(unwrapped).from_pretrained(resume_from_checkpoint, local_files_only=True)
-        check_same_structure(resume_from_checkpoint, saved.advbn_config, unwrapped.advbn_config)
-        unwrapped.load_state_dict(saved.state_dict())
-
-    def _load_best_model(self) -> None:
-        logger.info(f"Loading best model from {self.state.best_model_checkpoint} (score: {self.state.best_metric})")
-        self._load_from_checkpoint(self.state.best_model_checkpoint)

@@ -1,4 +1,4 @@
-"""`AdvBNTrainingArguments`, and whether they fit the method's settings."""
+"""`AdvBNTrainingArguments`, and the check that they fit the method's settings."""
 
 from dataclasses import dataclass, field
 
@@ -11,24 +11,31 @@ from .errors import InputError
 
 @dataclass
 class AdvBNTrainingArguments(TrainingArguments):
-    """`transformers.TrainingArguments` and what the published recipe needs besides.
+    """`transformers.TrainingArguments` and what the published recipe needs beside them.
 
     Args:
-        logging_nan_inf_filter: as in `TrainingArguments`, but off: looking at the loss, the host waits for the device.
-            With `fp16`, whose loss scaling waits too and leaves steps that overflow out, it is on.
-        lr_decay_epochs: multiply the learning rate by 0.1 every so many epochs, instead of `lr_scheduler_type`.
+        logging_nan_inf_filter: as in `TrainingArguments`, but off: to read the loss, the host waits for the device.
+            On with `fp16`, whose loss scaling waits too and skips steps that overflow.
+        lr_decay_epochs: multiply the learning rate by 0.1 every so many epochs, instead of `lr_scheduler_type`;
+            above 0.
         decay_norms_and_biases: let `weight_decay` act on norms and biases too, as the published recipe does; the
-            Trainer leaves most of them out.
+            Trainer excludes most of them.
         compile_tail: compile what follows the insertion point with `torch.compile`; `torch_compile` would compile the
             whole model, which changes its own modules as it goes.
-        sync_batchnorm: let batch norms take their statistics over all processes, as the published recipe does.
+        sync_batchnorm: let batch norms take their statistics over all processes, as the published recipe does;
+            needs GPUs.
 
     Raises:
         InputError: if a value is out of its range or cannot work with two branches.
+
+    Example:
+        >>> args = AdvBNTrainingArguments("outputs/mine", num_train_epochs=20, lr_decay_epochs=5, use_cpu=True)
+        >>> args.lr_decay_epochs
+        5
     """
 
     logging_nan_inf_filter: bool = field(
-        default=False, metadata={"help": "Leave nan and inf out of the logged loss, at the cost of waiting each step."}
+        default=False, metadata={"help": "Exclude NaN and inf from the logged loss, at the cost of waiting each step."}
     )
     lr_decay_epochs: float | None = field(
         default=None,
@@ -47,7 +54,7 @@ class AdvBNTrainingArguments(TrainingArguments):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.fp16:
-            self.logging_nan_inf_filter = True  # else the loss is logged as nan ever after
+            self.logging_nan_inf_filter = True  # else the loss is logged as NaN ever after
         if self.ddp_find_unused_parameters is None:
             self.ddp_find_unused_parameters = False  # every step uses both branches
         if self.lr_decay_epochs is not None and self.lr_decay_epochs <= 0:

@@ -16,7 +16,7 @@ from advbn_hf import AdvBNConfig, AdvBNForImageClassification, AdvBNTrainer, Adv
 from advbn_hf.modeling import PlainForImageClassification
 
 
-def test_whole_tail_changes_and_nothing_of_the_stem_does(tmp_path):
+def test_all_of_the_tail_changes_and_nothing_of_the_stem_does(tmp_path):
     trainer = trainer_of(tmp_path)
     model = trainer.model
     before = {name: value.clone() for name, value in model.state_dict().items()}
@@ -26,7 +26,7 @@ def test_whole_tail_changes_and_nothing_of_the_stem_does(tmp_path):
         assert torch.equal(value, before[name]) == (id(value) in stem), name
 
 
-def test_logs_tell_of_both_branches_and_of_the_ascent(tmp_path):
+def test_logs_hold_both_branches_and_the_ascent(tmp_path):
     trainer = trainer_of(tmp_path, logging_steps=2)
     trainer.train()
     logs = [log for log in trainer.state.log_history if "loss" in log]
@@ -152,15 +152,15 @@ def test_best_model_early_stopping_and_processor(tmp_path):
 @pytest.mark.parametrize("precision", [{}, {"bf16": True}], ids=["fp32", "bf16"])
 def test_resuming_reproduces_the_uninterrupted_run_bit_for_bit(tmp_path, precision):
     settings = {"max_steps": 7, "save_strategy": "steps", "save_steps": 3, **precision}
-    whole = trainer_of(tmp_path / "whole", **settings)
-    whole.train()
+    uninterrupted = trainer_of(tmp_path / "uninterrupted", **settings)
+    uninterrupted.train()
     resumed = trainer_of(tmp_path / "resumed", model=tiny_resnet(seed=1), **settings)
-    resumed.train(resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-3"))
-    assert models_equal(whole.model, resumed.model)
-    assert whole.state.log_history[-2]["ascent_gain"] == resumed.state.log_history[-2]["ascent_gain"]
+    resumed.train(resume_from_checkpoint=str(tmp_path / "uninterrupted" / "checkpoint-3"))
+    assert models_equal(uninterrupted.model, resumed.model)
+    assert uninterrupted.state.log_history[-2]["ascent_gain"] == resumed.state.log_history[-2]["ascent_gain"]
 
 
-def test_every_checkpoint_is_a_contract_checkpoint(tmp_path):
+def test_every_checkpoint_has_both_branches_and_no_pickled_arguments(tmp_path):
     trainer = trainer_of(tmp_path, save_strategy="steps", save_steps=2)
     trainer.train()
     trainer.save_model()
@@ -271,7 +271,7 @@ def test_plain_baseline_trains_with_the_same_trainer(tmp_path):
         (None, {"hub_strategy": "checkpoint"}, "hub_strategy must be end or every_save"),
     ],
 )
-def test_bad_settings_are_said_before_any_work(tmp_path, config, settings, message):
+def test_bad_settings_are_named_before_any_work(tmp_path, config, settings, message):
     with pytest.raises(InputError, match=message):
         trainer_of(tmp_path / "run", config=config, **settings)
     assert not (tmp_path / "run").exists()

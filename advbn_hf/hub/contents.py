@@ -14,9 +14,9 @@ from .metadata import LOCAL_FOLDER, validate_metadata
 
 BRANCHES = ("", f"{AUXILIARY_FOLDER}/")  # where each lies in a checkpoint
 _CARD = "README.md"
-_WHOLE, _INDEX, _SHARD = "model.safetensors", "model.safetensors.index.json", "model-*-of-*.safetensors"
-WEIGHTS = (_WHOLE, _INDEX, _SHARD)
-# Whatever is not named here stays: optimizer state, logs, arguments, other checkpoints.
+_SINGLE, _INDEX, _SHARD = "model.safetensors", "model.safetensors.index.json", "model-*-of-*.safetensors"
+WEIGHTS = (_SINGLE, _INDEX, _SHARD)
+# Whatever is not named here is not uploaded: optimizer state, logs, arguments, other checkpoints.
 _OF_A_BRANCH = ("config.json", "preprocessor_config.json")
 _BESIDE = (CONFIG_FILE, _CARD, "results.json", "results.png", "samples.png", "training.png", ".eval_results/*.yaml")
 _TEXT = (".json", ".md", ".yaml")
@@ -33,7 +33,7 @@ def files_to_upload(folder: str | Path) -> list[Path]:
         Paths relative to the folder, in order.
 
     Raises:
-        InputError: if the folder is no checkpoint with both branches, or one of its files is a link to another place.
+        InputError: if the folder is no checkpoint with both branches, or one of its files is a link to another folder.
     """
     folder = Path(folder)
     patterns = [*_BESIDE, *(f"{branch}{name}" for branch in BRANCHES for name in _OF_A_BRANCH)]
@@ -52,13 +52,13 @@ def files_to_upload(folder: str | Path) -> list[Path]:
 
 def _weights(folder: Path, branch: str) -> list[Path]:
     """The files that Transformers loads the weights of a branch from."""
-    if (folder / branch / _WHOLE).is_file():
-        return [Path(branch, _WHOLE)]
+    if (folder / branch / _SINGLE).is_file():
+        return [Path(branch, _SINGLE)]
     try:
         index = json.loads((folder / branch / _INDEX).read_text(encoding="utf-8"))
         shards = {str(shard) for shard in index["weight_map"].values()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{folder} has no {branch}{_WHOLE}; save the model there again") from error
+        raise InputError(f"{folder} has no {branch}{_SINGLE}; save the model there again") from error
     for shard in sorted(shards):
         if not (fnmatchcase(shard, _SHARD) and "/" not in shard and (folder / branch / shard).is_file()):
             raise InputError(f"{folder} has no {branch}{shard}, which is in {_INDEX}; save the model there again")
@@ -66,12 +66,12 @@ def _weights(folder: Path, branch: str) -> list[Path]:
 
 
 def additions(folder: str | Path, repo_id: str, token: str | None = None) -> list[CommitOperationAdd]:
-    """All files of a checkpoint as they will be on the Hub.
+    """All files of a checkpoint as they will be uploaded.
 
     Args:
         folder: the checkpoint; it is only read.
-        repo_id: takes the place of `path/to/this/folder` in the card.
-        token: one that must be in no file, besides the login's.
+        repo_id: replaces `path/to/this/folder` in the card.
+        token: one that no file may hold, beside that of the login.
 
     Raises:
         InputError: the folder is no checkpoint, its card's metadata are not valid, or a file holds a token or a path
@@ -100,7 +100,7 @@ def _check_card(path: Path) -> None:
 
 def _refuse_secrets(path: Path, text: str, folder: Path, token: str | None) -> None:
     if _SECRET.search(text) or any(secret and secret in text for secret in (token, get_token())):
-        raise InputError(f"{path} holds what looks like a token of the Hub; take it out, and revoke the token")
+        raise InputError(f"{path} holds what looks like a token of the Hub; remove it, and revoke the token")
     for private in {Path.home(), Path.cwd(), folder.resolve()}:
         if private.name and re.search(rf"(?<![\w./-]){re.escape(str(private))}(?![\w-])", text):
-            raise InputError(f"{path} names the folder {private} of this machine; take it out")
+            raise InputError(f"{path} names the folder {private} of this machine; remove that")

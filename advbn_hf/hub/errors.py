@@ -1,4 +1,4 @@
-"""What a failure of the Hub means for a person: one line that says what to do."""
+"""Failures of the Hub as one line that says what to do."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,11 +26,11 @@ def explained(repo_id: str, again: str = AGAIN) -> Iterator[None]:
 
     Args:
         repo_id: the repository that the block is about.
-        again: how to go on when the cause is gone.
+        again: how to resume when the cause is gone.
 
     Raises:
-        InputError: what a person can fix: login, permission, id, branch, content.
-        ConnectionError: what is not theirs: the Hub refused for now, failed, or was not reached.
+        InputError: what the user can fix: login, permission, id, branch, content.
+        ConnectionError: anything else: the Hub refused for now, failed, or was not reached.
     """
     try:
         yield
@@ -41,36 +41,36 @@ def explained(repo_id: str, again: str = AGAIN) -> Iterator[None]:
 
 
 def _explanation(error: Exception, repo_id: str, again: str) -> Exception:
-    told = _one_line(getattr(error, "server_message", None) or error)
+    detail = _one_line(getattr(error, "server_message", None) or error)
     if isinstance(error, HfHubHTTPError):
-        return _of_answer(error, repo_id, told, again)
+        return _of_response(error, repo_id, detail, again)
     if isinstance(error, LocalTokenNotFoundError):
         return InputError(f"{repo_id}: not logged in; {LOG_IN}; {again}")
     if isinstance(error, OfflineModeIsEnabled):
-        return ConnectionError(f"{repo_id}: the Hub is switched off by HF_HUB_OFFLINE; unset it, and {again}")
+        return ConnectionError(f"{repo_id}: HF_HUB_OFFLINE disables the Hub; unset it, and {again}")
     if isinstance(error, ConnectionError | httpx.TransportError):
-        return ConnectionError(f"{repo_id}: the connection to the Hub failed ({told}); {again}")
-    if isinstance(error, RuntimeError | httpx.HTTPError):  # the client's word for a large file that did not arrive
-        cause = f"{told}: {_one_line(error.__cause__)}" if error.__cause__ else told
+        return ConnectionError(f"{repo_id}: the connection to the Hub failed ({detail}); {again}")
+    if isinstance(error, RuntimeError | httpx.HTTPError):  # of a large file that did not arrive
+        cause = f"{detail}: {_one_line(error.__cause__)}" if error.__cause__ else detail
         return ConnectionError(f"{repo_id}: the upload broke off ({cause}); {again}")
-    return InputError(f"{repo_id}: {told}")
+    return InputError(f"{repo_id}: {detail}")
 
 
-def _of_answer(error: HfHubHTTPError, repo_id: str, told: str, again: str) -> Exception:
+def _of_response(error: HfHubHTTPError, repo_id: str, detail: str, again: str) -> Exception:
     status = error.response.status_code
     if isinstance(error, GatedRepoError):
         return InputError(
             f"{repo_id}: access is restricted; ask for it on the repository's page, then {LOG_IN}; {again}"
         )
     if isinstance(error, RevisionNotFoundError):
-        return InputError(f"{repo_id}: revision: {told}; name a branch of the repository")
+        return InputError(f"{repo_id}: revision: {detail}; name a branch of the repository")
     if status == 401:
         return InputError(
             f"{repo_id}: the Hub does not know who is asking, or the token has expired; {LOG_IN}; {again}"
         )
     if status == 403:
         return InputError(
-            f"{repo_id}: not allowed ({told}); use a token with write access to {repo_id.split('/')[0]}, or propose "
+            f"{repo_id}: not allowed ({detail}); use a token with write access to {repo_id.split('/')[0]}, or propose "
             f"the change by create_pr; {again}"
         )
     if isinstance(error, RepositoryNotFoundError) or status == 404:
@@ -83,7 +83,7 @@ def _of_answer(error: HfHubHTTPError, repo_id: str, told: str, again: str) -> Ex
         return ConnectionError(f"{repo_id}: too many requests; {when}, then {again}")
     if status >= 500:
         return ConnectionError(f"{repo_id}: the Hub failed with status {status}; try again later, {again}")
-    return InputError(f"{repo_id}: the Hub refuses the request ({told})")
+    return InputError(f"{repo_id}: the Hub refuses the request ({detail})")
 
 
 def _one_line(error: object) -> str:

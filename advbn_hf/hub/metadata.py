@@ -1,4 +1,4 @@
-"""What a card's metadata may hold, and which names are ids of the Hub."""
+"""Checks of a card's metadata, and which names are ids on the Hub."""
 
 import math
 import re
@@ -11,17 +11,15 @@ from huggingface_hub.utils import validate_repo_id
 
 from ..errors import InputError
 
-LOCAL_FOLDER = "path/to/this/folder"  # where the code of a card loads from, until it is on the Hub
-
-
+LOCAL_FOLDER = "path/to/this/folder"  # what the code of a card loads, until it is on the Hub
 TOKEN = re.compile(r"\bhf_\w{8,}")
 
 
 def validate_metadata(content: Mapping[str, Any]) -> None:
-    """Checks what the Hub's client does not: it would send NaN, empty names and texts for numbers as they are.
+    """Checks what the Hub's client does not: it would send NaN, empty names and text in place of numbers.
 
     Args:
-        content: metadata of a card, as YAML gives them.
+        content: metadata of a card, as read from its YAML.
 
     Raises:
         InputError: names the field and what is wrong with it.

@@ -1,4 +1,4 @@
-"""Uploading a checkpoint as one commit, after which the repository has all of it, or is as it was."""
+"""Uploading a checkpoint as one commit: afterwards the repository has all of it, or is unchanged."""
 
 import os
 import shutil
@@ -29,7 +29,7 @@ from .errors import AGAIN, LOG_IN, explained
 
 logger = logging.get_logger(__name__)
 
-_TRIES = 3  # to remove what was made for an upload that failed: the Hub may fail that too
+_TRIES = 3  # to remove what was created for an upload that failed: the Hub may fail that too
 
 
 def planned_changes(
@@ -70,14 +70,14 @@ def upload_checkpoint(
     """Uploads a checkpoint as one commit of what has changed.
 
     Args:
-        folder: the checkpoint; it is only read. In its card the repository takes the place of `path/to/this/folder`.
+        folder: the checkpoint; it is only read. In its card the repository replaces `path/to/this/folder`.
         repo_id: repository on the Hub; created if missing. Without a namespace it is the user's own.
         commit_message: first line of the commit.
-        revision: branch to commit to, made if need be; the default branch without it.
+        revision: branch to commit to, created if missing; the default branch without it.
         create_pr: open a pull request instead of committing to the branch.
         private: whether a new repository is private; True is refused where a public one exists.
         token: a write token; by default `HF_TOKEN` or the login.
-        again: how to go on after a failure, for its message.
+        again: how to resume after a failure, for its message.
 
     Returns:
         The commit; None where the repository had every file already.
@@ -102,12 +102,12 @@ def upload_checkpoint(
             commit_message=commit_message,
             revision=revision,
             create_pr=create_pr,
-            parent_commit=head,  # what was compared is what is built on, whoever else commits meanwhile
+            parent_commit=head,  # the commit that was compared, whoever else commits meanwhile
         )
 
 
 def upload_in_background(folder: str | Path, repo_id: str, **options: object) -> Future:
-    """Starts `upload_checkpoint` on the files as they are now, whatever becomes of the folder. A failure is logged.
+    """Starts `upload_checkpoint` on the files as they are now, even if the folder changes. A failure is logged.
 
     Args:
         folder: the checkpoint.
@@ -133,11 +133,11 @@ def upload_in_background(folder: str | Path, repo_id: str, **options: object) ->
 
 
 def options_from(args: TrainingArguments, **given: object) -> dict[str, object]:
-    """Options for `upload_checkpoint`: those that are given, else what the `hub_` training arguments say.
+    """Options for `upload_checkpoint`: the given ones, else those of the `hub_` training arguments.
 
     Args:
         args: training arguments.
-        given: options for `upload_checkpoint`; None where they are not given.
+        given: options for `upload_checkpoint`; None for those that are not given.
     """
     options = {"token": args.hub_token, "revision": args.hub_revision, "private": args.hub_private_repo}
     options["again"] = f"recipes/push_to_hub.py --checkpoint {args.output_dir} continues"
@@ -152,7 +152,7 @@ def full_repo_id(repo_id: str, token: str | None = None) -> str:
         token: by default `HF_TOKEN` or the login.
 
     Raises:
-        InputError: if nobody is logged in.
+        InputError: if not logged in.
         ConnectionError: if the Hub cannot be asked.
     """
     if "/" in repo_id:
@@ -162,17 +162,17 @@ def full_repo_id(repo_id: str, token: str | None = None) -> str:
 
 
 def check_access(args: TrainingArguments, **given: object) -> str:
-    """Finds what would stop an upload after hours of training. Only reads.
+    """Checks before hours of training what would stop the upload after them. Only reads.
 
     Args:
-        args: training arguments; without `hub_model_id` the output folder gives the name.
+        args: training arguments; without `hub_model_id` the repository is named like the output folder.
         given: `token` and `private`, where they are not those of the arguments.
 
     Returns:
         The repository's id with its namespace.
 
     Raises:
-        InputError: nobody is logged in, the token may not write, or a public repository should be private.
+        InputError: not logged in, the token may not write, or a public repository should be private.
         ConnectionError: if the Hub cannot be asked.
     """
     repo_id = args.hub_model_id or Path(args.output_dir).absolute().name
@@ -190,7 +190,7 @@ def check_access(args: TrainingArguments, **given: object) -> str:
 
 @contextmanager
 def _branch(api: HfApi, repo_id: str, revision: str | None, private: bool | None) -> Iterator[str]:
-    """Gives the commit to build on. Makes repository and branch if need be, and unmakes them where the block fails."""
+    """Yields the commit to build on. Repository and branch are created if missing, and removed if the block fails."""
     new_repo = new_branch = False
     try:
         try:
@@ -201,7 +201,7 @@ def _branch(api: HfApi, repo_id: str, revision: str | None, private: bool | None
             new_repo = True
             try:
                 api.create_repo(repo_id, private=private)
-            except HfHubHTTPError:  # an answer: it was not made
+            except HfHubHTTPError:  # a response: it was not created
                 new_repo = False
                 raise
             info = api.model_info(repo_id)
@@ -215,7 +215,7 @@ def _branch(api: HfApi, repo_id: str, revision: str | None, private: bool | None
         yield info.sha
     except BaseException:
         for _ in range(_TRIES):
-            # A commit may have arrived though its answer did not: only what is still empty goes.
+            # A commit may have arrived though its response did not: only what is still empty is removed.
             with suppress(Exception):
                 if new_repo and _is_empty(api, repo_id):
                     api.delete_repo(repo_id)
@@ -226,14 +226,14 @@ def _branch(api: HfApi, repo_id: str, revision: str | None, private: bool | None
 
 
 def _is_empty(api: HfApi, repo_id: str) -> bool:
-    """Whether a repository holds what it was made with: one commit, that of its `.gitattributes`."""
+    """Whether a repository is as it was created: one commit, that of its `.gitattributes`."""
     refs = api.list_repo_refs(repo_id, include_pull_requests=True)
     commits = {ref.target_commit for ref in (*refs.branches, *(refs.pull_requests or []))}
     return len(commits) == 1 and set(api.list_repo_files(repo_id)) <= {".gitattributes"}
 
 
 def _info(api: HfApi, repo_id: str, revision: str | None) -> ModelInfo:
-    """The repository at a branch, or at its default branch where the branch is yet to be made."""
+    """The repository at a branch, or at its default branch where the branch does not exist yet."""
     if revision is not None:
         with suppress(RevisionNotFoundError):
             return api.model_info(repo_id, revision=revision)
@@ -246,7 +246,7 @@ def _refuse_public(info: ModelInfo, private: bool | None) -> None:
 
 
 def _changes(api: HfApi, repo_id: str, head: str, additions: list[CommitOperationAdd]) -> list[CommitOperation]:
-    """The files that differ from those at `head`, and the weights there that these ones replace under other names."""
+    """The files that differ from those at `head`, and weights there that are replaced under other names."""
     tree = api.list_repo_tree(repo_id, revision=head, recursive=True)
     there = {entry.path: entry for entry in tree if isinstance(entry, RepoFile)}
     changed = [addition for addition in additions if not _same(there.get(addition.path_in_repo), addition)]
@@ -257,7 +257,7 @@ def _changes(api: HfApi, repo_id: str, head: str, additions: list[CommitOperatio
 
 
 def _same(entry: RepoFile | None, addition: CommitOperationAdd) -> bool:
-    """Whether a file on the Hub has the content to be added, by the name that it has there: git's, or its sha256."""
+    """Whether a file on the Hub has the content to be added, by its hash there: git's, or SHA-256."""
     if entry is None or entry.size != addition.upload_info.size:
         return False
     if entry.lfs is not None:
@@ -267,7 +267,7 @@ def _same(entry: RepoFile | None, addition: CommitOperationAdd) -> bool:
 
 
 def _link(source: Path, target: Path) -> None:
-    """Another name for the same content, where the file system has that; files are replaced whole, never changed."""
+    """Links a file, which is safe since files are replaced, never changed; copies it where links are not supported."""
     try:
         os.link(source, target)
     except OSError:

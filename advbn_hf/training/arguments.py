@@ -1,4 +1,4 @@
-"""What a fine-tuning asks for besides `AdvBNConfig` and training arguments, and what of it contradicts itself."""
+"""Options of a fine-tuning beside `AdvBNConfig` and training arguments, and checks for contradictions."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -51,7 +51,7 @@ class DataArguments:
     augment: bool = field(default=True, metadata={"help": "Train on random resized crops and flips."})
     cache_stem_features: bool = field(
         default=False,
-        metadata={"help": "Run the frozen stem once for each image and keep what it gives on disk, while training."},
+        metadata={"help": "Run the frozen stem once for each image and keep its features on disk while training."},
     )
     skip_bad_images: bool = field(
         default=False, metadata={"help": "Leave out images that cannot be decoded, and name them at the end."}
@@ -59,7 +59,7 @@ class DataArguments:
 
 
 def check_model_arguments(model_args: ModelArguments) -> None:
-    """Stops where there is no model, or where there are two.
+    """Checks that exactly one model is named.
 
     Raises:
         InputError: names the option.
@@ -71,7 +71,7 @@ def check_model_arguments(model_args: ModelArguments) -> None:
 def check_arguments(
     model_args: ModelArguments, data_args: DataArguments, advbn_config: AdvBNConfig, args: AdvBNTrainingArguments
 ) -> None:
-    """Stops on options that contradict each other, or that would write over another run.
+    """Checks for options that contradict each other or would overwrite another run.
 
     Raises:
         InputError: names the option.
@@ -83,7 +83,7 @@ def check_arguments(
     if data_args.streaming and args.max_steps <= 0:
         raise InputError("max_steps: a stream has no length; say for how many steps to train")
     if data_args.streaming and model_args.backbone_config is not None:
-        raise InputError("backbone_config: a new model is trained for epochs, which a stream has not; name a model")
+        raise InputError("backbone_config: a new model is trained for epochs, but a stream has none; name a model")
     if data_args.cache_stem_features:
         if data_args.streaming:
             raise InputError("cache_stem_features: a stream has no length; leave out --streaming")
@@ -100,5 +100,5 @@ def check_arguments(
     if folder.exists() and not args.resume_from_checkpoint and (folder.is_file() or any(folder.iterdir())):
         raise InputError(
             f"output_dir: {folder} holds another run; choose another folder, remove it, "
-            "or go on with that run by --resume_from_checkpoint last"
+            "or resume that run with --resume_from_checkpoint last"
         )

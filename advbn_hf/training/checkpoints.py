@@ -1,6 +1,7 @@
-"""Which checkpoints a run can go on from: those that are whole, and of a model that is cut as the run's.
+"""Complete checkpoints: how a run writes them, which ones it can resume from, and how.
 
-Each ends with a list of its files and their hashes, written last of all.
+The last file of each lists the others with their hashes. `CheckpointMixin` holds all that `AdvBNTrainer` overrides or
+uses of Trainer's private parts; `tests/test_private_parts.py` names each.
 """
 
 import json
@@ -9,23 +10,125 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
 
+import torch.distributed as dist
 from safetensors import SafetensorError
-from transformers.utils import logging
+from torch import nn
+from transformers import Trainer, TrainerState
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, HubStrategy, rotate_checkpoints
+from transformers.utils import PushInProgress, logging
 
+from ..backbones.adapters import has_adapters
 from ..config import AdvBNConfig
 from ..errors import InputError, first_line
+from ..hub import options_from, upload_in_background
+from ..modeling import AdvBNForImageClassification
 from ..utils.files import write_atomically
 from ..utils.fingerprint import hash_file
 
 logger = logging.get_logger(__name__)
 
+ARGUMENTS_FILE = "training_args.json"
 CONTENTS_FILE = "checkpoint_contents.json"
-_CHECKPOINT = re.compile(r"checkpoint-(\d+)")
+_CHECKPOINT = re.compile(rf"{PREFIX_CHECKPOINT_DIR}-(\d+)")
+
+
+class CheckpointMixin(Trainer):
+    """Saves, uploads and loads checkpoints of both branches at the moments when a Trainer does so."""
+
+    push_in_progress: PushInProgress | None = None
+    _resumed_step = 0  # of the checkpoint that the run resumes from
+
+    @property
+    def _unwrapped(self) -> AdvBNForImageClassification:
+        return self.accelerator.unwrap_model(self.model)
+
+    def _checkpoint_to_resume(self, resume_from_checkpoint: str | bool | None) -> str | None:
+        """The complete checkpoint that `train` was asked to resume from, whose step is noted.
+
+        Raises:
+            InputError: if it is not complete.
+        """
+        self._resumed_step = 0
+        if not resume_from_checkpoint:
+            return None
+        checkpoint = complete_checkpoint(resume_from_checkpoint, self.args.output_dir)
+        self._resumed_step = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME)).global_step
+        return checkpoint
+
+    def set_initial_training_values(self, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
+        """As in `Trainer`, but a run that has made all its steps has no epochs left: it would begin one more."""
+        epochs, *others, max_steps = super().set_initial_training_values(*args, **kwargs)
+        return (0 if self._resumed_step >= max_steps else epochs, *others, max_steps)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """As in `Trainer`, but a checkpoint counts only once it is complete, and earlier ones go only after that.
+
+        Raises:
+            InputError: if the checkpoint cannot be written, as on a full disk; what was written of it is removed.
+        """
+        output_dir = Path(self._get_output_dir(trial=trial))
+        folder = output_dir / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        if self.args.should_save:
+            shutil.rmtree(folder, ignore_errors=True)  # what a run that died has left there
+        self.accelerator.wait_for_everyone()
+        limit, self.args.save_total_limit = self.args.save_total_limit, None
+        try:
+            with reporting_full_disk(folder):
+                super()._save_checkpoint(model, trial)
+        finally:
+            self.args.save_total_limit = limit
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            with reporting_full_disk(folder):
+                write_atomically(folder / ARGUMENTS_FILE, self.args.to_json_string())
+                seal(folder)
+            rotate_checkpoints(str(output_dir), limit, self.state.best_model_checkpoint, use_mtime=True)
+        self.accelerator.wait_for_everyone()
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        """Starts an upload while training continues, unless the last one is still in progress."""
+        if not self.is_world_process_zero() or self.args.hub_strategy == HubStrategy.END:
+            return
+        if self.args.hub_always_push or self.push_in_progress is None or self.push_in_progress.is_done():
+            self.callback_handler.on_push_begin(self.args, self.state, self.control)
+            options = options_from(self.args, commit_message=f"Training in progress, step {self.state.global_step}")
+            job = upload_in_background(checkpoint_folder, self.hub_model_id, **options)
+            self.push_in_progress = PushInProgress([job])
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        """Loads both branches.
+
+        Raises:
+            InputError: if the model has adapters, or was constructed with other settings than the checkpoint's.
+        """
+        logger.info(f"Loading model from {resume_from_checkpoint}")
+        unwrapped = self.accelerator.unwrap_model(model or self.model)
+        if has_adapters(unwrapped):
+            raise InputError(
+                f"resume_from_checkpoint: {resume_from_checkpoint} holds the adapted model merged, so that a run "
+                "cannot resume from it; restart, or load it as a model and adapt that"
+            )
+        saved = type(unwrapped).from_pretrained(resume_from_checkpoint, local_files_only=True)
+        check_same_structure(resume_from_checkpoint, saved.advbn_config, unwrapped.advbn_config)
+        unwrapped.load_state_dict(saved.state_dict())
+
+    def _load_best_model(self) -> None:
+        logger.info(f"Loading best model from {self.state.best_model_checkpoint} (score: {self.state.best_metric})")
+        self._load_from_checkpoint(self.state.best_model_checkpoint)
+
+    def _share_statistics(self) -> None:
+        """Copies the first process's running statistics, which are saved, to all: each has seen its own images."""
+        if self.args.world_size > 1:
+            for buffer in self._unwrapped.buffers():
+                dist.broadcast(buffer, src=0)
 
 
 def seal(checkpoint: str | Path) -> None:
-    """Lists the files of a checkpoint with their SHA-256 in `checkpoint_contents.json`: it is whole from now on.
+    """Lists the files of a checkpoint with their SHA-256 in `checkpoint_contents.json`: it is complete from now on.
 
     Args:
         checkpoint: folder, to which nothing is added afterwards.
@@ -58,47 +161,47 @@ def damage(checkpoint: str | Path) -> str | None:
 
 
 def complete_checkpoint(checkpoint: str | Path | bool, output_dir: str | Path) -> str:
-    """The checkpoint to go on from, checked.
+    """The checkpoint to resume from, checked.
 
     Args:
-        checkpoint: folder, or True for the last whole one of the run.
+        checkpoint: folder, or True for the last complete one of the run.
         output_dir: folder of the run.
 
     Raises:
-        InputError: if it is not whole, or there is none; names the checkpoint and the file.
+        InputError: if it is not complete, or there is none; names the checkpoint and the file.
     """
     if checkpoint is True:
         last = last_complete_checkpoint(output_dir)
         if last is None:
-            raise InputError(f"resume_from_checkpoint: {output_dir} has no whole checkpoint; start anew")
+            raise InputError(f"resume_from_checkpoint: {output_dir} has no complete checkpoint; restart")
         return last
     if reason := damage(checkpoint):
         raise InputError(
-            f'resume_from_checkpoint: {checkpoint} is not whole: {reason}; take "last" for the last that is'
+            f'resume_from_checkpoint: {checkpoint} is not complete: {reason}; use "last" for the last that is'
         )
     return str(checkpoint)
 
 
 def last_complete_checkpoint(output_dir: str | Path) -> str | None:
-    """The last whole checkpoint of a run; every later one is named with what is wrong with it.
+    """The last complete checkpoint of a run; every later one is named with what is wrong with it.
 
     Args:
         output_dir: folder of the run; there need not be one.
 
     Returns:
-        The folder `checkpoint-STEP`, or None if none is whole.
+        The folder `checkpoint-STEP`, or None if none is complete.
     """
     found = {int(match[1]): path for path in Path(output_dir).glob("*") if (match := _CHECKPOINT.fullmatch(path.name))}
     for _, path in sorted(found.items(), reverse=True):
         reason = damage(path)
         if reason is None:
             return str(path)
-        logger.warning(f"{path} is passed over, since it is not whole: {reason}")
+        logger.warning(f"{path} is skipped, since it is not complete: {reason}")
     return None
 
 
 def check_same_structure(checkpoint: str | Path, saved: AdvBNConfig, running: AdvBNConfig) -> None:
-    """Stops a run that would go on with weights of a model that was built otherwise.
+    """Stops a run that would resume with weights of a model that was constructed with other settings.
 
     Args:
         checkpoint: folder, for the message.
@@ -112,13 +215,29 @@ def check_same_structure(checkpoint: str | Path, saved: AdvBNConfig, running: Ad
         name, was, now = difference
         raise InputError(
             f"resume_from_checkpoint: {checkpoint} was trained with {name} {was}, and this run has {now}; "
-            f"add --{name} {was}, or start anew in another output_dir"
+            f"add --{name} {was}, or restart in another output_dir"
         )
 
 
 @contextmanager
+def refusing_pickles(checkpoint: str | None) -> Iterator[None]:
+    """Names the checkpoint where torch refuses to unpickle what the block reads of it.
+
+    Raises:
+        InputError: names the checkpoint.
+    """
+    try:
+        yield
+    except UnpicklingError as error:
+        raise InputError(
+            f"resume_from_checkpoint: {checkpoint} holds more than numbers, so it is not read; "
+            "remove it and resume from another"
+        ) from error
+
+
+@contextmanager
 def reporting_full_disk(checkpoint: Path) -> Iterator[None]:
-    """Removes what the block has written of a checkpoint if the disk has no room for all of it, and says so.
+    """Removes what the block has written of a checkpoint if the disk has no room for all of it, and reports that.
 
     Raises:
         InputError: names the folder.
@@ -129,5 +248,5 @@ def reporting_full_disk(checkpoint: Path) -> Iterator[None]:
         shutil.rmtree(checkpoint, ignore_errors=True)
         raise InputError(
             f"{checkpoint}: cannot be written ({first_line(error)}); make room, for example by save_total_limit, "
-            "and go on by --resume_from_checkpoint last"
+            "and resume with --resume_from_checkpoint last"
         ) from error

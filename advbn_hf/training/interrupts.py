@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM end a training after the step that runs, with a checkpoint to go on from; all else, at once."""
+"""Ctrl-C and SIGTERM end a training after the current step, with a checkpoint to resume from; all else, at once."""
 
 import signal
 import threading
@@ -15,7 +15,7 @@ _NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
 
 
 class StopAfterStep(TrainerCallback):
-    """Saves a checkpoint after the step in which a signal comes, then raises `KeyboardInterrupt`, which says so.
+    """Saves a checkpoint after the step in which a signal arrives, then raises `KeyboardInterrupt`.
 
     Processes agree after each step, so that all stop after the same one, whichever of them a signal reaches.
     """
@@ -26,9 +26,9 @@ class StopAfterStep(TrainerCallback):
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Listens within the block; a signal that came too late for a checkpoint does afterwards what it always does.
+        """Catches signals within the block; one that came too late for a checkpoint is raised again afterwards.
 
-        Handlers belong to the main thread: a training in another one is stopped as if this were not here.
+        Handlers belong to the main thread: in any other thread this does nothing.
         """
         before = {}
         if threading.current_thread() is threading.main_thread():
@@ -57,7 +57,7 @@ class StopAfterStep(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Asks for a checkpoint, and for nothing that would put it off, where any process was told to stop."""
+        """Requests a checkpoint, and no evaluation before it, where any process received a signal."""
         if self.group is not None:
             received = torch.tensor(self.received)
             dist.all_reduce(received, dist.ReduceOp.MAX, self.group)
@@ -70,6 +70,6 @@ class StopAfterStep(TrainerCallback):
         if self.received:
             raise KeyboardInterrupt(
                 f"stopped by {_NAMES[signal.Signals(self.received)]} after step {state.global_step} of "
-                f"{state.max_steps}, which is saved in {args.output_dir}; go on by the same command with "
+                f"{state.max_steps}, which is saved in {args.output_dir}; resume with the same command and "
                 "--resume_from_checkpoint last"
             )

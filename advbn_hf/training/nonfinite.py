@@ -1,4 +1,4 @@
-"""Watching for a loss, weights and running statistics that are no numbers any more."""
+"""Watching for non-finite (NaN or inf) losses, weights and running statistics."""
 
 import torch
 from accelerate import Accelerator
@@ -9,7 +9,7 @@ from ..errors import InputError
 
 logger = logging.get_logger(__name__)
 
-_MEND = "lower learning_rate, or fix the data, and go on by --resume_from_checkpoint last or start anew"
+_FIX = "lower learning_rate or fix the data, then resume with --resume_from_checkpoint last, or restart"
 
 
 class LossWatch:
@@ -23,41 +23,41 @@ class LossWatch:
         self._first = torch.tensor(torch.inf, device=device)
 
     def reset(self) -> None:
-        """Forgets what was seen."""
+        """Forgets the steps so far."""
         self._first.fill_(torch.inf)
 
     def note(self, loss: Tensor, step: int) -> None:
-        """Looks at the loss of one step.
+        """Checks the loss of one step.
 
         Args:
             loss: a scalar.
             step: its number, from 1.
         """
-        seen = torch.where(loss.detach().isfinite(), torch.inf, step)
-        self._first = torch.minimum(self._first, seen)
+        first = torch.where(loss.detach().isfinite(), torch.inf, step)
+        self._first = torch.minimum(self._first, first)
 
     def check(self, accelerator: Accelerator, model: nn.Module) -> None:
-        """Stops if a loss was not finite on any process; with loss scaling, which leaves such steps out, says so.
+        """Stops if a loss was not finite on any process; with loss scaling, which skips such steps, logs a warning.
 
         Args:
             accelerator: of the run.
-            model: what is trained. Its running statistics take in also what is left out, and may be spoilt for good.
+            model: what is trained. Its running statistics also include skipped steps, and may stay non-finite.
 
         Raises:
-            InputError: names the step, and what is spoilt.
+            InputError: names the step, and what is not finite.
         """
         step = accelerator.gather(self._first).min().item()
         if step == torch.inf:
             return
         if accelerator.scaler is None:
-            raise InputError(f"the loss is nan or infinite since step {step:.0f}; {_MEND}")
+            raise InputError(f"the loss is not finite (NaN or inf) since step {step:.0f}; {_FIX}")
         check_weights(model, int(step))
-        logger.warning(f"the loss overflowed at step {step:.0f}; such steps are left out")
+        logger.warning(f"the loss overflowed at step {step:.0f}; such steps are skipped")
         self.reset()
 
 
 def check_weights(model: nn.Module, step: int) -> None:
-    """Stops before weights or running statistics that are no numbers get to the disk.
+    """Stops before non-finite weights or running statistics are saved.
 
     Args:
         model: to be saved.
@@ -70,4 +70,4 @@ def check_weights(model: nn.Module, step: int) -> None:
     finite = torch.stack([value.isfinite().all() for value in tensors.values()])
     if not finite.all():
         name = next(name for name, is_finite in zip(tensors, finite.tolist(), strict=True) if not is_finite)
-        raise InputError(f"{name} is nan or infinite after step {step}, so nothing is saved; {_MEND}")
+        raise InputError(f"{name} is not finite (NaN or inf) after step {step}, so nothing is saved; {_FIX}")

@@ -1,6 +1,6 @@
-"""What a frozen stem gives for every image of a dataset, computed once and kept in memory-mapped files.
+"""The features of a frozen stem for every image of a dataset, computed once and kept in memory-mapped files.
 
-Stored is only what the tail reads. The other tensors of a recording are replayed as zeros, which take no memory.
+Only what the tail reads is stored. The other tensors of a recording are replayed as zeros, which take no memory.
 """
 
 import math
@@ -33,8 +33,8 @@ class _Entry:
 
     Args:
         example: the tensor for two images.
-        per_sample: whether its first axis counts images; if not, it is the same for all batches.
-        read: whether the tail's answer depends on it.
+        per_sample: whether its first axis is the batch; if not, it is the same for all batches.
+        read: whether the tail's output depends on it.
     """
 
     example: Tensor
@@ -52,7 +52,7 @@ class _Entry:
     def batch(self, size: int, rows: Tensor | None) -> Tensor:
         """The tensor for a batch of `size` images, of which `rows` (size, ...) is what was stored.
 
-        Laid out in memory as the stem does it, since kernels may round by the layout.
+        In the memory layout of the stem's own output, since kernels may round differently by layout.
         """
         if rows is not None:
             order = sorted(range(rows.ndim), key=self.example.stride, reverse=True)
@@ -71,7 +71,7 @@ class StemFeatures(Dataset):
         recording: of two images, as an example.
         entries: one for each tensor of the recording, in the order of `Recording.mapped`.
         length: N, the number of images.
-        folder: where the files are, or are made.
+        folder: where the files are; created if missing.
     """
 
     def __init__(self, recording: Recording, entries: list[_Entry], length: int, folder: Path) -> None:
@@ -119,7 +119,7 @@ class StemFeatures(Dataset):
         index = torch.tensor(rows)
         index = index[self.labels[index] != _UNREADABLE]
         if not len(index):
-            raise InputError("a whole batch of images cannot be decoded; fix or remove those that the log names")
+            raise InputError("none of the images of a batch can be decoded; fix or remove those that the log names")
         tensors = iter(
             [
                 entry.batch(len(index), None if column is None else column[index])
@@ -137,7 +137,7 @@ class StemFeatures(Dataset):
             labels: (B,) int64, -1 for those that could not.
 
         Raises:
-            InputError: if the recording does not fit to that of the first image.
+            InputError: if the recording does not match that of the first image.
         """
         stop = start + len(labels)
         self.labels[start:stop] = labels
@@ -149,8 +149,8 @@ class StemFeatures(Dataset):
                 column[readable] = tensor.cpu()
             elif entry.read and not (column is None and torch.equal(tensor.cpu(), entry.example)):
                 raise InputError(
-                    f"cache_stem_features: images {start} to {stop - 1} give the tail {tuple(tensor.shape[1:])}, "
-                    f"the first image {tuple(entry.example.shape[1:])}; features that change cannot be kept"
+                    f"cache_stem_features: images {start} to {stop - 1} have features {tuple(tensor.shape[1:])}, "
+                    f"the first image {tuple(entry.example.shape[1:])}; features that change cannot be stored"
                 )
 
 
@@ -166,16 +166,16 @@ def cached_stem_features(
 ) -> Iterator[StemFeatures]:
     """Computes the stem's features of a dataset once, for training on them within the block.
 
-    Training on them gives bit for bit what training on the images gives, as long as the stem gives an image the
-    same features in batches of any size: some kernels are chosen by the size of the batch.
+    Training on them equals training on the images bit for bit, as long as an image's features are the same in batches
+    of any size: some kernels are chosen by the size of the batch.
     Each process computes its share into the one folder, which several machines must share.
 
     Args:
         model: whose stem it is; on the device to compute on.
         dataset: rows `{"pixel_values": (C, H, W), "labels": int}`, the same at each reading, as `ImageDataset` without
             augmentation; `pixel_values` is None where the image cannot be decoded.
-        folder: where to keep the files; made anew, and removed at the end of the block.
-        batch_size: images at a time; take that of the training.
+        folder: where to keep the files; rebuilt, and removed at the end of the block.
+        batch_size: images at a time; use that of the training.
         num_workers: processes that read images.
         autocast: makes the context to compute in, the same as in training.
 
@@ -227,7 +227,7 @@ def tensors_of(recording: Recording) -> list[Tensor]:
 
 
 def _examine(split: Split, image: Tensor) -> tuple[Recording, list[_Entry]]:
-    """Which tensors of a recording count images, and which of them the tail reads.
+    """Finds which tensors of a recording have an entry for each image, and which of them the tail reads.
 
     Args:
         split: the model, cut.
@@ -243,14 +243,14 @@ def _examine(split: Split, image: Tensor) -> tuple[Recording, list[_Entry]]:
         read = not tensor.is_floating_point() or _reads(split, recording, place)
         if read and per_sample and (len(tensor), len(other), tensor.shape[1:]) != (2, 3, other.shape[1:]):
             raise InputError(
-                f"cache_stem_features: the tail reads {tuple(tensor.shape)}, in which images are not told apart"
+                f"cache_stem_features: the tail reads {tuple(tensor.shape)}, which has no entry for each image"
             )
         entries.append(_Entry(tensor.cpu(), per_sample, read))
     return recording.to("cpu"), entries
 
 
 def _reads(split: Split, recording: Recording, place: int) -> bool:
-    """Whether the logits depend on one tensor of a recording: they are no numbers where it is none."""
+    """Whether the logits depend on one tensor of a recording: they are NaN where it is."""
     places = iter(range(len(tensors_of(recording))))
     spoilt = recording.mapped(lambda tensor: torch.full_like(tensor, torch.nan) if next(places) == place else tensor)
     return bool(logits_of(split.tail(spoilt)).isnan().any())
@@ -277,15 +277,15 @@ def _readable(rows: list[dict[str, Any]]) -> tuple[Tensor | None, Tensor]:
 
 
 def _mapped(path: Path, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """A tensor in a file, which is made of zeros if need be."""
-    if hasattr(os, "posix_fallocate"):  # takes the room now: a write to a mapped file that finds none is a crash
+    """A tensor in a file, created with zeros if missing."""
+    if hasattr(os, "posix_fallocate"):  # allocates now: a write to a mapped file on a full disk is a crash
         with path.open("ab") as file:
             os.posix_fallocate(file.fileno(), 0, math.prod(shape) * dtype.itemsize)
     return torch.from_file(str(path), shared=True, size=math.prod(shape), dtype=dtype).view(shape)
 
 
 def _check_room(needed: int, folder: Path) -> None:
-    """Says how much disk is going to be used, and stops where there is less."""
+    """Reports how much disk will be used, and stops where there is less."""
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise InputError(

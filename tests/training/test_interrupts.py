@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM, sent for real: the step ends, a checkpoint is there, and one line says how to go on."""
+"""Ctrl-C and SIGTERM, sent for real: the step ends, a checkpoint is there, and one line says how to resume."""
 
 import importlib
 import json
