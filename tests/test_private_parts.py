@@ -31,7 +31,7 @@ SIGNATURES = {
     "transformers.Trainer.get_optimizer_cls_and_kwargs": "(args, model=None)",
     "transformers.Trainer.get_decay_parameter_names": "(self, model)",
     "transformers.Trainer.init_hf_repo": "(self, token=None, private=None)",
-    "transformers.trainer_callback.CallbackHandler.on_push_begin": "(self, args, state, control)",
+    "transformers.trainer_callback.CallbackHandler.on_push_begin": "(self, args, state, control, **kwargs)",
     "transformers.trainer_utils.rotate_checkpoints": (
         "(output_dir, save_total_limit=None, best_model_checkpoint=None, use_mtime=False,"
         " checkpoint_prefix='checkpoint')"
@@ -107,6 +107,7 @@ ATTRIBUTES: dict[str, Callable[[], Any]] = {
     "huggingface_hub.utils.httpx": lambda: issubclass(huggingface_hub.utils.httpx.HTTPError, Exception),
     "torch.Tensor._version": _versions_of_a_tensor,
     "torch.nn.Module._buffers": _buffers_of_a_module,
+    "torch.nn.modules.batchnorm._BatchNorm": lambda: issubclass(nn.BatchNorm2d, nn.modules.batchnorm._BatchNorm),
     "torch.nn.modules.batchnorm._NormBase": lambda: issubclass(nn.BatchNorm2d, nn.modules.batchnorm._NormBase),
     "torch._dynamo.config.recompile_limit": lambda: isinstance(torch._dynamo.config.recompile_limit, int),
 }

@@ -140,7 +140,7 @@ def unreadable():
         ({"freeze_stem": False}, lambda: rows(8), 8, "the stem learns"),
         ({}, lambda: iter(rows(8)), 8, "a stream has no length"),
         ({}, differing, 8, "images have different sizes"),
-        ({}, differing, 1, "images 5 to 5 give the tail"),
+        ({}, differing, 1, "images 5 to 5"),
         ({}, unreadable, 4, "none of the images can be decoded"),
     ],
 )
