@@ -2,8 +2,10 @@
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,6 +16,7 @@ from .utils.documents import read_json
 from .utils.files import write_atomically
 from .utils.predicates import is_integer, is_number
 
+_LARGEST_BLOCK = 16  # images of which a share is adversarial
 CONFIG_FILE = "advbn_config.json"
 AUXILIARY_FOLDER = "auxiliary"  # the auxiliary branch in a checkpoint
 STRUCTURE = ("insert_after", "auxiliary_norms", "freeze_stem")  # fixed at a model's construction
@@ -43,6 +46,11 @@ class AdvBNConfig:
         num_perturbations: independent perturbations per forward pass, over all processes together and at least one
             each: an integer from 1 to the batch size, or "per_sample". The batch is cut into that many contiguous
             groups, each with its own mean and multipliers.
+        adversarial_share: share of each batch, drawn at every step, that goes through ascent and auxiliary branch;
+            above 0, at most 1. At 1 every image goes through both branches. Below 1 the others go through the clean
+            branch and none through both, which halves the cost (Fast AdvProp, Mei et al. 2022): of every b
+            consecutive images a are adversarial, a / b the nearest fraction with b of at most 16. A last batch too
+            short for two images in each branch goes through both.
         attack_fraction: share of each group's samples whose loss is maximised; above 0, at most 1.
         auxiliary_norms: whether adversarial features go through auxiliary norms (AdvProp, Xie et al. 2020).
         freeze_stem: whether everything up to the insertion point keeps its weights and statistics.
@@ -60,6 +68,9 @@ class AdvBNConfig:
     random_start: bool = _setting(True, "Start the multipliers uniformly at random in their box instead of at 1.")
     num_perturbations: int | str = _setting(
         "per_sample", 'Independent perturbations per forward pass over all processes: a number, or "per_sample".'
+    )
+    adversarial_share: float = _setting(
+        1.0, "Share of each batch that is adversarial; below 1 the others are the clean branch's, and none is in both."
     )
     attack_fraction: float = _setting(1.0, "Share of each group's samples whose loss is maximised.")
     auxiliary_norms: bool = _setting(True, "Send adversarial features through auxiliary norms.")
@@ -92,8 +103,28 @@ class AdvBNConfig:
             is_number(self.attack_fraction) and 0 < self.attack_fraction <= 1,
             "above 0 and at most 1",
         )
+        _require(
+            self,
+            "adversarial_share",
+            is_number(self.adversarial_share) and 0 < self.adversarial_share <= 1,
+            "above 0 and at most 1",
+        )
         if self.num_perturbations == "per_sample":
             _require(self, "attack_fraction", self.attack_fraction == 1, "1 where num_perturbations is per_sample")
+
+    @property
+    def adversarial_fraction(self) -> Fraction:
+        """`adversarial_share` as a / b: of every b consecutive images a are adversarial; b is at most 16."""
+        smallest = Fraction(1, _LARGEST_BLOCK)
+        nearest = Fraction(self.adversarial_share).limit_denominator(_LARGEST_BLOCK)
+        return Fraction(1) if self.adversarial_share == 1 else min(max(nearest, smallest), 1 - smallest)
+
+    @property
+    def smallest_batch(self) -> int:
+        """The smallest batch that leaves each branch the two images that a batch norm needs."""
+        share = self.adversarial_fraction
+        fewest = min(share.numerator, share.denominator - share.numerator)  # of a branch, of so many images
+        return 2 if share == 1 else share.denominator * math.ceil(2 / fewest)
 
     @classmethod
     def paper(cls) -> Self:

@@ -31,6 +31,7 @@ from .errors import InputError
 from .hub import upload_checkpoint
 from .method.attack import attack
 from .method.losses import AdvBNOutput, Objective, two_branch_output
+from .method.share import split_rows
 from .utils.files import filling
 
 
@@ -66,13 +67,20 @@ class AdvBNForImageClassification(nn.Module):
         self.backbone = backbone
         self._config = dataclasses.replace(config, insert_after=self.split.insert_after)
         # The source of random starts only, so that an ascent leaves every other random number as it was.
-        self.generator = torch.Generator().manual_seed(torch.initial_seed())
+        self.generator = torch.Generator()
+        self.row_generator = torch.Generator()  # of `adversarial_share`; apart, so that each draws row after row
+        self.manual_seed(torch.initial_seed())
         if config.freeze_stem:
             for weight in self.split.stem_weights:
                 weight.requires_grad_(False)
         if config.auxiliary_norms:
             split_norms(backbone, skip=self.split.stem_modules)
         self.train(backbone.training)
+
+    def manual_seed(self, seed: int) -> None:
+        """Seeds random starts and the choice of adversarial images; `AdvBNTrainer` does so at every step."""
+        self.generator.manual_seed(seed)
+        self.row_generator.manual_seed(seed)
 
     @classmethod
     def from_backbone(
@@ -253,10 +261,24 @@ class AdvBNForImageClassification(nn.Module):
         Returns:
             An `AdvBNOutput` with the logits and the loss of each branch.
         """
-        adversarial, ascent = self.perturb(recording, objective)
-        auxiliary_logits = self.tail_logits(recording, adversarial, "auxiliary")
-        logits = self.tail_logits(recording, None, "clean")
-        return two_branch_output(logits, auxiliary_logits, objective, **(ascent or {}))
+        clean, attacked = (recording, objective), (recording, objective)
+        fields: dict[str, Tensor] = {}
+        if (rows := self._split_rows(len(objective.labels))) is not None:
+            clean, attacked = ((recording.rows(index), objective.rows(index)) for index in rows)
+            fields = dict(zip(("clean_rows", "adversarial_rows"), rows, strict=True))
+        adversarial, ascent = self.perturb(*attacked)
+        auxiliary_logits = self.tail_logits(attacked[0], adversarial, "auxiliary")
+        logits = self.tail_logits(clean[0], None, "clean")
+        return two_branch_output(logits, auxiliary_logits, clean[1], attacked[1], **fields, **(ascent or {}))
+
+    def _split_rows(self, batch_size: int) -> tuple[Tensor, Tensor] | None:
+        """The images of each branch, clean and adversarial; None where all go through both."""
+        if self._config.adversarial_share == 1:
+            return None
+        rows = split_rows(batch_size, self._config.adversarial_fraction, self.row_generator)
+        if min(map(len, rows)) < 2:  # too few for a batch norm
+            return None
+        return tuple(index.to(self.device, non_blocking=True) for index in rows)
 
     def perturb(self, recording: Recording, objective: Objective) -> tuple[Tensor, dict[str, Tensor] | None]:
         """Finds the multipliers that maximise the auxiliary branch's loss and applies them.

@@ -159,7 +159,7 @@ class AdvBNTrainer(CheckpointMixin):
         if self._seeded_step != self.state.global_step:
             self._seeded_step = self.state.global_step
             seed = np.random.SeedSequence([self.args.seed, self.state.global_step]).generate_state(1, np.uint64)[0]
-            self._unwrapped.generator.manual_seed(int(seed))
+            self._unwrapped.manual_seed(int(seed))
         try:
             return super().training_step(model, inputs, num_items_in_batch)
         except ValueError as error:

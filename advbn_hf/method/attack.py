@@ -93,8 +93,8 @@ def starting_multipliers(
     """
     if not config.random_start:
         return initial_multipliers(num_groups, num_channels, config.epsilon)
-    rank, world = _world()
-    everyone = initial_multipliers(world * num_groups, num_channels, config.epsilon, generator)
+    rank, processes = world()
+    everyone = initial_multipliers(processes * num_groups, num_channels, config.epsilon, generator)
     return everyone[:, rank * num_groups : (rank + 1) * num_groups]
 
 
@@ -102,10 +102,10 @@ def _num_groups(batch_size: int, config: AdvBNConfig) -> int:
     """Groups of this process's batch; a batch shorter than the others may have fewer than asked for."""
     if config.num_perturbations == "per_sample":
         return batch_size
-    return min(max(config.num_perturbations // _world()[1], 1), batch_size)
+    return min(max(config.num_perturbations // world()[1], 1), batch_size)
 
 
-def _world() -> tuple[int, int]:
+def world() -> tuple[int, int]:
     """This process's rank and the number of processes."""
     if dist.is_available() and dist.is_initialized():
         return dist.get_rank(), dist.get_world_size()

@@ -18,6 +18,9 @@ class AdvBNOutput(ModelOutput):
         auxiliary_logits: (B, K), in train mode those of the perturbed features; else with `branch="both"` only.
         clean_loss: scalar, cross entropy of the clean branch; in train mode only.
         adversarial_loss: scalar, cross entropy of the perturbed features in the auxiliary branch; in train mode only.
+        clean_rows: (B1,) int64, in train mode the images of the batch that the clean branch saw, where these were not
+            all: its logits are then (B1, K).
+        adversarial_rows: (B2,) int64, the same for the auxiliary branch.
         loss_before_ascent: scalar, mean of the loss that the ascent maximises, at its start; with `measure_ascent`.
         loss_after_ascent: scalar, the same at the multipliers that it found.
         mean_distance: scalar, RMS distance from 1, over channels and groups, of the multipliers of the mean, in
@@ -30,6 +33,8 @@ class AdvBNOutput(ModelOutput):
     auxiliary_logits: Tensor | None = None
     clean_loss: Tensor | None = None
     adversarial_loss: Tensor | None = None
+    clean_rows: Tensor | None = None
+    adversarial_rows: Tensor | None = None
     loss_before_ascent: Tensor | None = None
     loss_after_ascent: Tensor | None = None
     mean_distance: Tensor | None = None
@@ -64,21 +69,31 @@ class Objective:
         return replace(self, labels=self.labels[index])
 
 
-def two_branch_output(logits: Tensor, auxiliary_logits: Tensor, objective: Objective, **ascent: Tensor) -> AdvBNOutput:
+def two_branch_output(
+    logits: Tensor,
+    auxiliary_logits: Tensor,
+    objective: Objective,
+    auxiliary_objective: Objective | None = None,
+    **fields: Tensor,
+) -> AdvBNOutput:
     """The joint loss of AdvProp (Xie et al. 2020, equation 3) and AdvBN: the sum of both branches' cross entropies.
+
+    Each is the mean over the images of its branch, however many these are.
 
     Args:
         logits: (B, K), of the clean branch.
         auxiliary_logits: (B, K), of adversarial inputs in the auxiliary branch.
-        objective: what both are compared with.
-        ascent: statistics of the ascent, fields of `AdvBNOutput`.
+        objective: what both are compared with, or the clean branch alone.
+        auxiliary_objective: what the auxiliary branch is compared with, where its images are others.
+        fields: further fields of `AdvBNOutput`.
     """
-    clean_loss, adversarial_loss = objective.loss(logits), objective.loss(auxiliary_logits)
+    clean_loss = objective.loss(logits)
+    adversarial_loss = (auxiliary_objective or objective).loss(auxiliary_logits)
     return AdvBNOutput(
         loss=clean_loss + adversarial_loss,
         logits=logits,
         auxiliary_logits=auxiliary_logits,
         clean_loss=clean_loss,
         adversarial_loss=adversarial_loss,
-        **ascent,
+        **fields,
     )

@@ -39,8 +39,8 @@ class StepLog:
             labels: (B,) int64.
         """
         values = {name: getattr(output, name) for name in _LOGGED}
-        values["clean_accuracy"] = _accuracy_of(output.logits, labels)
-        values["auxiliary_accuracy"] = _accuracy_of(output.auxiliary_logits, labels)
+        values["clean_accuracy"] = _accuracy_of(output.logits, labels, output.clean_rows)
+        values["auxiliary_accuracy"] = _accuracy_of(output.auxiliary_logits, labels, output.adversarial_rows)
         for name, value in values.items():
             if value is not None:
                 self._sums[name] = self._sums[name] + value.detach()
@@ -107,5 +107,7 @@ def ascent_is_logged(args: TrainingArguments, state: TrainerState) -> bool:
     return every or (args.logging_first_step and step == 1)
 
 
-def _accuracy_of(logits: Tensor | None, labels: Tensor) -> Tensor | None:
-    return None if logits is None else (logits.argmax(dim=-1) == labels).float().mean()
+def _accuracy_of(logits: Tensor | None, labels: Tensor, rows: Tensor | None) -> Tensor | None:
+    if logits is None:
+        return None
+    return (logits.argmax(dim=-1) == (labels if rows is None else labels[rows])).float().mean()
