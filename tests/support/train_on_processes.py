@@ -13,6 +13,7 @@ from advbn_hf.method.attack import starting_multipliers
 
 CONFIGS = {
     "recommended": AdvBNConfig(),
+    "half_adversarial": AdvBNConfig(adversarial_share=0.5),
     "four_groups": AdvBNConfig.paper(),
     "two_groups": dataclasses.replace(AdvBNConfig.paper(), num_perturbations=2, random_start=True),
 }
