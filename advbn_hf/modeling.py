@@ -2,6 +2,9 @@
 
 import dataclasses
 import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -19,11 +22,12 @@ from .backbones.norms import (
     BRANCHES,
     Branch,
     check_synchronizable,
-    plain_norms,
+    plain_model,
     split_norms,
     two_branch_norms,
     using_branch,
 )
+from .backbones.replay import remove_replays
 from .backbones.split import Recording, Split
 from .backbones.tracing import evaluating
 from .config import AUXILIARY_FOLDER, AdvBNConfig
@@ -70,6 +74,7 @@ class AdvBNForImageClassification(nn.Module):
         self.generator = torch.Generator()
         self.row_generator = torch.Generator()  # of `adversarial_share`; apart, so that each draws row after row
         self.manual_seed(torch.initial_seed())
+        self._training_thread: dict[str, int] = {}
         if config.freeze_stem:
             for weight in self.split.stem_weights:
                 weight.requires_grad_(False)
@@ -184,10 +189,8 @@ class AdvBNForImageClassification(nn.Module):
             InputError: if a batch norm does more than torch's own, since it would lose that.
         """
         check_synchronizable(self.backbone)
-        paths = {module: path for path, module in self.backbone.named_modules()}
-        stem_paths = [paths[module] for module in self.split.stem_modules]
         nn.SyncBatchNorm.convert_sync_batchnorm(self.backbone)
-        self.split.stem_modules = [self.backbone.get_submodule(path) for path in stem_paths]
+        self.split.find_stem()
 
     def activation_checkpointing_enable(
         self, activation_checkpointing_kwargs: dict[str, Any] | None = None, **kwargs: Any
@@ -233,19 +236,38 @@ class AdvBNForImageClassification(nn.Module):
 
         Raises:
             InputError: if there is no such branch.
+            RuntimeError: if another thread runs the same model in train mode.
         """
         objective = None if labels is None else Objective(labels, smoothing, measure_ascent)
-        if self.training and objective is not None:
+        with self._only_thread() if self.training else nullcontext():
+            if not self.training or objective is None:
+                return self._branch_output(pixel_values, objective, branch)
             if recording is None:
                 with torch.set_grad_enabled(torch.is_grad_enabled() and not self._config.freeze_stem):
                     recording = self.split.stem(pixel_values=pixel_values)
             return self.training_output(recording, objective)
+
+    @contextmanager
+    def _only_thread(self) -> Iterator[None]:
+        """Refuses a second thread within the block, since gradients and running statistics would mix."""
+        thread = threading.get_ident()
+        if self._training_thread.setdefault("id", thread) != thread:
+            raise RuntimeError("another thread is training this model; give each thread a copy.deepcopy of it")
+        try:
+            yield
+        finally:
+            self._training_thread.clear()
+
+    def _branch_output(
+        self, pixel_values: Tensor, objective: Objective | None, branch: Branch | Literal["both"]
+    ) -> AdvBNOutput:
+        """The logits of one branch, or of both, and the loss of the first."""
         if branch == "both":
             recording = self.split.stem(pixel_values=pixel_values)
             logits, auxiliary_logits = (self.tail_logits(recording, None, name) for name in BRANCHES)
         else:
             auxiliary_logits = None
-            in_branch = partial(using_branch, self.backbone, branch)
+            in_branch = partial(using_branch, branch)
             with recomputed_within(self.backbone, in_branch), in_branch():
                 logits = logits_of(self.backbone(pixel_values=pixel_values))
         loss = None if objective is None else objective.loss(logits)
@@ -309,7 +331,7 @@ class AdvBNForImageClassification(nn.Module):
 
     def tail_logits(self, recording: Recording, features: Tensor | None, branch: Branch) -> Tensor:
         """Logits (B, K) of one branch's tail on given features, or on the recorded ones."""
-        return logits_of(self.split.tail(recording, features, partial(using_branch, self.backbone, branch)))
+        return logits_of(self.split.tail(recording, features, partial(using_branch, branch)))
 
     def export(self, branch: Branch = "clean") -> PreTrainedModel:
         """A plain Transformers model of the backbone's own class, independent of this one, in eval mode.
@@ -320,8 +342,8 @@ class AdvBNForImageClassification(nn.Module):
         Raises:
             InputError: if there is no such branch.
         """
-        with plain_norms(self.backbone, branch):
-            model = merged(self.backbone)
+        model = merged(plain_model(self.backbone, branch))
+        remove_replays(model)
         return model.eval().requires_grad_(True)
 
     def save_pretrained(
@@ -348,9 +370,9 @@ class AdvBNForImageClassification(nn.Module):
             return
         with filling(save_directory) as folder:
             for branch, branch_folder in zip(BRANCHES, (folder, folder / AUXILIARY_FOLDER), strict=True):
-                with plain_norms(self.backbone, branch):
-                    model = merged(self.backbone) if has_adapters(self.backbone) else self.backbone
-                    model.save_pretrained(branch_folder, **kwargs)
+                model = plain_model(self.backbone, branch)
+                model = merged(model) if has_adapters(model) else model
+                model.save_pretrained(branch_folder, **kwargs)
                 if processor is not None:
                     processor.save_pretrained(branch_folder)
             self._config.save_pretrained(folder)

@@ -1,4 +1,4 @@
-"""Activation checkpointing of a model that computes differently at different times."""
+"""Activation checkpointing of a model whose branch and replayed outputs differ from pass to pass."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -17,7 +17,7 @@ def can_recompute(model: nn.Module) -> bool:
 
 
 def enable(model: PreTrainedModel, settings: dict[str, Any] | None = None, **kwargs: Any) -> None:
-    """Has a model keep fewer activations, by its own method.
+    """Makes a model keep fewer activations, by its own method.
 
     Args:
         model: a Transformers model.
@@ -29,8 +29,8 @@ def enable(model: PreTrainedModel, settings: dict[str, Any] | None = None, **kwa
     """
     if model.supports_gradient_checkpointing and not can_recompute(model):
         raise InputError(
-            f"gradient_checkpointing: {type(model).__name__} has one of its own, which would compute the auxiliary "
-            "branch again as the clean one; leave it off"
+            f"gradient_checkpointing: {type(model).__name__} has its own kind, which would recompute the auxiliary "
+            "branch as the clean one; leave it off"
         )
     # Its name in earlier releases of Transformers is gradient_checkpointing_enable.
     method = getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)
@@ -42,18 +42,21 @@ def enable(model: PreTrainedModel, settings: dict[str, Any] | None = None, **kwa
 
 @contextmanager
 def recomputed_within(model: nn.Module, context: Callable[[], AbstractContextManager]) -> Iterator[None]:
-    """Lets what checkpointed modules compute within the block be computed again as it was.
+    """Has what checkpointed modules compute within the block recomputed in the same context.
 
-    A checkpointed module (`model.gradient_checkpointing_enable()`) runs a second time in the backward pass, when what
-    it ran in has ended: the branch of its norms, the outputs that modules in it answer with. It is to run in that once
-    more, and without a second update of running statistics. Only torch's checkpoints without reentrance can do that,
-    so they are used whatever was asked for.
+    A checkpointed module (`model.gradient_checkpointing_enable()`) runs again in the backward pass, often in another
+    thread, when the context of its first run has ended: the branch of its norms, the outputs that are replayed. The
+    second run needs that context too, and must not update running statistics again. Only non-reentrant checkpoints
+    of torch allow that, so they are used whatever was asked for.
 
     Args:
         model: a Transformers model, checkpointed or not.
-        context: called when a checkpointed module runs, gives the context for it to run in a second time.
+        context: called when a checkpointed module runs; makes the context for its second run.
     """
-    modules = [module for module in model.modules() if getattr(module, "gradient_checkpointing", False)]
+    # In eval mode nothing is checkpointed, and other threads may use the model: it stays as it is.
+    modules = [
+        module for module in model.modules() if module.training and getattr(module, "gradient_checkpointing", False)
+    ]
     before = [vars(module).get("_gradient_checkpointing_func") for module in modules]
 
     def contexts() -> tuple[AbstractContextManager, AbstractContextManager]:
@@ -72,7 +75,7 @@ def recomputed_within(model: nn.Module, context: Callable[[], AbstractContextMan
 
 @contextmanager
 def _keeping_buffers(model: nn.Module, context: AbstractContextManager) -> Iterator[None]:
-    """Enters a context, and forgets at its end what was written into buffers within."""
+    """Enters a context, and at its end restores the buffers."""
     kept = [(module, dict(module._buffers)) for module in model.modules() if module.training and module._buffers]
     for module, buffers in kept:
         module._buffers.update({name: None if buffer is None else buffer.clone() for name, buffer in buffers.items()})

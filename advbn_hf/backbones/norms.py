@@ -1,6 +1,7 @@
 """Norms with two branches: clean and auxiliary (AdvProp, Xie et al. 2020), by composition."""
 
 import copy
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal, get_args
@@ -15,10 +16,19 @@ BRANCHES: tuple[Branch, ...] = get_args(Branch)
 _TORCH_NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
 
-class TwoBranchNorm(nn.Module):
-    """A norm and a copy of it, of which `branch` says which one is in use.
+class _InUse(threading.local):
+    """Each thread has its own, so that no forward pass changes the branch of another."""
 
-    Attributes of the norm that it stands for stay reachable (`module.eps`, `module.weight`): of the branch in use.
+    branch: Branch = "clean"
+
+
+_IN_USE = _InUse()
+
+
+class TwoBranchNorm(nn.Module):
+    """A norm and a copy of it, one for each branch; `using_branch` chooses between them.
+
+    Attributes of the norm that it replaces stay reachable (`module.eps`, `module.weight`): of the branch in use.
 
     Args:
         norm: any module; it becomes the clean branch, and a copy of it the auxiliary branch.
@@ -26,12 +36,16 @@ class TwoBranchNorm(nn.Module):
 
     def __init__(self, norm: nn.Module) -> None:
         super().__init__()
-        self.branch: Branch = "clean"
         self.clean = norm
         self.auxiliary = copy.deepcopy(norm)
 
+    @property
+    def branch(self) -> Branch:
+        """The branch in use in the calling thread."""
+        return _IN_USE.branch
+
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Whatever the norm in use returns."""
+        """The output of the norm in use."""
         return self.clean(*args, **kwargs) if self.branch == "clean" else self.auxiliary(*args, **kwargs)
 
     def __getattr__(self, name: str) -> Any:
@@ -74,40 +88,42 @@ def two_branch_norms(model: nn.Module) -> dict[str, TwoBranchNorm]:
 
 
 @contextmanager
-def using_branch(model: nn.Module, branch: Branch) -> Iterator[None]:
-    """Runs a model's two-branch norms in one branch within the block.
+def using_branch(branch: Branch) -> Iterator[None]:
+    """Has all two-branch norms that this thread runs within the block compute in one branch.
 
     Raises:
         InputError: if there is no such branch.
     """
     _check_branch(branch)
-    norms = list(two_branch_norms(model).values())
-    before = [norm.branch for norm in norms]
-    for norm in norms:
-        norm.branch = branch
+    before = _IN_USE.branch
+    _IN_USE.branch = branch
     try:
         yield
     finally:
-        for norm, previous in zip(norms, before, strict=True):
-            norm.branch = previous
+        _IN_USE.branch = before
 
 
-@contextmanager
-def plain_norms(model: nn.Module, branch: Branch) -> Iterator[None]:
-    """Puts one branch's norms in the place of the two-branch norms within the block: a plain model of that branch.
+def plain_model(model: nn.Module, branch: Branch) -> nn.Module:
+    """A model with one branch's norms in the place of the two-branch norms. It shares all else with the given one.
 
     Raises:
         InputError: if there is no such branch.
     """
     _check_branch(branch)
-    norms = two_branch_norms(model)
-    for path, norm in norms.items():
-        _set_module(model, path, getattr(norm, branch))
-    try:
-        yield
-    finally:
-        for path, norm in norms.items():
-            _set_module(model, path, norm)
+    plain: dict[nn.Module, nn.Module] = {}  # a module that stands in several places stays one module
+
+    def of_branch(module: nn.Module) -> nn.Module:
+        if isinstance(module, TwoBranchNorm):
+            return getattr(module, branch)
+        if module not in plain:
+            children = {name: child if child is None else of_branch(child) for name, child in module._modules.items()}
+            plain[module] = module
+            if any(child is not module._modules[name] for name, child in children.items()):
+                plain[module] = copy.copy(module)
+                plain[module]._modules = children
+        return plain[module]
+
+    return of_branch(model)
 
 
 def check_synchronizable(model: nn.Module) -> None:

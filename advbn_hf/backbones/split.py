@@ -1,13 +1,13 @@
 """Stem and tail of any model, by recording the outputs of its modules and replaying them.
 
 The stem is all that a forward pass has computed when the insertion module ends: the outermost modules that had ended
-by then. To run the tail, the model is called again while those modules answer from the record, so that only what
-follows the insertion point is computed. Nothing here knows an architecture; `insertion` says where "embeddings" and
-"auto" cut.
+by then. To run the tail, the model is called again while those modules return their recorded outputs, so that only
+what follows the insertion point is computed. Nothing here knows an architecture; `insertion` says where "embeddings"
+and "auto" cut. Several threads may run one model: what they record and replay is their own.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,11 +21,8 @@ from ..errors import InputError
 from .activation_checkpointing import recomputed_within
 from .insertion import channel_axis, find_insertion, named_places
 from .model_outputs import first_tensor, logits_of, with_first_tensor
+from .replay import ReachedInsertion, recording, replayable, replaying
 from .tracing import evaluating, probe, probe_inputs
-
-
-class _ReachedInsertion(Exception):  # noqa: N818 - it is a signal, not an error
-    """Ends a forward pass at the insertion module."""
 
 
 @dataclass(frozen=True)
@@ -92,13 +89,11 @@ class Split:
         self.insert_after = call.path
         self.channel_axis = channel_axis(model, calls, call)
         ended = list(dict.fromkeys(call.path for call in calls[: calls.index(call) + 1]))
-        self.stem_modules: list[nn.Module] = [
-            model.get_submodule(path) for path in ended if not any(_inside(path, other) for other in ended)
-        ]
-        self._run: Callable = model  # with the stem's modules answering from a record, this is the tail
-        self._answers = [_Answers() for _ in self.stem_modules]
+        self._stem_paths = [path for path in ended if not any(_inside(path, other) for other in ended)]
+        self.find_stem()
+        self._run: Callable = model  # while the stem's outputs are replayed, this is the tail
         self._overwrites = False
-        with evaluating(model), torch.no_grad():
+        with evaluating(model, forget=True), torch.no_grad():
             recording = self.stem(**inputs)
             self.rectified = bool((recording.features >= 0).all() and (recording.features > 0).any())
             versions = _versions(recording.outputs)
@@ -108,9 +103,14 @@ class Split:
             self.stem_weights += self._loose_stem_weights(recording)
         if not torch.allclose(replayed, logits, rtol=1e-2, atol=1e-2 * logits.abs().max().item(), equal_nan=True):
             raise InputError(
-                f"insert_after: {type(model).__name__} cut after {self.insert_after} gives other logits than whole; "
+                f"insert_after: {type(model).__name__} cut after {self.insert_after} gives other logits than uncut; "
                 "choose another module"
             )
+
+    def find_stem(self) -> None:
+        """Finds the stem's modules by their paths; to be called after some were replaced."""
+        self.stem_modules: list[nn.Module] = [self.model.get_submodule(path) for path in self._stem_paths]
+        self._replays = [replayable(module) for module in self.stem_modules]
 
     def stem(self, **inputs: Any) -> Recording:
         """Runs the model up to the insertion point.
@@ -121,31 +121,18 @@ class Split:
         Returns:
             The recording that `tail` replays.
         """
-        outputs: list[list[Any]] = [[] for _ in self.stem_modules]
-        insertion = self.model.get_submodule(self.insert_after)
-
-        def record(module: nn.Module, answers: list[Any], output: Any) -> None:
-            answers.append(output)
-            if module is insertion:
-                raise _ReachedInsertion
-
-        with ExitStack() as stack:
-            stack.enter_context(recomputed_within(self.model, nullcontext))
-            for module, answers in zip(self.stem_modules, outputs, strict=True):
-                handle = module.register_forward_hook(
-                    lambda module, _, output, answers=answers: record(module, answers, output)
-                )
-                stack.callback(handle.remove)
+        outputs: list[list[Any]] = [[] for _ in self._replays]
+        with recomputed_within(self.model, nullcontext), recording(self._replays, outputs):
             try:
                 self.model(**inputs)
-            except _ReachedInsertion:
+            except ReachedInsertion:
                 pass
             else:
                 raise RuntimeError(f"the forward pass ended without reaching {self.insert_after}")
         return Recording(inputs, outputs, first_tensor(outputs[-1][-1]))
 
     def compile_tail(self, **settings: Any) -> None:
-        """Has the tail compiled when it next runs for a gradient, once for each branch, mode and size of batch.
+        """Compiles the tail when it next runs with gradients, once for each branch, mode and batch size.
 
         Args:
             settings: for `torch.compile`.
@@ -162,22 +149,22 @@ class Split:
 
         Args:
             recording: from `stem`.
-            features: what the insertion module shall have given out, like `recording.features`, which is the default.
+            features: replace the insertion module's output; like `recording.features`, which is the default.
             within: makes the context to run in, each time that the tail or a checkpointed part of it runs.
 
         Returns:
             The model's own output, with `logits` (B, classes).
         """
         outputs = (recording if features is None else recording.with_features(features)).outputs
-        if self._overwrites:  # the tail writes into what it is given: give it a copy
+        if self._overwrites:  # the tail writes into its inputs: give it copies
             outputs = recursively_apply(Tensor.clone, outputs)
 
         @contextmanager
-        def running(given: list[int]) -> Iterator[None]:
-            with within(), _answering(self.stem_modules, self._answers, outputs, given):
+        def running(returned: list[int]) -> Iterator[None]:
+            with within(), replaying(self._replays, outputs, returned):
                 yield
 
-        again = lambda: running([answers.given for answers in self._answers])  # noqa: E731
+        again = lambda: running([replay.state.returned for replay in self._replays])  # noqa: E731
         run = self._run if torch.is_grad_enabled() else self.model  # evaluation is not worth compiling for
         with recomputed_within(self.model, again), running([0] * len(outputs)):
             return run(**recording.inputs)
@@ -202,46 +189,6 @@ class Split:
 
 def _inside(path: str, other: str) -> bool:
     return path.startswith(f"{other}.")
-
-
-class _Answers:
-    """Stands for a stem module's forward: gives recorded outputs, and computes as usual once these are used up.
-
-    One object with plain attributes for as long as the model lives, since a compiled tail knows it again by that.
-    """
-
-    def __init__(self) -> None:
-        self.compute: Callable | None = None
-        self.outputs: list[Any] = []
-        self.given = 0
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if self.given == len(self.outputs):
-            return self.compute(*args, **kwargs)
-        self.given += 1
-        return self.outputs[self.given - 1]
-
-
-@contextmanager
-def _answering(
-    modules: list[nn.Module], answers: list[_Answers], outputs: list[list[Any]], given: list[int]
-) -> Iterator[None]:
-    """Lets modules answer with recorded outputs within the block, from the first that is not `given` yet."""
-    before = [
-        (vars(module).get("forward"), dict(vars(answer))) for module, answer in zip(modules, answers, strict=True)
-    ]
-    for module, answer, recorded, start in zip(modules, answers, outputs, given, strict=True):
-        vars(answer).update(compute=module.forward, outputs=recorded, given=start)
-        module.forward = answer
-    try:
-        yield
-    finally:
-        for module, answer, (forward, state) in zip(modules, answers, before, strict=True):
-            vars(answer).update(state)
-            if forward is None:
-                del module.forward
-            else:
-                module.forward = forward
 
 
 def _versions(outputs: list[list[Any]]) -> list[int]:

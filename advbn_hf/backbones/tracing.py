@@ -84,7 +84,7 @@ def probe(
             calls.append(ModuleCall(path, tuple(features.shape), flops, varies))
 
     with ExitStack() as stack:
-        stack.enter_context(evaluating(model))
+        stack.enter_context(evaluating(model, forget=True))
         stack.enter_context(torch.no_grad())
         if count_flops:
             stack.enter_context(sdpa_kernel(SDPBackend.MATH))  # the counter knows no fused attention of the CPU
@@ -111,16 +111,23 @@ def probe(
 
 
 @contextmanager
-def evaluating(*models: nn.Module) -> Iterator[None]:
-    """Puts modules into eval mode within the block and gives each of them its own mode back afterwards."""
-    modes = [(module, module.training) for model in models for module in model.modules()]
-    for model in models:
-        model.eval()
+def evaluating(model: nn.Module, forget: bool = False) -> Iterator[None]:
+    """Puts a model into eval mode within the block, and each module back into its own mode afterwards.
+
+    Args:
+        model: where it is in eval mode already, it is left alone, since other threads may use it.
+        forget: whether it also loses what modules keep in eval mode until they are to train again, such as LeViT's
+            attention biases.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    if not forget and not any(mode for _, mode in modes):
+        yield
+        return
+    model.eval()
     try:
         yield
     finally:
-        for model in models:
-            model.train()  # some modules keep what they compute in eval mode until they are told to train
+        model.train()
         for module, mode in modes:
             if module.training != mode:
                 module.train(mode)

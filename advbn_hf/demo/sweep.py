@@ -116,7 +116,7 @@ def ask(evaluated: EvaluatedModel, images: list[Image.Image]) -> list[Answers]:
         evaluated: the model.
         images: of mode RGB.
     """
-    transform, model = EvaluationTransform(evaluated.processor), evaluated.model.eval()
+    transform, model = EvaluationTransform(evaluated.processor), evaluated.model
     pixel_values = torch.stack([transform(image) for image in images]).to(model.device, model.dtype)
     return [
         Answers(

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from advbn_hf.backbones.norms import TwoBranchNorm, is_norm, plain_norms, split_norms, two_branch_norms, using_branch
+from advbn_hf.backbones.norms import TwoBranchNorm, is_norm, plain_model, split_norms, two_branch_norms, using_branch
 
 
 class BatchNormAct(nn.BatchNorm2d):
@@ -59,7 +59,7 @@ def test_branches_keep_their_own_statistics():
     model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
     split_norms(model)
     before = model[1].clean.running_mean.clone()
-    with using_branch(model, "auxiliary"):
+    with using_branch("auxiliary"):
         model(torch.randn(8, 3, 5, 5) + 3)
     assert torch.equal(model[1].clean.running_mean, before)
     assert not torch.equal(model[1].auxiliary.running_mean, before)
@@ -70,7 +70,7 @@ def test_a_norm_that_activates_keeps_activating():
     model = nn.Sequential(BatchNormAct(4))
     split_norms(model)
     for branch in ("clean", "auxiliary"):
-        with using_branch(model, branch):
+        with using_branch(branch):
             assert model(torch.randn(8, 4, 5, 5)).min() == 0
 
 
@@ -88,21 +88,27 @@ def test_skipped_modules_keep_their_norms():
     assert list(two_branch_norms(model)) == ["tail.0"]
 
 
-def test_plain_norms_are_there_within_the_block_only():
-    model = nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4))
+def test_a_plain_model_shares_everything_and_leaves_the_model_alone():
+    model = nn.Sequential(nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4)), nn.Linear(4, 4))
     keys = list(model.state_dict())
     split_norms(model)
     doubled = list(model.state_dict())
-    with pytest.raises(RuntimeError, match="inside"), plain_norms(model, "auxiliary"):
-        assert list(model.state_dict()) == keys
-        raise RuntimeError("inside")
+    nn.init.constant_(model[0][1].auxiliary.bias, 3)
+    for branch in ("clean", "auxiliary"):
+        plain = plain_model(model, branch)
+        assert list(plain.state_dict()) == keys
+        assert plain[0][0] is model[0][0] and plain[1] is model[1]
+        assert plain[0][1] is getattr(model[0][1], branch)
+        features = torch.randn(2, 4)
+        with using_branch(branch):
+            assert torch.equal(plain(features), model(features))
     assert list(model.state_dict()) == doubled
 
 
 def test_branch_is_restored_after_an_error():
     model = nn.Sequential(nn.LayerNorm(4))
     split_norms(model)
-    with pytest.raises(RuntimeError, match="size"), using_branch(model, "auxiliary"):
+    with pytest.raises(RuntimeError, match="size"), using_branch("auxiliary"):
         model(torch.randn(2, 5))
     assert model[0].branch == "clean"
 
@@ -114,10 +120,10 @@ def test_a_norm_that_stands_in_two_places_stays_one():
     split_norms(model)
     assert model[0] is model[2]
     nn.init.constant_(model[0].auxiliary.bias, 3)
-    with using_branch(model, "auxiliary"):
+    with using_branch("auxiliary"):
         assert model(torch.randn(2, 4)).mean().item() == pytest.approx(3)
     assert model[2].branch == "clean"
-    with plain_norms(model, "auxiliary"):
-        assert list(model.state_dict()) == keys
-        assert model[0] is model[2]
+    plain = plain_model(model, "auxiliary")
+    assert list(plain.state_dict()) == keys
+    assert plain[0] is plain[2]
     assert isinstance(model[2], TwoBranchNorm)

@@ -177,7 +177,7 @@ class _Deeper(AdvBNForImageClassification):
         first = self.backbone.get_submodule(self.split.insert_after)
         replaced = first.register_forward_hook(lambda _, __, output: with_first_tensor(output, features))
         try:
-            with using_branch(self.backbone, "auxiliary"):
+            with using_branch("auxiliary"):
                 deep = self.deeper.stem(**recording.inputs)
         finally:
             replaced.remove()
