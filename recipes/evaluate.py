@@ -25,7 +25,7 @@ from advbn_hf.reporting.plots import plot_gain
 from advbn_hf.reporting.severity_plot import plot_severities
 from advbn_hf.reporting.suite_report import SuiteReport
 from advbn_hf.utils.cli import parse, run, use_all_cores
-from advbn_hf.utils.run_lock import claim
+from advbn_hf.utils.run_lock import lock_folder
 
 SUITES = Path(__file__).parent / "suites"
 
@@ -77,7 +77,7 @@ def main() -> None:
     folder = Path(args.output_dir)
     opened = load_sets(suite, models, accelerator, args.max_samples)
     if accelerator.is_main_process:
-        claim(folder)
+        lock_folder(folder)
     settings = RunSettings(folder / "predictions", args.batch_size, args.num_workers, args.skip_bad_images)
     measured = run_suite(opened, models, accelerator, settings)
     if accelerator.is_main_process:

@@ -40,7 +40,7 @@ from advbn_hf.training.stem_cache import StemFeatures, cached_stem_features
 from advbn_hf.training_args import check_perturbations
 from advbn_hf.utils.cli import parse, run, use_all_cores
 from advbn_hf.utils.files import filling
-from advbn_hf.utils.run_lock import claim
+from advbn_hf.utils.run_lock import lock_folder
 from advbn_hf.utils.versions import installed_versions
 
 QUICKSTART = Path(__file__).parent / "configs" / "quickstart.yaml"
@@ -87,7 +87,7 @@ def main() -> None:
 
     output_dir = Path(args.output_dir)
     if args.process_index == 0:
-        claim(output_dir)
+        lock_folder(output_dir)
     bad_images = BadImages(output_dir / "bad_images.jsonl") if data_args.skip_bad_images else None
     for_evaluation = partial(ImageDataset, transform=EvaluationTransform(processor), bad_images=bad_images)
     transform = TrainingTransform(processor) if data_args.augment else EvaluationTransform(processor)

@@ -8,7 +8,7 @@ from typing import Any
 
 import datasets
 from datasets import Dataset, Features, Image, concatenate_datasets
-from huggingface_hub.utils import WeakFileLock
+from filelock import FileLock
 from tqdm.auto import tqdm
 
 from ..errors import InputError
@@ -45,7 +45,7 @@ def cached_images(
     root = Path(datasets.config.HF_DATASETS_CACHE) / "advbn_hf_shifts"
     root.mkdir(parents=True, exist_ok=True)
     folder = root / key
-    with WeakFileLock(root / f"{key}.lock"):
+    with FileLock(root / f"{key}.lock"):
         if not folder.exists():
             for unfinished in root.glob(f".{key}-*"):  # of a process that died
                 shutil.rmtree(unfinished, ignore_errors=True)

@@ -7,6 +7,7 @@ from ..config import AdvBNConfig
 from ..errors import InputError
 from ..hub.metadata import validate_metadata
 from ..training_args import AdvBNTrainingArguments
+from ..utils.run_lock import holds_files
 
 
 @dataclass
@@ -97,7 +98,7 @@ def check_arguments(
         )
     validate_metadata({"license": model_args.license} if model_args.license else {})
     folder = Path(args.output_dir)
-    if folder.exists() and not args.resume_from_checkpoint and (folder.is_file() or any(folder.iterdir())):
+    if not args.resume_from_checkpoint and (folder.is_file() or holds_files(folder)):
         raise InputError(
             f"output_dir: {folder} holds another run; choose another folder, remove it, "
             "or resume that run with --resume_from_checkpoint last"

@@ -149,7 +149,8 @@ def test_recipe_stops_outside_of_the_training(monkeypatch, folders, tmp_path, ca
     assert len(told) == 1
     assert told[0].endswith("; to go on, add --resume_from_checkpoint last to the same command")
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-    assert not list(tmp_path.rglob(".*")) and not (tmp_path / "stopped" / "stem_features").exists()
+    assert {path.name for path in tmp_path.rglob(".*")} == {".run.lock"}
+    assert not (tmp_path / "stopped" / "stem_features").exists()
     fine_tune("stopped", *go_on)
     fine_tune("whole")
     for file in ("model.safetensors", "auxiliary/model.safetensors", "results.json"):

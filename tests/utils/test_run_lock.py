@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -21,20 +22,20 @@ from advbn_hf import AdvBNForImageClassification, InputError
 from advbn_hf.training.checkpoints import last_complete_checkpoint
 from advbn_hf.utils.cli import run
 from advbn_hf.utils.files import filling, replacing, write_atomically
-from advbn_hf.utils.run_lock import claim
+from advbn_hf.utils.run_lock import holds_files, lock_folder
 
 FORK = multiprocessing.get_context("fork")
 
 
 def hold(folder: Path, held) -> None:
-    claim(folder)
+    lock_folder(folder)
     held.set()
     time.sleep(60)
 
 
 @contextmanager
 def another_run(folder: Path) -> Iterator[None]:
-    """A process that has claimed a folder, and is killed at the end of the block."""
+    """A process that has locked a folder, and is killed at the end of the block."""
     held = FORK.Event()
     process = FORK.Process(target=hold, args=(folder, held))
     process.start()
@@ -50,11 +51,12 @@ def test_a_folder_is_one_runs_until_it_ends_however_it_ends(tmp_path):
     folder = tmp_path / "new" / "run"
     with another_run(folder):
         for same in (folder, folder / ".." / "run"):
-            with pytest.raises(InputError, match=r"output_dir: another run is writing to .*run; wait for it"):
-                claim(same)
-    claim(folder)
-    claim(folder)
-    assert list(folder.iterdir()) == []
+            with pytest.raises(InputError, match=r"output_dir: .*run"):
+                lock_folder(same)
+    assert not holds_files(folder)
+    lock_folder(folder)
+    lock_folder(folder)
+    assert not holds_files(folder)
 
 
 @pytest.mark.parametrize("options", [(), ("--resume_from_checkpoint", "last")])
@@ -64,7 +66,27 @@ def test_recipe_does_not_write_beside_another_run(monkeypatch, folders, tmp_path
         run(finetune.main)
     assert left.value.code == 2
     assert "error: output_dir: another run is writing to" in capsys.readouterr().err
-    assert list((tmp_path / "run").iterdir()) == []
+    assert not holds_files(tmp_path / "run")
+
+
+LOCKS = "import os, sys; from advbn_hf.utils.run_lock import lock_folder; lock_folder(sys.argv[1]); "
+
+
+def test_a_run_that_ends_leaves_no_lock_file(tmp_path):
+    subprocess.run([sys.executable, "-c", LOCKS + "sys.exit(3)", tmp_path], check=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_fork_of_a_run_neither_ends_its_lock_nor_keeps_it(tmp_path):
+    forks = "os.fork() or sys.exit(); os.wait(); os.fork() or os.read(0, 1); print(flush=True); os.read(0, 1)"
+    run = subprocess.Popen([sys.executable, "-c", LOCKS + forks, tmp_path], stdin=subprocess.PIPE, stdout=-1)
+    run.stdout.readline()  # one fork has ended, another waits
+    with pytest.raises(InputError, match="output_dir"):
+        lock_folder(tmp_path)
+    run.kill()
+    run.wait()
+    lock_folder(tmp_path)
+    run.communicate()  # ends the fork
 
 
 def test_of_two_runs_at_once_one_runs(folders, tmp_path, capfd):
@@ -104,8 +126,8 @@ def test_what_a_dead_run_was_still_writing_is_removed(tmp_path):
     process.start()
     process.join()
     assert len(list(tmp_path.iterdir())) == 2
-    claim(tmp_path)
-    assert list(tmp_path.iterdir()) == []
+    lock_folder(tmp_path)
+    assert not holds_files(tmp_path)
 
 
 def test_a_reader_never_sees_a_part(tmp_path):
