@@ -198,6 +198,8 @@ def test_another_run_is_not_written_over(monkeypatch, folders, tmp_path):
         monkeypatch.setattr(sys, "argv", ["finetune.py", *job(folders, tmp_path / "run")])
         finetune.main()
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["results.json"]
+    (tmp_path / "run" / "results.json").rename(tmp_path / "run" / ".run.lock")  # what a killed run may leave
+    finetune.main()
 
 
 @pytest.mark.slow

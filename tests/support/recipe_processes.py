@@ -10,6 +10,7 @@ from multiprocessing.connection import Connection
 
 import finetune
 import torch
+from huggingface_hub.utils import tqdm as hub_tqdm
 from tqdm import tqdm
 from transformers.trainer_utils import TrainOutput
 
@@ -54,7 +55,8 @@ class RecipeProcess:
 
 def _fine_tune(arguments: list[str], reports: Connection) -> None:
     torch.set_num_threads(1)
-    tqdm.set_lock(threading.RLock())  # its own one is shared with all forks, and the killed one may have held it
+    for bars in (tqdm, hub_tqdm):  # their own locks are shared with all forks, and a killed one may have held them
+        bars.set_lock(threading.RLock())
     train, save = AdvBNTrainer.train, AdvBNTrainer._save_checkpoint
 
     def reporting_train(trainer: AdvBNTrainer, *args: object, **kwargs: object) -> TrainOutput:
