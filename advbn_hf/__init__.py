@@ -2,6 +2,7 @@
 
 from .config import AdvBNConfig
 from .errors import InputError
+from .evaluation.api import evaluate_suite
 from .method.losses import AdvBNOutput
 from .modeling import AdvBNForImageClassification
 from .trainer import AdvBNTrainer
@@ -17,4 +18,5 @@ __all__ = [
     "AdvBNTrainingArguments",
     "InputError",
     "__version__",
+    "evaluate_suite",
 ]

@@ -8,26 +8,21 @@ Add --baseline ID_OR_FOLDER to compare with another model on the same images, an
 runs, which sets can be reached. Suites are described in advbn_hf/evaluation/suites.py.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from accelerate import Accelerator, PartialState
 from tqdm.auto import tqdm
 
-from advbn_hf import InputError
+from advbn_hf import InputError, evaluate_suite
 from advbn_hf.evaluation.dry_run import check_set, check_table
-from advbn_hf.evaluation.models import EvaluatedModel, load_evaluated_model
+from advbn_hf.evaluation.models import EvaluatedModel, evaluated_models
 from advbn_hf.evaluation.records import write_results
-from advbn_hf.evaluation.runner import RunSettings, load_sets, run_suite
-from advbn_hf.evaluation.scoring import score
 from advbn_hf.evaluation.suites import Suite, load_suite
 from advbn_hf.reporting.plots import plot_gain
 from advbn_hf.reporting.severity_plot import plot_severities
 from advbn_hf.reporting.suite_report import SuiteReport
 from advbn_hf.utils.cli import parse, run, use_all_cores
-from advbn_hf.utils.run_lock import lock_folder
-
-SUITES = Path(__file__).parent / "suites"
 
 
 @dataclass
@@ -52,50 +47,49 @@ class EvaluationArguments:
     image_column: str | None = field(default=None, metadata={"help": "Column of the images; found by its type."})
     label_column: str | None = field(default=None, metadata={"help": "Column of the labels; found by its type."})
     output_dir: str = field(default="outputs/evaluation", metadata={"help": "Folder of results and predictions."})
-    check: bool = field(default=False, metadata={"help": "Only say what can be reached and whether labels match."})
+    check: bool = field(
+        default=False, metadata={"help": "Only show which sets can be reached and whether labels match."}
+    )
     max_samples: int | None = field(default=None, metadata={"help": "Take so many images of each set, at random."})
     batch_size: int = field(default=64, metadata={"help": "Images at a time on each process."})
     num_workers: int = field(default=0, metadata={"help": "Processes that read images, for each process."})
     bf16: bool = field(default=False, metadata={"help": "Compute in bfloat16."})
     skip_bad_images: bool = field(
-        default=False, metadata={"help": "Leave out images that cannot be decoded, and name them at the end."}
+        default=False, metadata={"help": "Leave out images that cannot be decoded, with a warning."}
     )
 
 
 def main() -> None:
-    """Checks everything that can be checked, then evaluates set by set and reports."""
+    """Evaluates set by set and reports."""
     (args,) = parse((EvaluationArguments,))
     use_all_cores()
     suite = get_suite(args)
     check_arguments(args)
     accelerator = Accelerator(mixed_precision="bf16" if args.bf16 else None)
-    models = load_evaluated_models(args)
+    revisions = {"revision": args.model_revision, "baseline_revision": args.baseline_revision}
     if args.check:
-        check(suite, models)
+        check(suite, evaluated_models(args.model, args.baseline, **revisions))
         return
-
-    folder = Path(args.output_dir)
-    opened = load_sets(suite, models, accelerator, args.max_samples)
+    records = evaluate_suite(
+        args.model,
+        suite,
+        baseline=args.baseline,
+        **revisions,
+        max_samples=args.max_samples,
+        batch_size=args.batch_size,
+        num_workers=args.num_workers,
+        skip_bad_images=args.skip_bad_images,
+        output_dir=args.output_dir,
+        accelerator=accelerator,
+    )
     if accelerator.is_main_process:
-        lock_folder(folder)
-    settings = RunSettings(folder / "predictions", args.batch_size, args.num_workers, args.skip_bad_images)
-    measured = run_suite(opened, models, accelerator, settings)
-    if accelerator.is_main_process:
-        report(SuiteReport(score(measured), suite), folder)
-        for found in measured:
-            for place in found.left_out:
-                print(f"left out of {found.entry.name}, since it cannot be decoded: {place}")
+        report(SuiteReport(records, suite), Path(args.output_dir))
     accelerator.end_training()
 
 
 def get_suite(args: EvaluationArguments) -> Suite:
     """The suite that was asked for, with the command line's dataset for the sets that name none."""
-    name = args.suite or ("generic" if args.dataset_name else "embedded")
-    shipped = {path.stem: path for path in sorted(SUITES.glob("*.yaml"))}
-    path = shipped.get(name, Path(name))
-    if not path.is_file():
-        raise InputError(f"suite: there is no suite or file {name}; shipped are {', '.join(shipped)}")
-    overrides = {
+    options = {
         "dataset": args.dataset_name,
         "config": args.dataset_config_name,
         "revision": args.dataset_revision,
@@ -103,40 +97,25 @@ def get_suite(args: EvaluationArguments) -> Suite:
         "image_column": args.image_column,
         "label_column": args.label_column,
     }
-    suite = load_suite(path, {key: value for key, value in overrides.items() if value is not None})
-    if args.dataset_name is not None and all(entry.dataset != args.dataset_name for entry in suite.sets):
-        raise InputError(f"dataset_name: the suite {name} names its own datasets; leave one of the two out")
+    name = args.suite or ("generic" if args.dataset_name else "embedded")
+    suite = load_suite(name, {key: value for key, value in options.items() if value is not None})
     return suite.only(args.sets) if args.sets else suite
 
 
 def check_arguments(args: EvaluationArguments) -> None:
-    """Stops on options that are missing or out of range."""
+    """Stops where there is no model, or no folder to write to."""
     if args.model is None:
         raise InputError("model: give the Hub id or folder of the model to evaluate")
-    for name, least in (("max_samples", 1), ("batch_size", 1), ("num_workers", 0)):
-        value = getattr(args, name)
-        if value is not None and value < least:
-            raise InputError(f"{name} must be {least} or more, got {value}")
     if Path(args.output_dir).is_file():
         raise InputError(f"output_dir: {args.output_dir} is a file; name a folder")
 
 
-def load_evaluated_models(args: EvaluationArguments) -> list[EvaluatedModel]:
-    """The model, and the baseline to compare it with."""
-    models = [load_evaluated_model(args.model, revision=args.model_revision)]
-    if args.baseline is not None and models[0].name == "baseline":
-        models[0] = replace(models[0], name="model")  # a folder of that name
-    if args.baseline is not None:
-        models.append(load_evaluated_model(args.baseline, "baseline", args.baseline_revision))
-    return models
-
-
 def check(suite: Suite, models: list[EvaluatedModel]) -> None:
-    """Says what can be reached; a mistake if that is not all."""
-    checks = [check_set(entry, models) for entry in tqdm(suite.sets, desc="reaching for the sets", leave=False)]
+    """Shows which sets can be reached; a mistake if those are not all."""
+    checks = [check_set(entry, models) for entry in tqdm(suite.sets, desc="reaching the sets", leave=False)]
     if PartialState().is_main_process:
         print(check_table(checks))
-    failed = [found.name for found in checks if found.problem]
+    failed = [set_check.name for set_check in checks if set_check.problem]
     if failed:
         raise InputError(f"{len(failed)} of {len(checks)} sets cannot be evaluated: {', '.join(failed)}; see above")
 

@@ -8,63 +8,54 @@ accelerate launch recipes/finetune.py --model_name_or_path ID --dataset_name ID 
 import copy
 import dataclasses
 import sys
-from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 
-import torch
 from accelerate import PartialState
 from datasets import Dataset, IterableDataset
-from transformers import BaseImageProcessor, PreTrainedModel, Trainer, TrainingArguments, set_seed
+from transformers import BaseImageProcessor, PreTrainedModel, set_seed
 
 from advbn_hf import AdvBNConfig, AdvBNForImageClassification, AdvBNTrainer, AdvBNTrainingArguments, InputError
 from advbn_hf.backbones import insertion
 from advbn_hf.backbones.loading import load_classifier, load_classifier_for, load_processor, new_classifier
-from advbn_hf.data.embedded.digits import MEAN_OVER, STYLES
-from advbn_hf.data.images import BadImages, ImageDataset, SetEpochCallback, collate
+from advbn_hf.data.images import BadImages, ImageDataset, collate
 from advbn_hf.data.loading import check_labels, class_names, load_images
-from advbn_hf.data.streaming import StreamedImageDataset
-from advbn_hf.data.transforms import EvaluationTransform, TrainingTransform
-from advbn_hf.evaluation.inference import measure_accuracy
-from advbn_hf.evaluation.records import Record, write_results
+from advbn_hf.data.transforms import EvaluationTransform
+from advbn_hf.evaluation.api import evaluate_models
+from advbn_hf.evaluation.models import EvaluatedModel
+from advbn_hf.evaluation.records import write_results
+from advbn_hf.evaluation.runner import RunSettings
+from advbn_hf.evaluation.sets import LoadedSet, load_sets, match_classes
+from advbn_hf.evaluation.suites import SetEntry, Suite, load_suite
 from advbn_hf.hub import check_access
 from advbn_hf.modeling import PlainForImageClassification
-from advbn_hf.reporting.accuracy_table import comparison_table, to_text
 from advbn_hf.reporting.eval_results import write_eval_results
 from advbn_hf.reporting.model_card import render_card, save_card
 from advbn_hf.reporting.plots import plot_gain, plot_samples, plot_training
+from advbn_hf.reporting.suite_report import SuiteReport
 from advbn_hf.trainer import ARGUMENTS_FILE
-from advbn_hf.training.arguments import DataArguments, ModelArguments, check_arguments, check_model_arguments
+from advbn_hf.training.arguments import (
+    DataArguments,
+    ModelArguments,
+    check_arguments,
+    check_model_arguments,
+    reported_arguments,
+)
+from advbn_hf.training.base import train_base
 from advbn_hf.training.checkpoints import check_same_structure, last_complete_checkpoint
-from advbn_hf.training.stem_cache import StemFeatures, cached_stem_features
+from advbn_hf.training.inputs import training_images, training_rows
 from advbn_hf.training_args import check_perturbations
 from advbn_hf.utils.cli import parse, run, use_all_cores
-from advbn_hf.utils.files import filling
 from advbn_hf.utils.run_lock import lock_folder
 from advbn_hf.utils.versions import installed_versions
 
 QUICKSTART = Path(__file__).parent / "configs" / "quickstart.yaml"
 # What to do after a run was stopped, whether or not it has trained.
-GO_ON = "add --resume_from_checkpoint last to the same command"
-# What the card tells of the training.
-REPORTED_ARGUMENTS = (
-    "learning_rate",
-    "lr_scheduler_type",
-    "lr_decay_epochs",
-    "optim",
-    "optim_args",
-    "weight_decay",
-    "per_device_train_batch_size",
-    "gradient_accumulation_steps",
-    "world_size",
-    "bf16",
-    "fp16",
-    "seed",
-)
+RESUME = "add --resume_from_checkpoint last to the same command"
 
 
 def main() -> None:
-    """Checks everything that can be checked, then trains, measures and reports."""
+    """Checks everything that can be checked, then trains, evaluates and reports."""
     model_args, data_args, advbn_config, args = parse(
         (ModelArguments, DataArguments, AdvBNConfig, AdvBNTrainingArguments), default_file=QUICKSTART
     )
@@ -76,65 +67,54 @@ def main() -> None:
         return
     check_arguments(model_args, data_args, advbn_config, args)
     train_set = load_split(data_args, data_args.train_split, data_args.streaming)
-    if data_args.streaming:
-        train_set = train_set.shuffle(seed=args.seed)
     eval_set = load_split(data_args, data_args.eval_split)
     base, processor = get_base(model_args, train_set, eval_set)
     check_perturbations(advbn_config, args)
     if args.push_to_hub:
         check_access(args)
     AdvBNForImageClassification.from_backbone(copy.deepcopy(base), advbn_config)  # checks the insertion point
+    suite = evaluation_suite(data_args)
+    sets = load_sets(suite, data_args.max_eval_samples)
+    match_classes(sets, [EvaluatedModel("base", base, processor)])
 
     output_dir = Path(args.output_dir)
     if args.process_index == 0:
         lock_folder(output_dir)
     bad_images = BadImages(output_dir / "bad_images.jsonl") if data_args.skip_bad_images else None
-    for_evaluation = partial(ImageDataset, transform=EvaluationTransform(processor), bad_images=bad_images)
-    transform = TrainingTransform(processor) if data_args.augment else EvaluationTransform(processor)
-    if data_args.streaming:
-        shares = {"rank": args.process_index, "world_size": args.world_size, "num_labels": base.config.num_labels}
-        train_images = StreamedImageDataset(train_set, transform, bad_images, args.seed, **shares)
-    else:
-        train_images = ImageDataset(train_set, transform, bad_images, args.seed)
-    train = partial(
+    images = training_images(train_set, processor, bad_images, base.config.num_labels, data_args, args)
+    trainer_for = partial(
         AdvBNTrainer,
         data_collator=collate,
-        eval_dataset=for_evaluation(eval_set),
+        eval_dataset=ImageDataset(eval_set, EvaluationTransform(processor), bad_images),
         processing_class=processor,
     )
 
     models: dict[str, PreTrainedModel | AdvBNForImageClassification] = {}
     if model_args.backbone_config is not None:
         announce("Training the base model")
-        base = train_base(base, processor, train_images, model_args, args)
+        base = train_base(base, processor, images, model_args, args)
     models["base"] = base
-    with training_rows(train_images, base, data_args, advbn_config, args) as rows:
-        train = partial(train, train_dataset=rows)
+    if data_args.cache_stem_features:
+        announce("Computing stem features")
+    with training_rows(images, base, data_args, advbn_config, args) as rows:
+        trainer_for = partial(trainer_for, train_dataset=rows)
         if model_args.baseline:
             announce("Fine-tuning plainly: the baseline")
-            models["baseline"] = train_baseline(base, advbn_config, args, train)
+            models["baseline"] = train_baseline(base, advbn_config, args, trainer_for)
         announce("Fine-tuning with AdvBN")
-        trainer = train(AdvBNForImageClassification.from_backbone(copy.deepcopy(base), advbn_config), args)
+        trainer = trainer_for(AdvBNForImageClassification.from_backbone(copy.deepcopy(base), advbn_config), args)
         trainer.train(resume_from_checkpoint=last_checkpoint(args))
         trainer.save_model()
     models["advbn"] = trainer.model
 
     announce("Evaluating")
-    records: list[Record] = []
-    sets = evaluation_sets(data_args, eval_set)
-    for set_name, rows in sets.items():
-        for model_name, model in models.items():
-            records += measure_accuracy(
-                model,
-                for_evaluation(rows),
-                model_name=model_name,
-                set_name=set_name,
-                accelerator=trainer.accelerator,
-                batch_size=args.per_device_eval_batch_size,
-                num_workers=args.dataloader_num_workers,
-            )
+    settings = RunSettings(
+        None, args.per_device_eval_batch_size, args.dataloader_num_workers, data_args.skip_bad_images
+    )
+    evaluated = [EvaluatedModel(name, model, processor) for name, model in models.items()]
+    records = evaluate_models(evaluated, sets, trainer.accelerator, settings)
     if trainer.is_world_process_zero():
-        report(records, sets, trainer, model_args, data_args)
+        report(SuiteReport(records, suite), sets, trainer, model_args, data_args)
         for place in bad_images.summary() if bad_images else []:
             print(f"left out, since it cannot be decoded: {place}")
     if args.push_to_hub:
@@ -171,15 +151,20 @@ def load_split(data_args: DataArguments, split: str, streaming: bool = False) ->
     )
 
 
-def evaluation_sets(data_args: DataArguments, eval_set: Dataset) -> dict[str, Dataset]:
-    """What to report on: every style of the embedded benchmark's test split, else the evaluation split."""
-    if data_args.dataset_name != "embedded":
-        sets = {"clean": eval_set}
-    else:
-        sets = {style: load_images("embedded", "test", config=style) for style in STYLES}
-    if data_args.max_eval_samples is None:
-        return sets
-    return {name: rows.select(range(min(data_args.max_eval_samples, len(rows)))) for name, rows in sets.items()}
+def evaluation_suite(data_args: DataArguments) -> Suite:
+    """What to report on: the embedded benchmark's suite, else the evaluation split."""
+    if data_args.dataset_name == "embedded":
+        return load_suite("embedded")
+    entry = SetEntry(
+        "clean",
+        dataset=data_args.dataset_name,
+        config=data_args.dataset_config_name,
+        revision=data_args.dataset_revision,
+        split=data_args.eval_split,
+        image_column=data_args.image_column,
+        label_column=data_args.label_column,
+    )
+    return Suite((entry,))
 
 
 def get_base(
@@ -207,63 +192,6 @@ def last_checkpoint(args: AdvBNTrainingArguments) -> str | None:
     return args.resume_from_checkpoint
 
 
-def train_base(
-    model: PreTrainedModel,
-    processor: BaseImageProcessor,
-    images: ImageDataset,
-    model_args: ModelArguments,
-    args: AdvBNTrainingArguments,
-) -> PreTrainedModel:
-    """Trains all of a new model on clean images, unless the run that is gone on with has done so."""
-    folder = Path(args.output_dir) / "base"
-    if not (folder / "preprocessor_config.json").exists():
-        base_args = TrainingArguments(
-            output_dir=str(folder),
-            num_train_epochs=model_args.base_epochs,
-            learning_rate=model_args.base_learning_rate,
-            lr_scheduler_type="cosine",
-            warmup_steps=0.3,  # a rise over 30 % of the steps, as OneCycle has
-            per_device_train_batch_size=args.per_device_train_batch_size,
-            dataloader_num_workers=args.dataloader_num_workers,
-            dataloader_pin_memory=args.dataloader_pin_memory,
-            seed=args.seed,
-            bf16=args.bf16,
-            use_cpu=args.use_cpu,
-            logging_steps=args.logging_steps,
-            save_strategy="no",
-            report_to=args.report_to,
-        )
-        callbacks = [SetEpochCallback()]
-        Trainer(model, base_args, train_dataset=images, data_collator=collate, callbacks=callbacks).train()
-        with filling(folder) as whole:  # the processor's file comes last, and says that all is there
-            model.save_pretrained(whole)
-            processor.save_pretrained(whole)
-    return load_classifier(folder)
-
-
-def training_rows(
-    images: ImageDataset | StreamedImageDataset,
-    base: PreTrainedModel,
-    data_args: DataArguments,
-    config: AdvBNConfig,
-    args: AdvBNTrainingArguments,
-) -> AbstractContextManager[ImageDataset | StreamedImageDataset | StemFeatures]:
-    """What to train on: images, or what the stem gives for them, computed once."""
-    if not data_args.cache_stem_features:
-        return nullcontext(images)
-    announce("Computing stem features")
-    half = {"bf16": torch.bfloat16, "fp16": torch.float16}
-    dtype = next((dtype for name, dtype in half.items() if getattr(args, name)), None)
-    return cached_stem_features(
-        AdvBNForImageClassification.from_backbone(copy.deepcopy(base), config).to(args.device),
-        images,
-        Path(args.output_dir) / "stem_features",
-        batch_size=args.train_batch_size,
-        num_workers=args.dataloader_num_workers,
-        autocast=partial(torch.autocast, args.device.type, dtype) if dtype else nullcontext,
-    )
-
-
 def train_baseline(
     base: PreTrainedModel, config: AdvBNConfig, args: AdvBNTrainingArguments, train: partial
 ) -> PreTrainedModel:
@@ -284,35 +212,33 @@ def train_baseline(
 
 
 def report(
-    records: list[Record],
-    sets: dict[str, Dataset],
+    results: SuiteReport,
+    sets: list[LoadedSet],
     trainer: AdvBNTrainer,
     model_args: ModelArguments,
     data_args: DataArguments,
 ) -> None:
     """Prints the table and writes results, plots and card."""
     args, folder = trainer.args, Path(trainer.args.output_dir)
-    mean_over = MEAN_OVER if set(MEAN_OVER) <= set(sets) else ()
-    table = comparison_table(records, mean_over)
-    print(to_text(table))
-    write_results(folder / "results.json", records)
+    print(results.to_text())
+    write_results(folder / "results.json", results.records)
     images = ["results.png", "samples.png"]
-    plot_gain(table, folder / "results.png")
-    plot_samples(sets, folder / "samples.png")
+    plot_gain(results.table, folder / "results.png")
+    plot_samples({loaded.entry.title: loaded.base for loaded in sets}, folder / "samples.png")
     if any("loss" in log for log in trainer.state.log_history):
         images.append("training.png")
         images_per_step = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
         plot_training(trainer.state.log_history, folder / "training.png", images_per_step)
     card = render_card(
-        records,
+        results.records,
+        table=results.table,
         model_name=(args.hub_model_id or folder.name).split("/")[-1],
         base_model=model_args.model_name_or_path,
         dataset="embedded benchmark" if data_args.dataset_name == "embedded" else data_args.dataset_name,
         advbn_config=trainer.model.advbn_config.to_dict(),
-        training={name: getattr(args, name) for name in REPORTED_ARGUMENTS} | {"steps": trainer.state.global_step},
+        training=reported_arguments(args) | {"steps": trainer.state.global_step},
         command=["accelerate", "launch", "recipes/finetune.py", *sys.argv[1:]],
         versions=installed_versions(),
-        table=table,
         images=images,
         license=model_args.license,
         repo_id=trainer.hub_model_id,
@@ -320,9 +246,9 @@ def report(
     save_card(card, folder)
     if data_args.max_eval_samples is None:
         name, config, revision = data_args.dataset_name, data_args.dataset_config_name, data_args.dataset_revision
-        write_eval_results(folder, records, name, config=config, split=data_args.eval_split, revision=revision)
+        write_eval_results(folder, results.records, name, config=config, split=data_args.eval_split, revision=revision)
     print(f"\nwritten to {folder}: both branches, README.md, results.json, {', '.join(images)}")
 
 
 if __name__ == "__main__":
-    run(main, GO_ON)
+    run(main, RESUME)

@@ -152,10 +152,7 @@ def test_tags_of_a_suite_make_no_objects(tmp_path):
 
 @pytest.mark.parametrize("name", ["../../up", "/etc/passwd", "..", "a" * 5000, "a/b", "ünï"])
 def test_names_of_sets_stay_in_their_folder(tmp_path, name):
-    from advbn_hf.evaluation.runner import RunSettings
-    from advbn_hf.evaluation.sets import Part
-
-    path = _path(SetEntry(name, "embedded"), Part(None, None), [], RunSettings(tmp_path))
+    path = tmp_path / _file_name(SetEntry(name, "embedded"), Shift(), [], RunSettings())
     assert path.resolve().parent == tmp_path.resolve()
     path.write_bytes(b"")
 

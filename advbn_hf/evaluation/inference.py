@@ -12,14 +12,14 @@ from transformers import PreTrainedModel
 
 from ..backbones.model_outputs import logits_of
 from ..backbones.norms import BRANCHES
+from ..backbones.tracing import evaluating
 from ..data.images import ImageDataset, collate
 from ..errors import InputError
 from ..modeling import AdvBNForImageClassification
 from .labels import LabelMatch, restrict
-from .predictions import Answers, Predictions
-from .records import Record
+from .predictions import Predictions, TopPredictions
 
-KEPT = 5  # answers kept of each image, for top-5 accuracy
+KEPT = 5  # classes kept of each image, for top-5 accuracy
 
 
 def branch_logits(model: PreTrainedModel | AdvBNForImageClassification, pixel_values: Tensor) -> dict[str, Tensor]:
@@ -48,89 +48,41 @@ def predict(
     batch_size: int = 64,
     num_workers: int = 0,
 ) -> Predictions:
-    """Answers of a model to every image. Both branches of an AdvBN model share the stem's pass.
+    """Predictions of a model for every image. Both branches of an AdvBN model share the stem's pass.
 
-    A batch is the same whatever the number of processes, which take whole batches in turn; so are the answers.
+    The batches are the same on any number of processes, which take them in turn; so are the predictions.
 
     Args:
-        model: a plain classifier, or one with two branches; it is put into eval mode on the accelerator's device.
+        model: a plain classifier, or one with two branches; it is moved to the accelerator's device.
         images: the set, as the model's inputs.
-        accelerator: says which device, precision and processes to use.
-        description: what the progress bar says.
+        accelerator: device, precision and processes.
+        description: text of the progress bar.
         match: the model's class for each of the set's; all other logits are left out. By default they are the same.
         batch_size: images at a time on each process.
         num_workers: processes that decode images, for each process.
 
     Returns:
-        The answers of all processes, in classes of the set, on every process.
+        The predictions of all processes, in classes of the set, on every process.
 
     Raises:
         InputError: an image cannot be decoded and `images` does not leave such ones out.
     """
-    model = model.eval().to(accelerator.device)
-    parts: list[dict[str, Tensor]] = []
+    model = model.to(accelerator.device)
+    batches: list[dict[str, Tensor]] = []
     problem: InputError | None = None
     try:
-        with torch.no_grad(), accelerator.autocast():
+        with torch.no_grad(), evaluating(model), accelerator.autocast():
             loader = _loader(images, accelerator, batch_size, num_workers)
-            _run(model, loader, match, parts, accelerator, description)
+            _run(model, loader, match, batches, accelerator, description)
     except InputError as error:
         problem = error
     # All processes end together, with the same mistake where one met any.
-    merged = {name: torch.cat([part[name] for part in parts]).cpu() for name in parts[0]} if parts else {}
+    merged = {name: torch.cat([batch[name] for batch in batches]).cpu() for name in batches[0]} if batches else {}
     shares = gather_object([(merged, problem)]) if accelerator.num_processes > 1 else [(merged, problem)]
     for _, met in shares:
         if met is not None:
             raise met
     return _join([share for share, _ in shares if share])
-
-
-def measure_accuracy(
-    model: PreTrainedModel | AdvBNForImageClassification,
-    images: ImageDataset,
-    *,
-    model_name: str,
-    set_name: str,
-    accelerator: Accelerator,
-    batch_size: int = 64,
-    num_workers: int = 0,
-) -> list[Record]:
-    """Share of images whose largest logit is the label's.
-
-    Args:
-        model: as in `predict`.
-        images: the set, as the model's inputs.
-        model_name: the records' `model`.
-        set_name: the records' `set`.
-        accelerator: says which device, precision and processes to use.
-        batch_size: images at a time on each process.
-        num_workers: processes that decode images, for each process.
-
-    Returns:
-        A record for each branch; one whose branch is None for a plain classifier.
-    """
-    predictions = predict(
-        model,
-        images,
-        accelerator=accelerator,
-        description=f"{model_name} on {set_name}",
-        batch_size=batch_size,
-        num_workers=num_workers,
-    )
-    branches = {"plain": None} if "plain" in predictions.answers else dict(zip(BRANCHES, BRANCHES, strict=True))
-    return [
-        Record(
-            model_name,
-            set_name,
-            None,
-            None,
-            branch,
-            "accuracy",
-            predictions.correct(column).double().mean().item(),
-            len(predictions.rows),
-        )
-        for column, branch in branches.items()
-    ]
 
 
 class _Numbered(Dataset):
@@ -168,25 +120,25 @@ def _run(
     model: nn.Module,
     loader: DataLoader,
     match: LabelMatch | None,
-    parts: list[dict[str, Tensor]],
+    predicted: list[dict[str, Tensor]],
     accelerator: Accelerator,
     description: str,
 ) -> None:
-    """Appends what each batch gave to `parts`, on the device: nothing waits for it between two batches."""
+    """Appends the predictions of each batch to `predicted`, on the device: nothing waits for them between batches."""
     right, seen = torch.zeros((), dtype=torch.int64, device=accelerator.device), 0
     bar = tqdm(total=len(loader), desc=description, unit="batch", disable=not accelerator.is_main_process, leave=False)
     with bar:
         for batch in loader:
             if batch is not None:
                 pixel_values = batch["pixel_values"].to(accelerator.device, non_blocking=True)
-                part = {name: batch[name].to(accelerator.device, non_blocking=True) for name in ("rows", "labels")}
+                tensors = {name: batch[name].to(accelerator.device, non_blocking=True) for name in ("rows", "labels")}
                 columns = _probabilities(model, pixel_values, match)
                 for column, probabilities in columns.items():
                     top = probabilities.topk(min(KEPT, probabilities.shape[1]))
-                    part |= {f"{column}.top": top.indices.int(), f"{column}.confidence": top.values[:, 0]}
-                parts.append(part)
-                right += (part[f"{next(iter(columns))}.top"][:, 0] == part["labels"]).sum()
-                seen += len(part["labels"])
+                    tensors |= {f"{column}.classes": top.indices.int(), f"{column}.confidence": top.values[:, 0]}
+                predicted.append(tensors)
+                right += (tensors[f"{next(iter(columns))}.classes"][:, 0] == tensors["labels"]).sum()
+                seen += len(tensors["labels"])
             if bar.update() and seen:  # only when the bar is drawn, since this waits for the device
                 bar.set_postfix_str(f"accuracy {100 * right.item() / seen:.1f} %", refresh=False)
 
@@ -206,6 +158,6 @@ def _join(shares: list[dict[str, Tensor]]) -> Predictions:
     joined = {name: torch.cat([share[name] for share in shares]) for name in shares[0]}
     order = joined["rows"].argsort()
     joined = {name: tensor[order] for name, tensor in joined.items()}
-    columns = [name.removesuffix(".top") for name in joined if name.endswith(".top")]
-    answers = {name: Answers(joined[f"{name}.top"], joined[f"{name}.confidence"]) for name in columns}
-    return Predictions(joined["rows"], joined["labels"], answers)
+    columns = [name.removesuffix(".classes") for name in joined if name.endswith(".classes")]
+    by_column = {name: TopPredictions(joined[f"{name}.classes"], joined[f"{name}.confidence"]) for name in columns}
+    return Predictions(joined["rows"], joined["labels"], by_column)

@@ -11,6 +11,8 @@ from ..utils.documents import read_json
 from ..utils.files import write_atomically
 from ..utils.predicates import is_integer, is_line, is_number
 
+P_VALUE = "gain_p_value"  # the metric of a paired test's records
+
 
 @dataclass(frozen=True)
 class Record:
@@ -53,7 +55,7 @@ class Record:
 
 
 def write_results(path: str | os.PathLike, records: Iterable[Record]) -> None:
-    """Writes records as a JSON list, one record a line, in the order given. The file is replaced whole.
+    """Writes records as a JSON list, one record a line, in the order given. The file is replaced atomically.
 
     Args:
         path: the file, usually `results.json` in the folder of a run. Its folder must exist.
@@ -102,6 +104,3 @@ def _read_record(row: object, where: str) -> Record:
 def _require(condition: bool, field: str, value: object, wanted: str) -> None:
     if not condition:
         raise InputError(f"field {field!r} must be {wanted}, not {value!r}")
-
-
-P_VALUE = "gain_p_value"  # the metric of a paired test's records

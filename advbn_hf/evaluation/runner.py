@@ -1,11 +1,14 @@
-"""Runs models over the sets of a suite, part by part; what is finished stays on disk and is not computed again."""
+"""Predictions of models for the sets of a suite, shift by shift; what is finished stays on disk."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from accelerate import Accelerator
+from accelerate.utils import broadcast, gather_object
 
 from ..data.images import BadImages, ImageDataset
 from ..data.transforms import EvaluationTransform, Unresized
@@ -15,11 +18,11 @@ from .inference import predict
 from .labels import LabelMatch
 from .models import EvaluatedModel
 from .predictions import Predictions
-from .sets import LoadedSet, Part, load_set
-from .suites import SetEntry, Suite
+from .sets import LoadedSet, Shift
+from .suites import SetEntry
 
-# What a set's predictions depend on besides its rows; names and what is reported may change.
 _TRANSFORMS = {"processor": EvaluationTransform, "none": Unresized}
+# What a set's predictions depend on besides its rows; names and what is reported may change.
 _KEYED = ("size", "seed", "preprocessing")
 
 
@@ -28,160 +31,150 @@ class RunSettings:
     """How to run; nothing of it but `skip_bad_images` changes a number by more than rounding.
 
     Args:
-        folder: where predictions are kept.
+        output_dir: its subfolder "predictions" keeps what is computed; by default nothing is kept.
         batch_size: images at a time on each process.
         num_workers: processes that decode and shift images, for each process.
         skip_bad_images: whether to leave out images that cannot be decoded.
+
+    Raises:
+        InputError: a number is out of range.
     """
 
-    folder: Path
+    output_dir: Path | None = None
     batch_size: int = 64
     num_workers: int = 0
     skip_bad_images: bool = False
 
+    def __post_init__(self) -> None:
+        for name, least in (("batch_size", 1), ("num_workers", 0)):
+            if getattr(self, name) < least:
+                raise InputError(f"{name} must be {least} or more, got {getattr(self, name)}")
+
 
 @dataclass(frozen=True)
 class MeasuredSet:
-    """The answers to a set.
+    """The predictions for a set.
 
     Args:
-        entry: what the suite says of it.
+        entry: its entry in the suite.
         num_classes: number of its classes.
-        answers: for each part, the predictions of each model by its name.
+        predictions: for each shift, those of each model by its name.
         left_out: images that could not be decoded.
     """
 
     entry: SetEntry
     num_classes: int
-    answers: dict[Part, dict[str, Predictions]]
+    predictions: dict[Shift, dict[str, Predictions]]
     left_out: tuple[str, ...] = ()
 
 
-def load_sets(
-    suite: Suite, models: Sequence[EvaluatedModel], accelerator: Accelerator, max_samples: int | None = None
-) -> list[tuple[LoadedSet, dict[str, LabelMatch | None]]]:
-    """Opens every set and matches its classes to every model's, so that all mistakes come before any work.
-
-    Args:
-        suite: the sets.
-        models: the models.
-        accelerator: the first process goes first, so that the others find its downloads.
-        max_samples: rows to take of each set; by default all.
-
-    Returns:
-        Each set, with what its classes are of each model's, by the models' names.
-
-    Raises:
-        InputError: a set cannot be reached, or its classes are not the model's; begins with the set's name.
-    """
-    opened = []
-    with accelerator.main_process_first():
-        for entry in suite.sets:
-            found = load_set(entry, max_samples)
-            try:
-                matches = {evaluated.name: found.match(evaluated.class_names) for evaluated in models}
-            except InputError as error:
-                raise InputError(f"set {entry.name!r}: {error}") from error
-            opened.append((found, matches))
-    return opened
-
-
 def run_suite(
-    opened: Sequence[tuple[LoadedSet, Mapping[str, LabelMatch | None]]],
+    sets: Sequence[LoadedSet],
+    matches: Sequence[Mapping[str, LabelMatch | None]],
     models: Sequence[EvaluatedModel],
     accelerator: Accelerator,
     settings: RunSettings,
 ) -> list[MeasuredSet]:
-    """Has every model answer every part of every set, but for what is on disk from an earlier run.
+    """Predicts every set under every shift with every model, but for what is on disk from an earlier run.
 
     Args:
-        opened: from `load_sets`.
-        models: the models.
-        accelerator: says which device, precision and processes to use.
+        sets: from `load_sets`.
+        matches: from `match_classes`.
+        models: the models; they are moved to the accelerator's device.
+        accelerator: device, precision and processes.
         settings: how to run.
 
     Returns:
-        The answers, set by set.
+        The predictions, set by set.
 
     Raises:
         InputError: an image cannot be decoded; begins with the set's name.
     """
-    settings.folder.mkdir(parents=True, exist_ok=True)
+    for evaluated in models:  # the running statistics of processes that trained together differ by the last batch
+        broadcast(list(evaluated.model.to(accelerator.device).buffers()))
     fingerprints = {evaluated.name: evaluated.fingerprint() for evaluated in models}
     measured = []
-    for found, matches in opened:
-        answers: dict[Part, dict[str, Predictions]] = {}
-        left_out: list[str] = []
-        for part in found.parts:
-            rows = found.source(part)._fingerprint  # of the content; `datasets` keys its own caches by it
-            paths = {
-                name: _path(
-                    found.entry,
-                    part,
-                    [model, rows, matches[name] and matches[name].indices, accelerator.mixed_precision],
-                    settings,
-                )
-                for name, model in fingerprints.items()
-            }
-            try:
-                answers[part] = _answer(found, part, models, matches, paths, accelerator, settings)
-            except InputError as error:
-                raise InputError(f"set {_name(found.entry, part)!r}: {error}") from error
-            left_out += [place for path in paths.values() for place in _log(path).summary() if place not in left_out]
-        num_classes = len(found.names or models[0].class_names)
-        measured.append(MeasuredSet(found.entry, num_classes, answers, tuple(left_out)))
+    with _predictions_folder(settings) as folder:
+        for loaded, matched in zip(sets, matches, strict=True):
+            predictions: dict[Shift, dict[str, Predictions]] = {}
+            left_out: list[str] = []
+            for shift in loaded.shifts:
+                rows = loaded.source(shift)._fingerprint  # of the content; `datasets` keys its own caches by it
+                paths = {}
+                for name, model in fingerprints.items():
+                    indices = matched[name] and matched[name].indices
+                    key = [model, rows, indices, accelerator.mixed_precision]
+                    paths[name] = folder / _file_name(loaded.entry, shift, key, settings)
+                try:
+                    predictions[shift] = _predict(loaded, shift, models, matched, paths, accelerator, settings)
+                except InputError as error:
+                    raise InputError(f"set {_name(loaded.entry, shift)!r}: {error}") from error
+                left_out += gather_object([place for path in paths.values() for place in _log(path).summary()])
+            num_classes = len(loaded.names or models[0].class_names)
+            measured.append(MeasuredSet(loaded.entry, num_classes, predictions, tuple(dict.fromkeys(left_out))))
     return measured
 
 
-def _answer(
-    found: LoadedSet,
-    part: Part,
+@contextmanager
+def _predictions_folder(settings: RunSettings) -> Iterator[Path]:
+    """The folder of the predictions; one that lasts as long as the block where they are not to be kept."""
+    if settings.output_dir is None:
+        with TemporaryDirectory() as folder:
+            yield Path(folder)
+    else:
+        folder = settings.output_dir / "predictions"
+        folder.mkdir(parents=True, exist_ok=True)
+        yield folder
+
+
+def _predict(
+    loaded: LoadedSet,
+    shift: Shift,
     models: Sequence[EvaluatedModel],
-    matches: Mapping[str, LabelMatch | None],
+    matched: Mapping[str, LabelMatch | None],
     paths: Mapping[str, Path],
     accelerator: Accelerator,
     settings: RunSettings,
 ) -> dict[str, Predictions]:
-    """Every model's predictions of a part. Its shift is made only if one of them is not there yet."""
-    answers = {name: Predictions.load(path) for name, path in paths.items()}
+    """Every model's predictions under a shift, whose images are generated only if some are not there yet."""
+    predictions = {name: Predictions.load(path) for name, path in paths.items()}
     # No process may write a file before all have looked for it: they would not agree on what to do.
     accelerator.wait_for_everyone()
-    if all(answers.values()):
-        return answers
+    if all(predictions.values()):
+        return predictions
     with accelerator.main_process_first():
-        rows = found.rows(part, settings.num_workers or None)
+        rows = loaded.rows(shift, settings.num_workers or None)
     for evaluated in models:
-        if answers[evaluated.name] is not None:
+        if predictions[evaluated.name] is not None:
             continue
         path = paths[evaluated.name]
-        transform = _TRANSFORMS[found.entry.preprocessing](evaluated.processor)
+        transform = _TRANSFORMS[loaded.entry.preprocessing](evaluated.processor)
         if accelerator.is_main_process:
-            _log(path).path.unlink(missing_ok=True)  # of a run that was broken off
+            _log(path).path.unlink(missing_ok=True)  # of a run that was interrupted
         accelerator.wait_for_everyone()
-        predictions = predict(
+        predictions[evaluated.name] = predict(
             evaluated.model,
             ImageDataset(rows, transform, _log(path) if settings.skip_bad_images else None),
             accelerator=accelerator,
-            description=f"{evaluated.name} on {_name(found.entry, part)}",
-            match=matches[evaluated.name],
+            description=f"{evaluated.name} on {_name(loaded.entry, shift)}",
+            match=matched[evaluated.name],
             batch_size=settings.batch_size,
             num_workers=settings.num_workers,
         )
         if accelerator.is_main_process:
-            predictions.save(path)
-        answers[evaluated.name] = predictions
-    return answers
+            predictions[evaluated.name].save(path)
+    return predictions
 
 
-def _path(entry: SetEntry, part: Part, key: list[object], settings: RunSettings) -> Path:
-    """The file of a model's predictions of a part, named after all that they depend on."""
-    key = [*key, part, settings.skip_bad_images, *(getattr(entry, name) for name in _KEYED)]
-    name = re.sub(r"[^\w.-]+", "-", _name(entry, part))[:80]
-    return settings.folder / f"{name}-{hash_settings(key)[:16]}.safetensors"
+def _file_name(entry: SetEntry, shift: Shift, key: list[object], settings: RunSettings) -> str:
+    """The file of a model's predictions under a shift, named after all that they depend on."""
+    key = [*key, shift, settings.skip_bad_images, *(getattr(entry, name) for name in _KEYED)]
+    name = re.sub(r"[^\w.-]+", "-", _name(entry, shift))[:80]
+    return f"{name}-{hash_settings(key)[:16]}.safetensors"
 
 
-def _name(entry: SetEntry, part: Part) -> str:
-    return " ".join(dict.fromkeys(filter(None, (entry.name, str(part)))))
+def _name(entry: SetEntry, shift: Shift) -> str:
+    return " ".join(dict.fromkeys(filter(None, (entry.name, str(shift)))))
 
 
 def _log(path: Path) -> BadImages:

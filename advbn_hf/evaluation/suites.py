@@ -2,7 +2,7 @@
 
 sets:                      the sets, in the order in which they are evaluated and reported; each has
   - name                   what the reports call it; no two sets share one
-    dataset                Hub id, folder, or "embedded"; without it, the one of the command line (--dataset_name)
+    dataset                Hub id, folder, or "embedded"; without it, `dataset_name` of the command line
     config                 configuration of the dataset; of "embedded", the style
     revision               branch, tag or commit on the Hub
     split                  split ("validation" by default)
@@ -39,6 +39,7 @@ from ..errors import InputError, check_choice, suggestion
 from ..shifts.generate import GROUPS, shift_label, shift_names
 from ..shifts.imagenet_c import SEVERITIES
 from ..utils.documents import read_yaml
+from ..utils.files import shipped
 from ..utils.predicates import is_integer, is_line
 
 Preprocessing = Literal["processor", "none"]
@@ -168,19 +169,28 @@ class Suite:
         return Suite(tuple(kept), self.mean_over if set(self.mean_over) <= set(names) else ())
 
 
-def load_suite(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Suite:
+def load_suite(name_or_path: str | Path, overrides: Mapping[str, Any] | None = None) -> Suite:
     """Reads a suite and checks all that can be checked without data.
 
     Args:
-        path: the YAML file.
-        overrides: values for keys of sets, such as "dataset" and "split", that take the place of its defaults.
+        name_or_path: name of a suite that comes with the package, or a YAML file.
+        overrides: values for keys of sets, such as "dataset" and "split", that replace the suite's defaults.
 
     Returns:
         The suite.
 
     Raises:
-        InputError: the file cannot be read or breaks the schema; names the file, the set and the key.
+        InputError: there is no such suite, or its file cannot be read or breaks the schema; names the file, the set
+            and the key.
+
+    Example:
+        >>> [entry.name for entry in load_suite("embedded").sets]
+        ['clean', 'filters', 'corruptions', 'stylized', 'sketch', 'inverted']
     """
+    by_name = {path.stem: path for path in sorted(shipped("recipes/suites").glob("*.yaml"))}
+    path = by_name.get(str(name_or_path), Path(name_or_path))
+    if not path.is_file():
+        raise InputError(f"suite: there is no suite or file {name_or_path}; shipped are {', '.join(by_name)}")
     content = read_yaml(path)
     try:
         return _read_suite(content, dict(overrides or {}))
@@ -192,7 +202,8 @@ def _read_suite(content: object, overrides: dict[str, Any]) -> Suite:
     _check_keys(content, ("sets", "defaults", "mean_over"), "a suite")
     keys = [field.name for field in dataclasses.fields(SetEntry)]
     defaults = content.get("defaults") or {}
-    _check_keys(defaults, [key for key in keys if key != "name"], "defaults")
+    for values, where in ((defaults, "defaults"), (overrides, "overrides")):
+        _check_keys(values, [key for key in keys if key != "name"], where)
     listed = content.get("sets")
     if not isinstance(listed, list) or not listed:
         raise InputError("sets: must be a list of sets, each with a name")
@@ -206,8 +217,10 @@ def _read_suite(content: object, overrides: dict[str, Any]) -> Suite:
         except InputError as error:
             raise InputError(f"set {values['name']!r}: {error}") from error
         if entry.dataset is None:
-            raise InputError(f"set {entry.name!r}: has no dataset; write one, or pass --dataset_name")
+            raise InputError(f"set {entry.name!r}: has no dataset; write one, or pass dataset_name")
         entries.append(entry)
+    if "dataset" in overrides and all(entry.dataset != overrides["dataset"] for entry in entries):
+        raise InputError("dataset: every set names its own; leave out dataset_name, or choose another suite")
     mean_over = content.get("mean_over") or []
     if not isinstance(mean_over, list):
         raise InputError("mean_over: must be a list of names of sets")

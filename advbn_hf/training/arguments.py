@@ -2,12 +2,29 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from ..config import AdvBNConfig
 from ..errors import InputError
 from ..hub.metadata import validate_metadata
 from ..training_args import AdvBNTrainingArguments
 from ..utils.run_lock import holds_files
+
+# What a model card reports of the training.
+REPORTED_ARGUMENTS = (
+    "learning_rate",
+    "lr_scheduler_type",
+    "lr_decay_epochs",
+    "optim",
+    "optim_args",
+    "weight_decay",
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "world_size",
+    "bf16",
+    "fp16",
+    "seed",
+)
 
 
 @dataclass
@@ -17,7 +34,7 @@ class ModelArguments:
     model_name_or_path: str | None = field(default=None, metadata={"help": "Hub id or folder of the classifier."})
     model_revision: str = field(default="main", metadata={"help": "Branch, tag or commit of the classifier."})
     ignore_mismatched_sizes: bool = field(
-        default=False, metadata={"help": "Make a new head where the dataset has another number of classes."}
+        default=False, metadata={"help": "Create a new head where the dataset has another number of classes."}
     )
     backbone_config: str | None = field(
         default=None,
@@ -48,7 +65,9 @@ class DataArguments:
     image_column: str | None = field(default=None, metadata={"help": "Column of the images; found by its type."})
     label_column: str | None = field(default=None, metadata={"help": "Column of the labels; found by its type."})
     streaming: bool = field(default=False, metadata={"help": "Read the training split as it is needed."})
-    max_eval_samples: int | None = field(default=None, metadata={"help": "Evaluate on the first so many of each set."})
+    max_eval_samples: int | None = field(
+        default=None, metadata={"help": "Evaluate on so many images of each set, at random."}
+    )
     augment: bool = field(default=True, metadata={"help": "Train on random resized crops and flips."})
     cache_stem_features: bool = field(
         default=False,
@@ -57,6 +76,11 @@ class DataArguments:
     skip_bad_images: bool = field(
         default=False, metadata={"help": "Leave out images that cannot be decoded, and name them at the end."}
     )
+
+
+def reported_arguments(args: AdvBNTrainingArguments) -> dict[str, Any]:
+    """The training arguments that a model card reports, by their names."""
+    return {name: getattr(args, name) for name in REPORTED_ARGUMENTS}
 
 
 def check_model_arguments(model_args: ModelArguments) -> None:
@@ -82,7 +106,7 @@ def check_arguments(
     if data_args.max_eval_samples is not None and data_args.max_eval_samples < 1:
         raise InputError(f"max_eval_samples must be 1 or more, got {data_args.max_eval_samples}")
     if data_args.streaming and args.max_steps <= 0:
-        raise InputError("max_steps: a stream has no length; say for how many steps to train")
+        raise InputError("max_steps: a stream has no length; give the number of steps to train for")
     if data_args.streaming and model_args.backbone_config is not None:
         raise InputError("backbone_config: a new model is trained for epochs, but a stream has none; name a model")
     if data_args.cache_stem_features:

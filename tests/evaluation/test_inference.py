@@ -1,4 +1,4 @@
-"""The evaluation loop against an independent computation, and answers kept on disk."""
+"""The evaluation loop against an independent computation, and predictions kept on disk."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ from advbn_hf.backbones.norms import two_branch_norms
 from advbn_hf.data.images import BadImages, ImageDataset
 from advbn_hf.data.loading import load_images
 from advbn_hf.data.transforms import EvaluationTransform
-from advbn_hf.evaluation.inference import branch_logits, measure_accuracy, predict
+from advbn_hf.evaluation.inference import branch_logits, predict
 from advbn_hf.evaluation.labels import LabelMatch
 from advbn_hf.evaluation.predictions import Predictions
 
@@ -49,13 +49,20 @@ def test_both_branches_and_their_mean_as_exported(branched, rows):
     predictions = run(branched, rows)
     wanted = {name: probabilities(branched.export(name), rows) for name in ("clean", "auxiliary")}
     wanted["mean"] = (wanted["clean"] + wanted["auxiliary"]) / 2
-    assert list(predictions.answers) == ["clean", "auxiliary", "mean"]
+    assert list(predictions.by_column) == ["clean", "auxiliary", "mean"]
     assert predictions.rows.tolist() == list(range(25))
     assert predictions.labels.tolist() == rows["label"]
     for name, expected in wanted.items():
         values, order = expected.sort(dim=1, descending=True)
-        assert predictions.answers[name].top.tolist() == order.tolist()
-        torch.testing.assert_close(predictions.answers[name].confidence, values[:, 0])
+        assert predictions.by_column[name].classes.tolist() == order.tolist()
+        torch.testing.assert_close(predictions.by_column[name].confidence, values[:, 0])
+
+
+def test_a_model_keeps_its_mode(branched, rows):
+    modes = [module.training for module in branched.train().modules()]
+    run(branched, rows)
+    assert [module.training for module in branched.modules()] == modes
+    branched.eval()
 
 
 def test_the_stem_runs_once_for_both_branches(branched, rows):
@@ -75,21 +82,11 @@ def test_a_plain_model_on_a_part_of_its_classes(rows, num_workers):
     with torch.no_grad():
         logits = model(pixel_values=torch.stack([row["pixel_values"] for row in ImageDataset(rows, TRANSFORM)])).logits
     expected = logits[:, [7, 2, 5, 0, 3]].softmax(dim=1)
-    assert predictions.answers["plain"].top[:, 0].tolist() == expected.argmax(dim=1).tolist()
-    torch.testing.assert_close(predictions.answers["plain"].confidence, expected.max(dim=1).values)
+    assert predictions.by_column["plain"].classes[:, 0].tolist() == expected.argmax(dim=1).tolist()
+    torch.testing.assert_close(predictions.by_column["plain"].confidence, expected.max(dim=1).values)
     assert predictions.correct("plain", 5).all()
     right = [label == guess for label, guess in zip(rows["label"], expected.argmax(dim=1).tolist(), strict=True)]
     assert predictions.correct("plain").tolist() == right
-
-
-def test_accuracy_records(branched, rows):
-    settings = {"model_name": "advbn", "set_name": "clean", "accelerator": Accelerator()}
-    records = measure_accuracy(branched, ImageDataset(rows, TRANSFORM), **settings)
-    labels = torch.tensor(rows["label"])
-    for record, branch in zip(records, ("clean", "auxiliary"), strict=True):
-        guesses = probabilities(branched.export(branch), rows).argmax(dim=1)
-        assert (record.branch, record.n, record.metric) == (branch, 25, "accuracy")
-        assert record.value == pytest.approx((guesses == labels).double().mean().item())
 
 
 def test_images_that_cannot_be_decoded(rows, tmp_path):
@@ -108,15 +105,15 @@ def test_images_that_cannot_be_decoded(rows, tmp_path):
         run(model, broken.select([3, 4]), log)
 
 
-def test_answers_on_disk(branched, rows, tmp_path):
+def test_predictions_on_disk(branched, rows, tmp_path):
     predictions = run(branched, rows)
     predictions.save(tmp_path / "x.safetensors")
     loaded = Predictions.load(tmp_path / "x.safetensors")
-    assert list(loaded.answers) == list(predictions.answers)
+    assert list(loaded.by_column) == list(predictions.by_column)
     assert torch.equal(loaded.rows, predictions.rows) and torch.equal(loaded.labels, predictions.labels)
-    for name, answers in predictions.answers.items():
-        assert torch.equal(loaded.answers[name].top, answers.top)
-        assert torch.equal(loaded.answers[name].confidence, answers.confidence)
+    for name, top in predictions.by_column.items():
+        assert torch.equal(loaded.by_column[name].classes, top.classes)
+        assert torch.equal(loaded.by_column[name].confidence, top.confidence)
     assert Predictions.load(tmp_path / "other.safetensors") is None
     (tmp_path / "x.safetensors").write_bytes(b"broken off")
     assert Predictions.load(tmp_path / "x.safetensors") is None

@@ -1,14 +1,14 @@
-"""Records from answers, against values computed by hand or by SciPy."""
+"""Records from predictions, against values computed by hand or by SciPy."""
 
 import numpy as np
 import pytest
 import torch
 from scipy.stats import binomtest
 
-from advbn_hf.evaluation.predictions import Answers, Predictions
+from advbn_hf.evaluation.predictions import Predictions, TopPredictions
 from advbn_hf.evaluation.runner import MeasuredSet
 from advbn_hf.evaluation.scoring import score
-from advbn_hf.evaluation.sets import Part
+from advbn_hf.evaluation.sets import Shift
 from advbn_hf.evaluation.suites import SetEntry, Suite
 from advbn_hf.reporting.accuracy_table import comparison_table, to_markdown, to_text
 from advbn_hf.reporting.suite_report import SuiteReport
@@ -17,12 +17,12 @@ from advbn_hf.shifts.generate import GROUPS
 CLEAN = SetEntry("clean", "x")
 
 
-def answers(right, columns=("plain",), rows=None, confidence=0.8):
-    """Answers of ten classes to images whose label is 0; a wrong one has the label second."""
+def predictions(right, columns=("plain",), rows=None, confidence=0.8):
+    """Of ten classes for images whose label is 0; a wrong one has the label second."""
     right = torch.as_tensor(right)
     top = torch.where(right[:, None], torch.tensor([0, 1, 2, 3, 4]), torch.tensor([1, 0, 2, 3, 4]))
     rows = torch.arange(len(right)) if rows is None else torch.tensor(rows)
-    made = Answers(top, torch.full((len(right),), confidence))
+    made = TopPredictions(top, torch.full((len(right),), confidence))
     return Predictions(rows, torch.zeros(len(right), dtype=torch.int64), dict.fromkeys(columns, made))
 
 
@@ -37,7 +37,7 @@ def find(records, **wanted):
 
 
 def test_one_set_of_one_plain_model():
-    records = score([MeasuredSet(CLEAN, 10, {Part(): {"resnet": answers(first(7))}})])
+    records = score([MeasuredSet(CLEAN, 10, {Shift(): {"resnet": predictions(first(7))}})])
     assert {(record.model, record.set, record.branch, record.shift, record.n) for record in records} == {
         ("resnet", "clean", None, None, 10)
     }
@@ -47,7 +47,7 @@ def test_one_set_of_one_plain_model():
 
 
 def test_no_top_5_of_five_classes():
-    records = score([MeasuredSet(CLEAN, 5, {Part(): {"resnet": answers(first(7))}})])
+    records = score([MeasuredSet(CLEAN, 5, {Shift(): {"resnet": predictions(first(7))}})])
     assert {record.metric for record in records} == {"accuracy", "ece"}
 
 
@@ -55,7 +55,7 @@ def test_branches_in_the_order_of_the_suite_and_their_mean_as_a_model():
     columns = ("clean", "auxiliary", "mean")
     for branch, order in (("clean", ["clean", "auxiliary"]), ("auxiliary", ["auxiliary", "clean"])):
         entry = SetEntry("sketch", "x", branch=branch)
-        records = score([MeasuredSet(entry, 10, {Part(): {"advbn": answers(first(4), columns)}})])
+        records = score([MeasuredSet(entry, 10, {Shift(): {"advbn": predictions(first(4), columns)}})])
         kept = [(record.model, record.branch) for record in records if record.metric == "accuracy"]
         assert kept == [("advbn", order[0]), ("advbn", order[1]), ("advbn (mean of branches)", None)]
 
@@ -63,24 +63,24 @@ def test_branches_in_the_order_of_the_suite_and_their_mean_as_a_model():
 def test_a_baseline_is_compared_on_the_images_that_both_have():
     ours, theirs = first(9), [index % 2 == 0 for index in range(10)]
     measured = MeasuredSet(
-        CLEAN, 10, {Part(): {"resnet": answers(ours[1:], rows=range(1, 10)), "baseline": answers(theirs)}}
+        CLEAN, 10, {Shift(): {"resnet": predictions(ours[1:], rows=range(1, 10)), "baseline": predictions(theirs)}}
     )
     # Of rows 1 to 9, only we are right on 1, 3, 5, 7; only the baseline on none.
     assert find(score([measured]), metric="gain_p_value") == pytest.approx(binomtest(4, 4).pvalue)
 
 
-def test_a_set_of_several_parts():
+def test_a_set_under_several_shifts():
     entry = SetEntry("c", "x", shift=("fog", "snow"), severities=(1, 2))
-    counts = {Part("fog", 1): (9, 6), Part("fog", 2): (8, 5), Part("snow", 1): (7, 4), Part("snow", 2): (2, 1)}
+    counts = {Shift("fog", 1): (9, 6), Shift("fog", 2): (8, 5), Shift("snow", 1): (7, 4), Shift("snow", 2): (2, 1)}
     measured = MeasuredSet(
-        entry, 10, {part: {"r": answers(first(a)), "baseline": answers(first(b))} for part, (a, b) in counts.items()}
+        entry, 10, {shift: {"r": predictions(first(a)), "baseline": predictions(first(b))} for shift, (a, b) in counts.items()}
     )
     records = score([measured])
     whole = {"shift": None, "metric": "accuracy"}
     assert find(records, model="r", **whole) == pytest.approx(0.65)
     assert find(records, model="baseline", **whole) == pytest.approx(0.4)
     assert find(records, model="r", metric="accuracy", shift="snow", severity=2) == 0.2
-    assert {record.n for record in records} == {10}  # the parts show the same images
+    assert {record.n for record in records} == {10}  # all shifts show the same images
     gains = np.array([sum((index < a) - (index < b) for a, b in counts.values()) / 4 for index in range(10)])
     t = gains.mean() / (gains.std(ddof=1) / np.sqrt(10))
     assert t == pytest.approx(3)
@@ -89,18 +89,18 @@ def test_a_set_of_several_parts():
 
 
 def corruption_set(errors, **settings):
-    """100 images, of which `errors[model]` are wrong in every part."""
+    """100 images, of which `errors[model]` are wrong under every shift."""
     entry = SetEntry("c", "x", shift=GROUPS["corruptions"], clean="clean", **settings)
-    parts = {
-        Part(shift, severity): {model: answers(first(100 - wrong, 100)) for model, wrong in errors.items()}
+    by_shift = {
+        Shift(shift, severity): {model: predictions(first(100 - wrong, 100)) for model, wrong in errors.items()}
         for shift in entry.shift
         for severity in range(1, 6)
     }
-    return MeasuredSet(entry, 10, parts)
+    return MeasuredSet(entry, 10, by_shift)
 
 
 def test_mean_corruption_error_against_a_baseline():
-    clean = MeasuredSet(CLEAN, 10, {Part(): {"r": answers(first(90, 100)), "baseline": answers(first(80, 100))}})
+    clean = MeasuredSet(CLEAN, 10, {Shift(): {"r": predictions(first(90, 100)), "baseline": predictions(first(80, 100))}})
     records = score([clean, corruption_set({"r": 40, "baseline": 50}, mce="baseline")])
     assert find(records, model="r", metric="mce") == pytest.approx(80)
     assert find(records, model="baseline", metric="mce") == pytest.approx(100)
@@ -126,7 +126,7 @@ def test_tables_show_the_paired_test_and_the_branch_to_report_first():
     entry = SetEntry("sketch", "x", branch="auxiliary")
     columns = ("clean", "auxiliary", "mean")
     measured = MeasuredSet(
-        entry, 10, {Part(): {"advbn": answers(first(90, 100), columns), "baseline": answers(first(70, 100))}}
+        entry, 10, {Shift(): {"advbn": predictions(first(90, 100), columns), "baseline": predictions(first(70, 100))}}
     )
     report = SuiteReport(score([measured]), Suite((entry,)))
     assert "+20.0 (p < 0.001)" in report.to_text()

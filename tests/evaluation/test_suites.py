@@ -7,12 +7,10 @@ import yaml
 from builders import save_images
 
 from advbn_hf import InputError
-from advbn_hf.evaluation.sets import Part, load_set
+from advbn_hf.evaluation.sets import Shift, load_set
 from advbn_hf.evaluation.suites import SetEntry, load_suite
 from advbn_hf.shifts.imagenet_c import CORRUPTIONS
 from advbn_hf.shifts.released import find_corruptions, load_corruption
-
-SHIPPED = Path(__file__).parents[2] / "recipes" / "suites"
 
 
 def suite_file(folder, content):
@@ -23,7 +21,7 @@ def suite_file(folder, content):
 
 @pytest.mark.parametrize("name", ["embedded", "imagenet"])
 def test_shipped_suites(name):
-    suite = load_suite(SHIPPED / f"{name}.yaml")
+    suite = load_suite(name)
     assert len(suite.sets) > 5
     by_name = {entry.name: entry for entry in suite.sets}
     if name == "imagenet":
@@ -36,10 +34,10 @@ def test_shipped_suites(name):
 
 def test_generic_takes_its_data_set_from_the_command_line():
     with pytest.raises(
-        InputError, match=r"generic.yaml: set 'clean': has no dataset; write one, or pass --dataset_name"
+        InputError, match=r"generic.yaml: set 'clean': has no dataset; .* dataset_name"
     ):
-        load_suite(SHIPPED / "generic.yaml")
-    suite = load_suite(SHIPPED / "generic.yaml", {"dataset": "me/birds", "split": "test"})
+        load_suite("generic")
+    suite = load_suite("generic", {"dataset": "me/birds", "split": "test"})
     assert {(entry.dataset, entry.split) for entry in suite.sets} == {("me/birds", "test")}
     assert {entry.title for entry in suite.sets} >= {"clean", "corruptions (ImageNet-C-style, generated)"}
 
@@ -95,7 +93,7 @@ def test_mistakes_in_the_whole(tmp_path, content, message):
 
 
 def test_some_sets_of_a_suite():
-    suite = load_suite(SHIPPED / "embedded.yaml")
+    suite = load_suite("embedded")
     assert [entry.name for entry in suite.only(["sketch", "clean"]).sets] == ["clean", "sketch"]
     assert suite.only(["clean"]).mean_over == ()
     with pytest.raises(InputError, match="sets: there is no 'sketches'; did you mean 'sketch'"):
@@ -117,8 +115,8 @@ def test_released_corruptions_nested_and_flat(tmp_path, category):
         "shot_noise": [1, 4],
     }
     found = load_set(SetEntry("c", str(folder), layout="imagenet-c", shift="fog"))
-    assert found.parts == (Part("fog", 1), Part("fog", 4))
-    rows = found.rows(Part("fog", 4))
+    assert found.shifts == (Shift("fog", 1), Shift("fog", 4))
+    rows = found.rows(Shift("fog", 4))
     assert rows.features["label"].names == ["1", "n01440764"]
     assert [Path(row["image"]["path"]).relative_to(folder / category).as_posix() for row in rows] == [
         "fog/4/1/0.png",
