@@ -16,7 +16,8 @@ from transformers import ViTImageProcessorPil
 from advbn_hf import AdvBNForImageClassification, InputError
 from advbn_hf.backbones.loading import load_classifier, load_processor
 from advbn_hf.convert import load_checkpoint
-from advbn_hf.evaluation.runner import _path
+from advbn_hf.evaluation.runner import RunSettings, _file_name
+from advbn_hf.evaluation.sets import Shift
 from advbn_hf.evaluation.suites import SetEntry, load_suite
 from advbn_hf.hub.contents import files_to_upload
 

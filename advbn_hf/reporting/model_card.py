@@ -12,7 +12,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from ..errors import InputError
-from ..evaluation.records import Record
+from ..evaluation.records import P_VALUE, Record
 from ..hub.metadata import LOCAL_FOLDER, TOKEN, is_on_hub, is_repo_id, validate_metadata
 from ..utils.files import shipped, write_atomically
 from ..utils.tables import escape_markdown
@@ -100,7 +100,7 @@ def save_card(card: ModelCard, folder: str | Path) -> None:
 def _metadata(
     records: list[Record], model_name: str, base_model: str | None, dataset: str, license: str | None
 ) -> ModelCardData:
-    measured = [record for record in records if record.model == "advbn"]
+    measured = [record for record in records if record.model == "advbn" and record.metric != P_VALUE]
     return ModelCardData(
         base_model=base_model if is_on_hub(base_model) else None,
         datasets=[dataset] if is_on_hub(dataset) else None,

@@ -69,12 +69,19 @@ def test_a_baseline_is_compared_on_the_images_that_both_have():
     assert find(score([measured]), metric="gain_p_value") == pytest.approx(binomtest(4, 4).pvalue)
 
 
+def test_what_others_are_compared_with_is_not_compared_itself():
+    models = {name: predictions(first(count)) for name, count in (("base", 5), ("baseline", 4), ("advbn", 9))}
+    records = score([MeasuredSet(CLEAN, 10, {Shift(): models})])
+    assert [record.model for record in records if record.metric == "gain_p_value"] == ["advbn"]
+
+
 def test_a_set_under_several_shifts():
     entry = SetEntry("c", "x", shift=("fog", "snow"), severities=(1, 2))
     counts = {Shift("fog", 1): (9, 6), Shift("fog", 2): (8, 5), Shift("snow", 1): (7, 4), Shift("snow", 2): (2, 1)}
-    measured = MeasuredSet(
-        entry, 10, {shift: {"r": predictions(first(a)), "baseline": predictions(first(b))} for shift, (a, b) in counts.items()}
-    )
+    by_shift = {
+        shift: {"r": predictions(first(a)), "baseline": predictions(first(b))} for shift, (a, b) in counts.items()
+    }
+    measured = MeasuredSet(entry, 10, by_shift)
     records = score([measured])
     whole = {"shift": None, "metric": "accuracy"}
     assert find(records, model="r", **whole) == pytest.approx(0.65)
@@ -100,7 +107,8 @@ def corruption_set(errors, **settings):
 
 
 def test_mean_corruption_error_against_a_baseline():
-    clean = MeasuredSet(CLEAN, 10, {Shift(): {"r": predictions(first(90, 100)), "baseline": predictions(first(80, 100))}})
+    models = {"r": predictions(first(90, 100)), "baseline": predictions(first(80, 100))}
+    clean = MeasuredSet(CLEAN, 10, {Shift(): models})
     records = score([clean, corruption_set({"r": 40, "baseline": 50}, mce="baseline")])
     assert find(records, model="r", metric="mce") == pytest.approx(80)
     assert find(records, model="baseline", metric="mce") == pytest.approx(100)

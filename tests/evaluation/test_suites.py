@@ -33,9 +33,7 @@ def test_shipped_suites(name):
 
 
 def test_generic_takes_its_data_set_from_the_command_line():
-    with pytest.raises(
-        InputError, match=r"generic.yaml: set 'clean': has no dataset; .* dataset_name"
-    ):
+    with pytest.raises(InputError, match=r"generic.yaml: set 'clean': has no dataset; .* dataset_name"):
         load_suite("generic")
     suite = load_suite("generic", {"dataset": "me/birds", "split": "test"})
     assert {(entry.dataset, entry.split) for entry in suite.sets} == {("me/birds", "test")}

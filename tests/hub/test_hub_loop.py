@@ -68,18 +68,18 @@ print(json.dumps(logits))
 GO_ON = """
 import sys, json
 from accelerate import Accelerator
-from advbn_hf import AdvBNForImageClassification, AdvBNTrainer, AdvBNTrainingArguments
+from advbn_hf import AdvBNForImageClassification, AdvBNTrainer, AdvBNTrainingArguments, evaluate_suite
 from advbn_hf.backbones.loading import load_processor
-from advbn_hf.data.images import Images, collate
+from advbn_hf.data.images import ImageDataset, collate
 from advbn_hf.data.loading import load_images
 from advbn_hf.data.transforms import EvaluationTransform
-from advbn_hf.evaluation.inference import measure_accuracy
 token, revision, output = sys.stdin.read().split()
 model = AdvBNForImageClassification.from_pretrained("me/insects-advbn", revision=revision, token=token)
 processor = load_processor("me/insects-advbn", token=token)
-images = Images(load_images("me/insects", "validation"), EvaluationTransform(processor))
-records = measure_accuracy(model, images, model_name="advbn", set_name="clean", accelerator=Accelerator(cpu=True))
-print(json.dumps({record.branch: record.value for record in records}))
+images = ImageDataset(load_images("me/insects", "validation"), EvaluationTransform(processor))
+cpu = {"processor": processor, "accelerator": Accelerator(cpu=True)}
+records = evaluate_suite(model, "generic", overrides={"dataset": "me/insects"}, sets=["clean"], **cpu)
+print(json.dumps({r.branch: r.value for r in records if (r.model, r.metric) == ("advbn", "accuracy")}))
 args = AdvBNTrainingArguments(
     output, max_steps=1, use_cpu=True, report_to="none", push_to_hub=True, hub_model_id="me/again", hub_token=token
 )
@@ -138,14 +138,15 @@ def test_from_a_data_set_by_id_to_a_model_by_id(hub, run, tmp_path):
     assert card.count('"me/insects-advbn"') == 3
 
     records = json.loads(found["results.json"])
-    measured = {record["branch"]: record["value"] for record in records if record["model"] == "advbn"}
+    ours = {"model": "advbn", "metric": "accuracy"}
+    measured = {record["branch"]: record["value"] for record in records if ours.items() <= record.items()}
     loaded = run(ELSEWHERE, home="elsewhere")
     assert json.loads(loaded.stdout) == pytest.approx(measured)
 
     run([RECIPES / "evaluate.py", *EVALUATE.split(), "--output_dir", tmp_path / "judged"], home="judge")
     judged = json.loads((tmp_path / "judged" / "results.json").read_text())
-    wanted = {"model": "advbn", "set": "clean", "metric": "accuracy"}
-    clean = {record["branch"]: record["value"] for record in judged if wanted.items() <= record.items()}
+    ours["set"] = "clean"
+    clean = {record["branch"]: record["value"] for record in judged if ours.items() <= record.items()}
     assert {branch: clean[branch] for branch in measured} == pytest.approx(measured)
 
     repo.private = True

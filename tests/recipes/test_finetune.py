@@ -43,12 +43,16 @@ def test_quickstart_in_small(tmp_path):
     assert {"config.json", "model.safetensors", "auxiliary", "advbn_config.json", "README.md"} <= files
     assert {"results.json", "results.png", "samples.png"} <= files
     records = json.loads((output / "results.json").read_text())
-    found = {(record["model"], record["set"], record["branch"]) for record in records}
-    models = (("base", None), ("baseline", None), ("advbn", "clean"), ("advbn", "auxiliary"))
-    assert found == {(model, style, branch) for style in STYLES for model, branch in models}
+    found = {(record["model"], record["branch"], record["set"], record["metric"]) for record in records}
+    references = [("base", None), ("baseline", None)]
+    ours = [("advbn", "clean"), ("advbn", "auxiliary"), ("advbn (mean of branches)", None)]
+    metrics = ("accuracy", "top5_accuracy", "ece")
+    expected = {(*model, style, metric) for model in references + ours for style in STYLES for metric in metrics}
+    assert found == expected | {(*model, style, "gain_p_value") for model in ours for style in STYLES}
     assert {record["n"] for record in records} == {40}
+    assert "(p " in done.stdout and "mean of 4 sets" in done.stdout and "calibration error" in done.stdout
     card = (output / "README.md").read_text()
-    assert "results.png" in card
+    assert "results.png" in card and "AdvBN mean" in card and "(p " in card and "gain_p_value" not in card
     assert str(tmp_path) not in card
     for folder in (output, output / "auxiliary", output / "base", output / "baseline"):
         assert AutoModelForImageClassification.from_pretrained(folder).config.id2label[9] == "9"
@@ -63,6 +67,26 @@ def test_real_job_on_folders(monkeypatch, folders, tmp_path, capsys, options):
     records = json.loads((tmp_path / "run" / "results.json").read_text())
     assert {(record["set"], record["n"]) for record in records} == {("clean", 10)}
     assert "clean" in capsys.readouterr().out
+
+
+def test_a_part_of_the_evaluation_split_is_drawn_from_all_classes(monkeypatch, folders, tmp_path):
+    data = tmp_path / "data"
+    for name in ("ant", "bee", "cat", "dog", "eel"):
+        shutil.copytree(folders / "data" / "train" / name, data / "train" / name)
+        (data / "validation" / name).mkdir(parents=True)
+        for index in range(8):
+            shutil.copy(folders / "data" / "train" / name / "0.png", data / "validation" / name / f"{index}.png")
+    options = ("--dataset_name", data, "--max_eval_samples", "10")
+    drawn = {}
+    for number in (0, 1):
+        monkeypatch.setattr(
+            finetune, "plot_samples", lambda sets, path, number=number: drawn.update({number: sets["clean"]["label"]})
+        )
+        recipe(monkeypatch, job(folders, tmp_path / f"run{number}", *options))
+    assert len(drawn[0]) == 10 and len(set(drawn[0])) > 2
+    assert list(drawn[0]) == list(drawn[1])
+    first, second = (json.loads((tmp_path / f"run{number}" / "results.json").read_text()) for number in (0, 1))
+    assert first == second and {record["n"] for record in first} == {10}
 
 
 def test_insertion_points_are_listed_without_a_data_set(monkeypatch, folders, capsys, tmp_path):

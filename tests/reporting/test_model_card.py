@@ -9,7 +9,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from transformers.training_args import OptimizerNames
 
 from advbn_hf import AdvBNConfig, InputError
-from advbn_hf.evaluation.records import Record
+from advbn_hf.evaluation.records import P_VALUE, Record
 from advbn_hf.hub.metadata import validate_metadata
 from advbn_hf.reporting.accuracy_table import comparison_table
 from advbn_hf.reporting.model_card import render_card, save_card
@@ -87,6 +87,17 @@ def test_limits_come_from_the_measurements():
     assert "differ, most on sketch: 51.0 % (AdvBN clean) and 40.0 % (AdvBN auxiliary)" in limits
     alone = card([record for record in RECORDS if record.branch == "clean"]).text
     assert "No baseline was measured" in alone and "branches differ" not in alone
+
+
+def test_p_values_and_the_mean_of_branches_are_told_and_claimed_for_no_branch():
+    paired = [Record("advbn", "filters", None, None, "clean", P_VALUE, 0.25, 500)]
+    mean = [Record("advbn (mean of branches)", "filters", None, None, None, "accuracy", 0.9, 500)]
+    rendered = card([*RECORDS, *paired, *mean])
+    assert metadata(rendered)["metrics"] == ["accuracy"]
+    assert metadata(rendered)["model-index"] == metadata(card())["model-index"]
+    assert "+15.0 (p 0.250)" in rendered.text and "| AdvBN mean | gain |" in rendered.text
+    assert "AdvBN mean: the mean of both branches' probabilities" in rendered.text
+    assert "mean of both" not in card().text
 
 
 def test_what_was_not_measured_is_absent():

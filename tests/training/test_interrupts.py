@@ -119,7 +119,7 @@ def test_recipe_stops_with_one_line_and_goes_on(monkeypatch, folders, tmp_path, 
 
 SMALL = {"model_type": "resnet", "hidden_sizes": [8, 16], "depths": [1, 1], "layer_type": "basic", "image_size": 32}
 PLACES = {
-    "base training": ("finetune.collate", signal.SIGTERM),
+    "base training": ("advbn_hf.training.base.collate", signal.SIGTERM),
     "storing features": ("advbn_hf.training.stem_cache._readable", signal.SIGTERM),
     "evaluation": ("advbn_hf.evaluation.inference._collate", signal.SIGINT),
     "report": ("finetune.plot_gain", signal.SIGTERM),

@@ -5,8 +5,7 @@ import evaluate
 import numpy as np
 
 from advbn_hf.errors import InputError
-
-from ...statistics import calibration_error
+from advbn_hf.evaluation.statistics import calibration_error
 
 _DESCRIPTION = (
     "How far confidence is from accuracy: images are put into 15 bins of equal width by the probability of the "

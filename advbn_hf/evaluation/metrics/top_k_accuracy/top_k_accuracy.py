@@ -5,8 +5,7 @@ import evaluate
 import numpy as np
 
 from advbn_hf.errors import InputError
-
-from ...statistics import wilson_interval
+from advbn_hf.evaluation.statistics import wilson_interval
 
 _DESCRIPTION = "Share of images whose label is among the k highest scores, with a 95 % interval (Wilson 1927)."
 _CITATION = ""
