@@ -57,6 +57,13 @@ class AdvBNConfig:
 
     Raises:
         InputError: if a value is out of its range.
+
+    Example:
+        >>> config = AdvBNConfig(insert_after="auto", epsilon=1.1)
+        >>> dataclasses.replace(config, num_steps=6).epsilon
+        1.1
+        >>> AdvBNConfig.from_dict(config.to_dict()) == config
+        True
     """
 
     insert_after: str = _setting(

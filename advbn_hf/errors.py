@@ -8,6 +8,14 @@ class InputError(ValueError):
     """The user's input is wrong. The message is one line that names the field or file and how to fix it.
 
     Recipes print it as `error: <message>` and end with exit code 2; in Python it is an ordinary `ValueError`.
+
+    Example:
+        >>> from advbn_hf import AdvBNConfig
+        >>> try:
+        ...     AdvBNConfig(epsilon=-1)
+        ... except InputError as error:
+        ...     print(error)
+        epsilon must be a number above 0, got -1
     """
 
 

@@ -44,9 +44,11 @@ class AdvBNForImageClassification(nn.Module):
 
     Use `from_backbone` on a plain classifier and `from_pretrained` on a checkpoint that this class wrote.
 
-    Weights that are frozen stay so, those of norms in both branches. A model that PEFT has adapted (`get_peft_model`,
-    `model.add_adapter`) is trained as it is and merged in all that is exported or saved. PEFT freezes norms: name them
-    in its `modules_to_save` where the branches are to learn different ones.
+    Weights that are frozen stay frozen, those of norms in both branches. A model that PEFT has adapted
+    (`get_peft_model`, `model.add_adapter`) is trained as it is, and exported and saved with its adapters merged. PEFT
+    freezes norms: name them in its `modules_to_save` where the branches shall learn different ones.
+
+    In eval mode several threads may call one model, in any branch. In train mode one thread may.
 
     Args:
         backbone: a classifier that takes `pixel_values` (B, C, H, W) and returns logits; it is changed in place.
@@ -55,6 +57,19 @@ class AdvBNForImageClassification(nn.Module):
     Raises:
         InputError: if the insertion module does not exist or has no usable feature map, or the model is no
             single-label classifier.
+
+    Example:
+        >>> from transformers import ResNetConfig, ResNetForImageClassification
+        >>> tiny = ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], num_labels=3)
+        >>> model = AdvBNForImageClassification.from_backbone(ResNetForImageClassification(tiny))
+        >>> model.advbn_config.insert_after
+        'resnet.embedder'
+        >>> images, labels = torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 2, 0])
+        >>> model.train()(images, labels).loss.backward()
+        >>> model.eval()(images, branch="both").auxiliary_logits.shape
+        torch.Size([4, 3])
+        >>> type(model.export("auxiliary")).__name__
+        'ResNetForImageClassification'
     """
 
     accepts_loss_kwargs = False  # the loss is a mean over the batch: Trainer must divide it when it accumulates
@@ -122,7 +137,7 @@ class AdvBNForImageClassification(nn.Module):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> Self:
-        """Loads both branches of a checkpoint that `save_pretrained` wrote, to go on training or to compare them.
+        """Loads both branches of a checkpoint that `save_pretrained` wrote, to train on or to compare them.
 
         Args:
             pretrained_model_name_or_path: folder or Hub id.
@@ -139,12 +154,12 @@ class AdvBNForImageClassification(nn.Module):
 
     @property
     def advbn_config(self) -> AdvBNConfig:
-        """The settings in force, with the insertion point found; may be replaced between steps.
+        """The current settings, `insert_after` as a module path; may be replaced between steps.
 
-        What is built into the model must stay: `dataclasses.replace(model.advbn_config, ...)` keeps it.
+        What is fixed at construction must stay: `dataclasses.replace(model.advbn_config, ...)` keeps it.
 
         Raises:
-            InputError: if it is set to another place, or other norms or frozen weights than the model was made with.
+            InputError: if `insert_after`, `auxiliary_norms` or `freeze_stem` differs from the model's.
         """
         return self._config
 
@@ -155,7 +170,7 @@ class AdvBNForImageClassification(nn.Module):
         if difference := self._config.difference_in_structure(config):
             name, built_in, wanted = difference
             raise InputError(
-                f"{name}: {built_in} is built into the model, not {wanted}; wrap the backbone anew to change it"
+                f"{name} is {built_in} since the model's construction, not {wanted}; wrap the backbone again"
             )
         self._config = config
 
@@ -195,7 +210,7 @@ class AdvBNForImageClassification(nn.Module):
     def activation_checkpointing_enable(
         self, activation_checkpointing_kwargs: dict[str, Any] | None = None, **kwargs: Any
     ) -> None:
-        """Saves memory as the backbone's own method does: activations are computed again in the backward pass.
+        """Saves memory as the backbone's own method does: activations are recomputed in the backward pass.
 
         Args:
             activation_checkpointing_kwargs: for `torch.utils.checkpoint.checkpoint`; `use_reentrant` is always false.
@@ -356,7 +371,7 @@ class AdvBNForImageClassification(nn.Module):
         """Writes an ordinary Transformers checkpoint of the clean branch, `auxiliary/` with the other, and the config.
 
         Args:
-            save_directory: folder; created if missing, and every file in it arrives whole.
+            save_directory: folder; created if missing, and every file is written atomically.
             processor: image processor to write beside both branches.
             is_main_process: whether this process writes.
             kwargs: for the backbone's own `save_pretrained`.

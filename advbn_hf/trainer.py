@@ -51,6 +51,22 @@ class AdvBNTrainer(CheckpointMixin):
     Raises:
         InputError: if the number of perturbations does not fit the batch size and the number of processes, the best
             checkpoint of an adapted model is to be loaded, or one process sees several GPUs.
+
+    Example:
+        >>> import tempfile
+        >>> from transformers import ResNetConfig, ResNetForImageClassification
+        >>> tiny = ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], num_labels=2)
+        >>> model = AdvBNForImageClassification.from_backbone(ResNetForImageClassification(tiny))
+        >>> rows = [{"pixel_values": torch.randn(3, 32, 32), "label": row % 2} for row in range(8)]
+        >>> folder = tempfile.mkdtemp()
+        >>> args = AdvBNTrainingArguments(folder, max_steps=2, use_cpu=True, report_to="none", save_strategy="no")
+        >>> trainer = AdvBNTrainer(model, args, train_dataset=rows, eval_dataset=rows)
+        >>> trainer.train().global_step  # doctest: +ELLIPSIS
+        {...}
+        2
+        >>> trainer.save_model()
+        >>> sorted(path.name for path in Path(folder).glob("*/model.safetensors"))
+        ['model.safetensors']
     """
 
     loss_is_scaled_for_ga = False

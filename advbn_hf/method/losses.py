@@ -26,6 +26,14 @@ class AdvBNOutput(ModelOutput):
         mean_distance: scalar, RMS distance from 1, over channels and groups, of the multipliers of the mean, in
             0..epsilon.
         std_distance: scalar, the same for the multipliers of the standard deviation.
+
+    Example:
+        >>> import torch
+        >>> output = AdvBNOutput(logits=torch.zeros(8, 10), auxiliary_logits=torch.ones(8, 10))
+        >>> list(output)
+        ['logits', 'auxiliary_logits']
+        >>> output.auxiliary_logits.shape
+        torch.Size([8, 10])
     """
 
     loss: Tensor | None = None
