@@ -40,6 +40,21 @@ def check_choice(name: str, value: object, choices: Iterable[object]) -> None:
         raise InputError(f"{name}: there is no {value!r}; {suggestion(value, choices)}")
 
 
+def check_at_least(name: str, value: float | None, least: float) -> None:
+    """Checks that a number is not too small.
+
+    Args:
+        name: of the field, as the person knows it.
+        value: given for it; None, where nothing is given, passes.
+        least: the smallest that is possible.
+
+    Raises:
+        InputError: it is smaller, or NaN.
+    """
+    if value is not None and not value >= least:
+        raise InputError(f"{name} must be {least} or more, got {value}")
+
+
 def suggestion(value: object, choices: Iterable[object]) -> str:
     """Names the choice that was probably meant; all choices where none is close.
 

@@ -1,4 +1,4 @@
-"""What AdvBN makes of image classifiers as they are: where it cuts them, what it doubles, and what a step costs.
+"""What AdvBN does to image classifiers: where it cuts them, which norms it doubles, and what a step costs.
 
 python recipes/architectures.py                                            the table of README, in Markdown
 python recipes/architectures.py --only ResNetForImageClassification ...    some of its rows
@@ -11,7 +11,6 @@ backward pass and update, timed in turn, the median over all repeats.
 import copy
 import json
 import statistics
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -19,20 +18,21 @@ from typing import Any
 
 import torch
 import transformers
+from benchmarking.timing import ratios, time_in_turn
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
-from advbn_hf import AdvBNConfig, AdvBNForImageClassification, InputError
+from advbn_hf import AdvBNConfig, AdvBNForImageClassification
 from advbn_hf.backbones.norms import two_branch_norms
 from advbn_hf.backbones.tracing import probe_inputs
-from advbn_hf.errors import check_choice
+from advbn_hf.errors import check_at_least, check_choice
 from advbn_hf.modeling import PlainForImageClassification
 from advbn_hf.utils.cli import parse, run, use_all_cores
 from advbn_hf.utils.files import write_atomically
 
 TINY_VIT = {"hidden_size": 192, "num_attention_heads": 3, "intermediate_size": 768}
-# What differs from the defaults of the class's config.
-MODELS: dict[str, dict[str, Any]] = {
+# Class -> what differs from the defaults of its config.
+ARCHITECTURES: dict[str, dict[str, Any]] = {
     "ResNetForImageClassification": {
         "hidden_sizes": [64, 128, 256, 512],
         "depths": [2, 2, 2, 2],
@@ -82,7 +82,7 @@ class TableArguments:
 
 
 @dataclass
-class Row:
+class Measurement:
     """One class; `cost` is the median of `costs`, one a repeat."""
 
     name: str
@@ -98,18 +98,17 @@ def main() -> None:
     (args,) = parse((TableArguments,))
     use_all_cores()
     for name in args.only or []:
-        check_choice("only", name, MODELS)
+        check_choice("only", name, ARCHITECTURES)
     for name in ("batch_size", "repeats"):
-        if getattr(args, name) < 1:
-            raise InputError(f"{name} must be 1 or more, got {getattr(args, name)}")
-    rows = [measure(name, args) for name in tqdm(args.only or MODELS, desc="classes")]
-    print(to_markdown(rows))
+        check_at_least(name, getattr(args, name), 1)
+    measurements = [measure(name, args) for name in tqdm(args.only or ARCHITECTURES, desc="classes")]
+    print(to_markdown(measurements))
     path = Path(args.output_file)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, json.dumps([asdict(row) for row in rows], indent=2) + "\n")
+    write_atomically(path, json.dumps([asdict(one) for one in measurements], indent=2) + "\n")
 
 
-def measure(name: str, args: TableArguments) -> Row:
+def measure(name: str, args: TableArguments) -> Measurement:
     """One row of the table."""
     torch.manual_seed(0)
     backbone = new_model(name)
@@ -118,8 +117,10 @@ def measure(name: str, args: TableArguments) -> Row:
     plain = PlainForImageClassification.from_backbone(copy.deepcopy(backbone), AdvBNConfig(auxiliary_norms=False))
     model = AdvBNForImageClassification.from_backbone(backbone)
     features = model.split.stem(pixel_values=inputs["pixel_values"]).features
-    costs = ratios(training_step(model, inputs), training_step(plain, inputs), args.repeats)
-    return Row(
+    steps = {"advbn": training_step(model, inputs), "plain": training_step(plain, inputs)}
+    seconds = time_in_turn(steps, args.repeats)
+    costs = ratios(seconds["advbn"], seconds["plain"])
+    return Measurement(
         name=name,
         insert_after=model.advbn_config.insert_after,
         features=list(features.shape[1:]),
@@ -132,7 +133,7 @@ def measure(name: str, args: TableArguments) -> Row:
 def new_model(name: str) -> PreTrainedModel:
     """An untrained model of a class, for 1,000 classes."""
     model_class = getattr(transformers, name)
-    return model_class(model_class.config_class(**MODELS[name], num_labels=1000))
+    return model_class(model_class.config_class(**ARCHITECTURES[name], num_labels=1000))
 
 
 def training_step(model: AdvBNForImageClassification, inputs: dict[str, torch.Tensor]) -> Callable[[], None]:
@@ -148,25 +149,12 @@ def training_step(model: AdvBNForImageClassification, inputs: dict[str, torch.Te
     return step
 
 
-def ratios(one: Callable[[], None], other: Callable[[], None], repeats: int) -> list[float]:
-    """Time of one thing over that of another, timed in turn; the first time is not counted."""
-    found = []
-    for _ in range(repeats + 1):
-        taken = []
-        for function in (one, other):
-            start = time.perf_counter()
-            function()
-            taken.append(time.perf_counter() - start)
-        found.append(taken[0] / taken[1])
-    return found[1:]
-
-
-def to_markdown(rows: list[Row]) -> str:
+def to_markdown(measurements: list[Measurement]) -> str:
     """The table, and what it was measured with."""
     lines = ["| class | perturbed after | features | norms doubled | cost of a step |", "|---|---|---|---|---|"]
-    for row in rows:
-        shape = " x ".join(map(str, row.features))
-        lines.append(f"| {row.name} | `{row.insert_after}` | {shape} | {row.norms} | {row.cost:.1f} |")
+    for one in measurements:
+        shape = " x ".join(map(str, one.features))
+        lines.append(f"| {one.name} | `{one.insert_after}` | {shape} | {one.norms} | {one.cost:.1f} |")
     lines += [
         "",
         f"transformers {transformers.__version__}, torch {torch.__version__}, {torch.get_num_threads()} threads",

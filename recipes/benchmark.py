@@ -1,4 +1,4 @@
-"""Measures how fast we are, as ratios of two things timed in turn in the same run.
+"""Measures how fast the package is, as ratios of two things timed in turn in the same run.
 
 accelerate launch recipes/benchmark.py                      all benchmarks
 accelerate launch recipes/benchmark.py --only evaluation    our evaluation loop over the bare forward pass
@@ -13,7 +13,6 @@ Each prints a table or a line and puts its numbers under its name into the outpu
 
 import json
 import statistics
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,18 +20,18 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from benchmarking.data import SIZE, measure_loading, photographs
+from benchmarking.data import SIZE, central_crop, measure_loading, photographs
 from benchmarking.planning import plan
 from benchmarking.processes import measure_processes
 from benchmarking.profile import measure_profile
+from benchmarking.timing import median_and_range, ratios, time_in_turn
 from benchmarking.training import TrainingBenchmarkArguments, measure_training, to_text
-from tqdm.auto import tqdm
-from transformers import ConvNextImageProcessorPil, ResNetConfig, ResNetForImageClassification
+from transformers import ResNetConfig, ResNetForImageClassification
 
 from advbn_hf import InputError
 from advbn_hf.data.images import ImageDataset
 from advbn_hf.data.transforms import Unresized
-from advbn_hf.errors import check_choice
+from advbn_hf.errors import check_at_least, check_choice
 from advbn_hf.evaluation.inference import predict
 from advbn_hf.shifts.generate import shift_images
 from advbn_hf.utils.cli import parse, run, use_all_cores
@@ -62,8 +61,7 @@ def main() -> None:
     if args.only is not None:
         check_choice("only", args.only, BENCHMARKS)
     for name in ("num_images", "batch_size", "repeats"):
-        if getattr(args, name) < 1:
-            raise InputError(f"{name} must be 1 or more, got {getattr(args, name)}")
+        check_at_least(name, getattr(args, name), 1)
     accelerator = Accelerator(mixed_precision="bf16" if args.bf16 else None)
     if accelerator.num_processes > 1:
         raise InputError("benchmark: runs in one process; pass --num_processes 1 to accelerate launch")
@@ -84,7 +82,7 @@ def main() -> None:
 
 
 def read_numbers(output_file: str) -> Numbers:
-    """What earlier runs have measured, by benchmark; nothing where there is no file yet."""
+    """What earlier runs have measured, by benchmark; empty where there is no file yet."""
     path = Path(output_file)
     try:
         numbers = json.loads(path.read_text()) if path.exists() else {}
@@ -132,15 +130,14 @@ def planning(args: BenchmarkArguments, _: TrainingBenchmarkArguments, accelerato
 def evaluation(
     args: BenchmarkArguments, _: TrainingBenchmarkArguments, accelerator: Accelerator
 ) -> tuple[str, Numbers]:
-    """Our loop, from files to answers, over the forward passes of the same batches that lie ready on the device.
+    """Our loop, from files to predictions, over the forward passes of the same batches that lie ready on the device.
 
     The images are fog of severity 3 as ImageNet-C makes it, from the cache; the model is a ResNet-50 at 224.
     """
     torch.manual_seed(0)
     model = ResNetForImageClassification(ResNetConfig(num_labels=1000)).eval().to(accelerator.device)
-    processor = ConvNextImageProcessorPil(size={"shortest_edge": SIZE}, crop_pct=SIZE / 256)
     rows = shift_images(photographs(args.num_images), "fog", 3, size=SIZE)
-    images = ImageDataset(rows, Unresized(processor))
+    images = ImageDataset(rows, Unresized(central_crop()))
     starts = range(0, len(images), args.batch_size)
     batches = [
         torch.stack([images[i]["pixel_values"] for i in range(start, min(start + args.batch_size, len(images)))])
@@ -158,45 +155,17 @@ def evaluation(
         settings = {"batch_size": args.batch_size, "num_workers": args.num_workers}
         predict(model, images, accelerator=accelerator, description="evaluation", **settings)
 
-    ratios, seconds = compare(ours, bare, args.repeats, accelerator)
-    rate = len(images) / statistics.median(seconds)
-    text = f"overhead of our loop over the bare forward pass {describe(ratios)}; {rate:.1f} images/s in our loop"
-    return text, {"ratios": ratios, "seconds": seconds, "num_images": args.num_images, "bf16": args.bf16}
+    seconds = time_in_turn({"ours": ours, "bare": bare}, args.repeats)
+    found = ratios(seconds["ours"], seconds["bare"])
+    rate = len(images) / statistics.median(seconds["ours"])
+    text = f"overhead of our loop over the bare forward pass {describe(found)}; {rate:.1f} images/s in our loop"
+    return text, {"ratios": found, "seconds": seconds["ours"], "num_images": args.num_images, "bf16": args.bf16}
 
 
-def compare(
-    ours: Callable[[], None], reference: Callable[[], None], repeats: int, accelerator: Accelerator
-) -> tuple[list[float], list[float]]:
-    """Times two things in turn, so that what else the machine does meets both.
-
-    Args:
-        ours: what is measured.
-        reference: what it is measured against.
-        repeats: how often; one more pass of each comes before, untimed.
-        accelerator: whose device is waited for.
-
-    Returns:
-        Time of `ours` over that of `reference`, and the seconds of `ours`, for each repeat.
-    """
-    ratios, seconds = [], []
-    for repeat in tqdm(range(repeats + 1), desc="timing", leave=False):
-        taken = []
-        for function in (ours, reference):
-            start = time.perf_counter()
-            function()
-            if accelerator.device.type == "cuda":
-                torch.cuda.synchronize()
-            taken.append(time.perf_counter() - start)
-        if repeat > 0:
-            ratios.append(taken[0] / taken[1])
-            seconds.append(taken[0])
-    return ratios, seconds
-
-
-def describe(ratios: list[float]) -> str:
+def describe(overheads: list[float]) -> str:
     """The median overhead in per cent, with the range."""
-    low, middle, high = (100 * (ratio - 1) for ratio in (min(ratios), statistics.median(ratios), max(ratios)))
-    return f"{middle:+.1f} % (median of {len(ratios)}, {low:+.1f} to {high:+.1f})"
+    middle, low, high = (100 * (ratio - 1) for ratio in median_and_range(overheads))
+    return f"{middle:+.1f} % (median of {len(overheads)}, {low:+.1f} to {high:+.1f})"
 
 
 BENCHMARKS: dict[str, Callable[[BenchmarkArguments, TrainingBenchmarkArguments, Accelerator], tuple[str, Numbers]]] = {

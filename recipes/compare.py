@@ -3,17 +3,17 @@
 accelerate launch recipes/compare.py                                    all of recipes/configs/compare.yaml
 accelerate launch recipes/compare.py recipes/configs/compare.yaml --methods advbn:epsilon=0.5 --seeds 0
 
-Each combination is a row, stored in a file of its own in OUTPUT_DIR/rows: a run that is started again makes only those
-that are missing (`--anew true` makes those that are asked for again), and several runs with other `--seeds` may share
-the folder. The report is about all rows there that were made with the same settings.
+Each combination is a trial, stored in a file of its own in OUTPUT_DIR/trials: a run that is started again makes only
+those that are missing (`--again true` makes all of them once more), and several runs with other `--seeds` may share
+the folder. The report is about all trials there that were made with the same settings.
 """
 
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from comparison.arguments import RowArguments, check_among
-from comparison.grid import Grid, rows_of
+from comparison.arguments import TrialArguments, check_choices
+from comparison.grid import Grid, all_trials
 from comparison.methods import METHODS, method_called
 from comparison.models import MODELS
 from comparison.report import BUDGETS, write_report
@@ -40,12 +40,12 @@ class CompareArguments:
         metadata={"help": "steps: the same number for all; time: what time_reference takes for these; or both."},
     )
     reference: str = field(default="plain", metadata={"help": "Method that gains and costs are measured against."})
-    time_reference: str = field(default="advbn", metadata={"help": "Method whose time others have (budget time)."})
-    anew: bool = field(default=False, metadata={"help": "Make rows again that are stored."})
+    time_reference: str = field(default="advbn", metadata={"help": "Method whose time all have (budget time)."})
+    again: bool = field(default=False, metadata={"help": "Make trials again that are stored."})
 
     def __post_init__(self) -> None:
-        check_among("models", self.models, MODELS)
-        check_among("budgets", self.budgets, BUDGETS)
+        check_choices("models", self.models, MODELS)
+        check_choices("budgets", self.budgets, BUDGETS)
         if not self.methods:
             raise InputError("methods: give at least one")
         for method in (*self.methods, self.reference, self.time_reference):
@@ -53,21 +53,21 @@ class CompareArguments:
 
 
 def main() -> None:
-    """Measures costs, makes the rows that are not there, and reports."""
-    args, row_args = parse((CompareArguments, RowArguments), default_file=CONFIG)
+    """Measures costs, makes the trials that are missing, and reports."""
+    args, trial_args = parse((CompareArguments, TrialArguments), default_file=CONFIG)
     use_all_cores()
     logging.disable_progress_bar()  # of every model that is read and written
-    settings = row_args.settings(reference=args.reference, time_reference=args.time_reference)
-    folder = Path(row_args.output_dir)
+    settings = trial_args.settings(reference=args.reference, time_reference=args.time_reference)
+    folder = Path(trial_args.output_dir)
     grid = Grid(folder, settings)
-    rows = rows_of(args.methods, row_args.datasets, args.models, row_args.seeds, args.budgets)
+    trials = all_trials(args.methods, trial_args.datasets, args.models, trial_args.seeds, args.budgets)
     for model in args.models:
-        first = next(row for row in rows if row.model == model)
+        first = next(trial for trial in trials if trial.model == model)
         grid.measure_costs([*args.methods, args.time_reference], first)
-    with tqdm(rows, unit="row") as bar:
-        for row in bar:
-            bar.set_description(f"{row.dataset} {row.model} {row.method} {row.budget} seed {row.seed}")
-            grid.make(row, anew=args.anew)
+    with tqdm(trials, unit="trial") as bar:
+        for trial in bar:
+            bar.set_description(f"{trial.dataset} {trial.model} {trial.method} {trial.budget} seed {trial.seed}")
+            grid.make(trial, again=args.again)
     files = write_report(grid.stored(args.budgets), dataclasses.asdict(settings), args.reference, folder)
     print(files[1].read_text(encoding="utf-8"))
     print("written: " + ", ".join(str(file) for file in files))

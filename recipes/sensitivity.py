@@ -1,9 +1,9 @@
-"""How the gain of a method moves with each of its settings and of its training's, one at a time.
+"""How the gain of a method depends on each setting of it and of its training, one at a time.
 
 accelerate launch recipes/sensitivity.py                                    all of recipes/configs/sensitivity.yaml
 accelerate launch recipes/sensitivity.py recipes/configs/sensitivity.yaml --vary "epsilon=0.5 1.1"
 
-Rows are stored in OUTPUT_DIR/rows as those of recipes/compare.py are: what is there is not made again.
+Trials are stored in OUTPUT_DIR/trials as those of recipes/compare.py are: what is there is not made again.
 """
 
 import dataclasses
@@ -11,16 +11,16 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from comparison.arguments import RowArguments, check_among
+from comparison.arguments import TrialArguments
 from comparison.grid import Grid
 from comparison.methods import METHODS
 from comparison.models import MODELS
 from comparison.plots import plot_sensitivity
-from comparison.sensitivity import Variation, make_point, to_markdown, trials
+from comparison.sensitivity import Variation, changes, make_point, to_markdown
 from tqdm.auto import tqdm
 from transformers.utils import logging
 
-from advbn_hf import InputError
+from advbn_hf.errors import InputError, check_choice
 from advbn_hf.utils.cli import parse, run, use_all_cores
 from advbn_hf.utils.files import write_atomically
 
@@ -39,24 +39,24 @@ class SensitivityArguments:
     model: str = field(default="resnet", metadata={"help": f"Any of {', '.join(MODELS)}."})
 
     def __post_init__(self) -> None:
-        check_among("method", [self.method], METHODS)
-        check_among("model", [self.model], MODELS)
+        check_choice("method", self.method, METHODS)
+        check_choice("model", self.model, MODELS)
         if not self.vary:
             raise InputError("vary: give at least one")
 
 
 def main() -> None:
-    """Makes the rows that are not there, and reports."""
-    args, row_args = parse((SensitivityArguments, RowArguments), default_file=CONFIG)
+    """Makes the trials that are missing, and reports."""
+    args, trial_args = parse((SensitivityArguments, TrialArguments), default_file=CONFIG)
     use_all_cores()
     logging.disable_progress_bar()  # of every model that is read and written
-    settings, folder = row_args.settings(), Path(row_args.output_dir)
-    planned = list(trials([Variation.read(text) for text in args.vary], args.method, settings))
+    settings, folder = trial_args.settings(), Path(trial_args.output_dir)
+    planned = list(changes([Variation.read(text) for text in args.vary], args.method, settings))
     points = []
-    with tqdm([(trial, dataset) for trial in planned for dataset in row_args.datasets], unit="point") as bar:
-        for trial, dataset in bar:
-            bar.set_description(f"{dataset} {trial.setting}={trial.value}")
-            points.append(make_point(trial, Grid(folder, trial.settings), dataset, args.model, row_args.seeds))
+    with tqdm([(change, dataset) for change in planned for dataset in trial_args.datasets], unit="point") as bar:
+        for change, dataset in bar:
+            bar.set_description(f"{dataset} {change.setting}={change.value}")
+            points.append(make_point(change, Grid(folder, change.settings), dataset, args.model, trial_args.seeds))
     table = to_markdown(points)
     content = {"settings": dataclasses.asdict(settings), "points": [dataclasses.asdict(point) for point in points]}
     write_atomically(folder / "sensitivity.json", json.dumps(content, indent=1) + "\n")

@@ -20,6 +20,7 @@ from advbn_hf.backbones.loading import class_names_of, load_processor
 from advbn_hf.data.images import BadImages, ImageDataset, collate
 from advbn_hf.data.loading import check_labels, class_names, load_images
 from advbn_hf.data.transforms import EvaluationTransform
+from advbn_hf.errors import check_at_least
 from advbn_hf.evaluation.labels import match_labels
 from advbn_hf.utils.cli import parse, run, use_all_cores
 from advbn_hf.utils.files import check_empty
@@ -117,9 +118,7 @@ def check_arguments(args: VisualizationArguments) -> None:
         raise InputError('dataset_name: give a Hub id or folder, or "embedded"')
     at_least = {"num_images": 1, "max_samples": 1, "decoder_steps": 1, "batch_size": 1, "num_workers": 0, "seed": 0}
     for name, least in at_least.items():
-        value = getattr(args, name)
-        if value is not None and value < least:
-            raise InputError(f"{name} must be {least} or more, got {value}")
+        check_at_least(name, getattr(args, name), least)
     for name, values in (("epsilons", args.epsilons), ("export_epsilon", [args.export_epsilon])):
         for value in values:
             if value is not None and not 0 < value < float("inf"):

@@ -1,4 +1,4 @@
-"""The 1000 classes of ImageNet (ILSVRC 2012): WordNet synset ids and names."""
+"""What everybody who evaluates on ImageNet (ILSVRC 2012) agrees on: its 1000 classes, and the crop."""
 
 import json
 from functools import cache
@@ -15,3 +15,19 @@ def imagenet_classes() -> tuple[tuple[str, str], ...]:
     """
     text = files(__package__).joinpath("imagenet_classes.json").read_text(encoding="utf-8")
     return tuple((synset, name) for synset, name in json.loads(text))
+
+
+def side_before_crop(size: int) -> int:
+    """The length, in pixels, that an image's shorter side is scaled to before its central square is cut out.
+
+    Args:
+        size: side of the square.
+
+    Returns:
+        `size` * 256 / 224, rounded.
+
+    Example:
+        >>> side_before_crop(224)
+        256
+    """
+    return round(size * 256 / 224)

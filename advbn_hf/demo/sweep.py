@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ..data.imagenet import side_before_crop
 from ..data.transforms import EvaluationTransform, to_rgb
 from ..errors import InputError
 from ..evaluation.inference import branch_logits
@@ -130,7 +131,7 @@ def ask(evaluated: EvaluatedModel, images: list[Image.Image]) -> list[Answers]:
 
 def _fitted(image: Image.Image, side: int) -> Image.Image:
     """Shorter side at most 8/7 of the models' input, as ImageNet-C was made from."""
-    scale = round(side * 256 / 224) / min(image.size)
+    scale = side_before_crop(side) / min(image.size)
     if scale >= 1:
         return image
     return image.resize([max(1, round(length * scale)) for length in image.size], Image.Resampling.BICUBIC)

@@ -5,7 +5,7 @@ import io
 from matplotlib.figure import Figure
 from PIL import Image
 
-from ..reporting.plot_style import GREY, INK, LANE_COLOURS, LANE_MARKERS, PALE, plain_text
+from ..reporting.plot_style import GREY, INK, LANE_COLOURS, LANE_MARKERS, PALE, plain_axes, plain_text
 from .sweep import Sweep
 
 
@@ -35,10 +35,7 @@ def plot_sweep(sweep: Sweep, chosen: int) -> Image.Image:
     axes.set_xlim(-0.4, len(sweep.steps) - 0.6)
     axes.set_xlabel(f"{sweep.shift.replace('_', ' ')}: severity" if len(sweep.steps) > 2 else sweep.shift, color=GREY)
     axes.set_ylabel("confidence, %", color=GREY)
-    axes.tick_params(colors=GREY, length=0)
-    axes.grid(True, axis="y", color=PALE, linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[:].set_visible(False)
+    plain_axes(axes, grid="y")
     axes.set_title("Confidence in the answer to the image as it is", loc="left", fontsize=10, weight="bold", color=INK)
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower left", frameon=False, fontsize=9, ncols=1)
     drawn = io.BytesIO()

@@ -2,7 +2,9 @@
 
 import io
 import os
+from typing import Literal
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -30,6 +32,19 @@ def new_figure(height: float) -> Figure:
     figure = Figure(figsize=(8.4, height), layout="constrained", facecolor="white")
     figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12)
     return figure
+
+
+def plain_axes(axes: Axes, grid: Literal["x", "y", "both"] = "both") -> None:
+    """Neither frame nor ticks; a pale grid behind what is drawn.
+
+    Args:
+        axes: to change.
+        grid: the axis whose grid lines are drawn.
+    """
+    axes.tick_params(colors=GREY, length=0)
+    axes.grid(True, axis=grid, color=PALE, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[:].set_visible(False)
 
 
 def write_figure(figure: Figure, path: str | os.PathLike, dpi: int = 150, colours: int | None = 256) -> None:

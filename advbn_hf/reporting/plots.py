@@ -24,6 +24,7 @@ from .plot_style import (
     PALE,
     VERMILLION,
     new_figure,
+    plain_axes,
     plain_text,
     write_figure,
 )
@@ -182,10 +183,7 @@ def _draw_lane(axes: Axes, cell: Cell, baseline: Cell | None, place: int, y: flo
 def _dress_gain(axes: Axes, table: Table, bottom: float) -> None:
     axes.set(xlim=(0, 100), ylim=(bottom, 0), yticks=[])
     axes.set_xlabel("accuracy in %; lines and bands: 95 % intervals", color=GREY, fontsize=9.5)
-    axes.tick_params(axis="x", colors=GREY, length=0)
-    axes.xaxis.grid(True, color=PALE, linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[:].set_visible(False)
+    plain_axes(axes, grid="x")
     above = {"transform": axes.transAxes, "ha": "right", "va": "bottom", "color": GREY, "fontsize": 8}
     axes.text(1.09, 1.0, "accuracy\n%", **above)
     if any(cell.gain is not None for row in table.rows for cell in row.cells.values()):

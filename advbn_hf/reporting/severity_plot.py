@@ -10,7 +10,7 @@ from ..errors import InputError
 from ..evaluation.records import Record
 from ..evaluation.statistics import wilson_interval
 from .accuracy_table import Column, columns_of
-from .plot_style import GREY, INK, LANE_COLOURS, LANE_MARKERS, PALE, new_figure, plain_text, write_figure
+from .plot_style import GREY, INK, LANE_COLOURS, LANE_MARKERS, new_figure, plain_axes, plain_text, write_figure
 
 ACROSS = 5  # panels in a row
 
@@ -77,7 +77,5 @@ def _draw_panel(axes: Axes, points: list[Record], columns: tuple[Column, ...]) -
             low, high = ([100 * end[side] for end in ends] for side in (0, 1))
             axes.fill_between(severities, low, high, color=style["color"], alpha=0.15, linewidth=0, zorder=1)
     axes.set(ylim=(0, 100), yticks=(0, 25, 50, 75, 100), xticks=sorted({point.severity for point in points}))
-    axes.tick_params(colors=GREY, length=0, labelsize=8)
-    axes.grid(True, color=PALE, linewidth=0.7)
-    axes.set_axisbelow(True)
-    axes.spines[:].set_visible(False)
+    plain_axes(axes)
+    axes.tick_params(labelsize=8)

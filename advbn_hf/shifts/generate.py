@@ -12,8 +12,9 @@ import numpy as np
 from datasets import Dataset, concatenate_datasets
 from PIL import Image, ImageFilter, ImageOps
 
+from ..data.imagenet import side_before_crop
 from ..data.transforms import to_rgb
-from ..errors import InputError, check_choice, first_line
+from ..errors import InputError, check_at_least, check_choice, first_line
 from .cache import cached_images, read_image
 from .imagenet_c import CORRUPTIONS, EXTRA_CORRUPTIONS, SEVERITIES, SMALLEST_SIDE, corrupt
 from .photo_filters import FILTERS, apply_filter
@@ -217,8 +218,7 @@ def _check_arguments(dataset: Dataset, shift: str, seed: int, size: int | None, 
         raise InputError("dataset: has no rows; choose another split")
     smallest = SMALLEST_SIDE if shift in _CORRUPTIONS else 1
     for name, value, least in (("seed", seed, 0), ("size", size, smallest), ("num_proc", num_proc, 1)):
-        if value is not None and value < least:
-            raise InputError(f"{name}: must be at least {least}, not {value}")
+        check_at_least(name, value, least)
 
 
 def _shift_row(
@@ -254,7 +254,7 @@ def _seed_of(data: bytes, about: str) -> int:
 
 def _crop(image: Image.Image, size: int) -> Image.Image:
     """Shorter side to `size` * 256 / 224, then the central square; rounded like torchvision, as ImageNet-C was."""
-    short = round(size * 256 / 224)
+    short = side_before_crop(size)
     scale = short / min(image.size)
     width, height = (short if side == min(image.size) else int(side * scale) for side in image.size)
     image = image.resize((width, height), Image.Resampling.BILINEAR)

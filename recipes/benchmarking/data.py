@@ -1,4 +1,4 @@
-"""The data-loading part of `benchmark.py`: how long a training step waits for its images."""
+"""The loading part of `benchmark.py`: how long a training step waits for its images."""
 
 import itertools
 import statistics
@@ -18,10 +18,12 @@ from tqdm.auto import tqdm
 from transformers import ConvNextImageProcessorPil
 
 from advbn_hf import AdvBNTrainer, AdvBNTrainingArguments
+from advbn_hf.data.imagenet import side_before_crop
 from advbn_hf.data.images import ImageDataset, collate
 from advbn_hf.data.streaming import StreamedImageDataset
 from advbn_hf.data.transforms import TrainingTransform
 
+from .timing import median_and_range
 from .training import Step
 
 SIZE = 224
@@ -56,10 +58,11 @@ def measure_loading(batch_size: int, repeats: int, device: torch.device) -> tupl
                 working.append(time.perf_counter() - start)
         numbers[f"{kind}, {workers} workers"] = {"waiting": waiting[1:], "step": working[1:]}
         shares = [100 * wait / (wait + work) for wait, work in zip(waiting[1:], working[1:], strict=True)]
+        middle, low, high = median_and_range(shares)
         milliseconds = 1000 * statistics.median(waiting[1:])
         lines.append(
-            f"{kind}, {workers} workers: {statistics.median(shares):.1f} % of a step waits for its images "
-            f"(median of {repeats}, {min(shares):.1f} to {max(shares):.1f}), {milliseconds:.0f} ms"
+            f"{kind}, {workers} workers: {middle:.1f} % of a step waits for its images "
+            f"(median of {repeats}, {low:.1f} to {high:.1f}), {milliseconds:.0f} ms"
         )
     return "\n".join(lines), numbers
 
@@ -68,14 +71,14 @@ def load(step: Step, kind: str, workers: int, count: int, folder: str) -> Iterat
     """Batches as `AdvBNTrainer` loads them, of crops of photographs.
 
     Args:
-        step: says what is trained.
+        step: what is trained.
         kind: "map-style" or "streaming".
         workers: number of data workers.
         count: how many photographs there are.
         folder: the trainer's, which writes nothing there.
     """
     rows = photographs(count, PHOTOGRAPH)
-    transform = TrainingTransform(ConvNextImageProcessorPil(size={"shortest_edge": SIZE}, crop_pct=SIZE / 256))
+    transform = TrainingTransform(central_crop())
     images = ImageDataset(rows, transform)
     if kind == "streaming":
         images = StreamedImageDataset(rows.to_iterable_dataset(num_shards=4).shuffle(seed=0), transform)
@@ -91,6 +94,11 @@ def load(step: Step, kind: str, workers: int, count: int, folder: str) -> Iterat
         step.model, args, train_dataset=images, data_collator=collate
     ).get_train_dataloader()
     return iter(loader)
+
+
+def central_crop() -> ConvNextImageProcessorPil:
+    """The usual preprocessing on ImageNet: the central square of a somewhat larger image."""
+    return ConvNextImageProcessorPil(size={"shortest_edge": SIZE}, crop_pct=SIZE / side_before_crop(SIZE))
 
 
 def photographs(count: int, size: tuple[int, int] = (320, 256)) -> Dataset:

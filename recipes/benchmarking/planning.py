@@ -6,7 +6,7 @@ from advbn_hf import InputError
 
 from .training import operations
 
-PICTURES, EPOCHS = 1_281_167, 20  # ImageNet's training set; the published recipe
+IMAGES, EPOCHS = 1_281_167, 20  # ImageNet's training set; the published recipe
 # NVIDIA's figure for a dense product in bf16 on an A100, and the share of it that training a ResNet-50 commonly gets.
 PEAK, REACHED = 312e12, 0.25
 
@@ -28,12 +28,12 @@ def plan(training: dict[str, Any], output_file: str) -> tuple[str, dict[str, Any
     if not ratios:
         raise InputError(f"output_file: {output_file} has no times of resnet50 in fp32; run --only training first")
     for_each = operations("resnet50", "plain")
-    plain = for_each * PICTURES * EPOCHS / (PEAK * REACHED) / 3600
+    plain = for_each * IMAGES * EPOCHS / (PEAK * REACHED) / 3600
     hours = {method: plain * ratio for method, ratio in ratios.items()}
     lines = ["| setting | measured cost of a step | estimated A100-hours |", "| --- | ---: | ---: |"]
     lines += [f"| {method} | {ratios[method]:.2f} | {hours[method]:.1f} |" for method in hours]
     lines.append(
-        f"\nAn estimate: {for_each / 1e9:.1f} GFLOP for each image in a plain step (counted), {PICTURES:,} "
+        f"\nAn estimate: {for_each / 1e9:.1f} GFLOP for each image in a plain step (counted), {IMAGES:,} "
         f"images, {EPOCHS} epochs, {100 * REACHED:.0f} % of {PEAK / 1e12:.0f} TFLOP/s in bf16 (assumed), times the "
         "cost of a step as measured on the machine of the benchmark. Loading is not in it."
     )

@@ -1,7 +1,7 @@
 """The part of `benchmark.py` about several processes: how much faster two train than one, of one thread each.
 
 They are started by torchrun, as `accelerate launch` starts them, and train a ResNet-50 at 224 in the recommended
-setting. One process and two take turns, so that what else the machine does meets both.
+setting. One process and two take turns, so that whatever else the machine does meets both.
 """
 
 import json
@@ -17,6 +17,7 @@ import torch
 from accelerate import Accelerator
 from tqdm.auto import tqdm
 
+from .timing import median_and_range
 from .training import Step
 
 STEPS = 3  # that count, of each start; one more comes first
@@ -28,7 +29,7 @@ def measure_processes(batch_size: int, repeats: int, cpu: bool) -> tuple[str, di
     Args:
         batch_size: images of a step, on each process.
         repeats: how often to start each.
-        cpu: whether to train on the CPU though there may be GPUs.
+        cpu: whether to train on the CPU even where there are GPUs.
 
     Returns:
         The ratio of their throughputs in a line, and of every turn.
@@ -37,15 +38,19 @@ def measure_processes(batch_size: int, repeats: int, cpu: bool) -> tuple[str, di
     for _ in tqdm(range(repeats), desc="one process and two", leave=False):
         one, two = (seconds_of(count, batch_size, cpu) for count in (1, 2))
         ratios.append(2 * one / two)
-    text = (
-        f"throughput of 2 processes over that of 1: {statistics.median(ratios):.2f} "
-        f"(median of {repeats}, {min(ratios):.2f} to {max(ratios):.2f})"
-    )
+    middle, low, high = median_and_range(ratios)
+    text = f"throughput of 2 processes over that of 1: {middle:.2f} (median of {repeats}, {low:.2f} to {high:.2f})"
     return text, {"ratios": ratios, "batch_size": batch_size}
 
 
 def seconds_of(processes: int, batch_size: int, cpu: bool) -> float:
-    """Seconds of a step, the median, where so many processes train together."""
+    """Median seconds of a step.
+
+    Args:
+        processes: how many train together.
+        batch_size: images of a step, on each process.
+        cpu: whether to train on the CPU even where there are GPUs.
+    """
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
     done = subprocess.run(
         [sys.executable, *launcher, "-m", "benchmarking.processes", str(batch_size)],

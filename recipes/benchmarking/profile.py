@@ -22,9 +22,9 @@ def measure_profile(model: str, batch_size: int, device: torch.device) -> tuple[
     """Profiles the second step of every method in fp32.
 
     Args:
-        model: key of `benchmark_training.MODELS`.
+        model: key of `training.BACKBONES`.
         batch_size: images of a step.
-        device: where to train; on a GPU, its own time is told.
+        device: where to train; on a GPU, its own time is measured.
 
     Returns:
         A table, and the shares in 0..1 by method and kind of work.

@@ -1,16 +1,16 @@
 """The training part of `benchmark.py`: what a step of each method costs, in time and memory.
 
-All methods are timed in turn, step by step, so that what else the machine does meets all of them; their ratios are
-taken within one turn. A step is forward, backward and SGD with momentum, on a batch that lies ready on the device.
+All methods are timed in turn, step by step; their ratios are taken within one turn. A step is forward, backward and
+SGD with momentum, on a batch that lies ready on the device.
 """
 
 import json
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
-from tqdm.auto import tqdm
 from transformers import (
     ConvNextConfig,
     ConvNextForImageClassification,
@@ -32,11 +31,13 @@ from transformers import (
 
 from advbn_hf import AdvBNConfig, AdvBNForImageClassification, InputError
 from advbn_hf.backbones.split import Recording
-from advbn_hf.errors import check_choice
+from advbn_hf.errors import check_at_least, check_choice
 from advbn_hf.method.losses import AdvBNOutput, Objective
 from advbn_hf.modeling import PlainForImageClassification
 
-MODELS: dict[str, Callable[[], PreTrainedModel]] = {
+from .timing import median_and_range, ratios, time_in_turn
+
+BACKBONES: dict[str, Callable[[], PreTrainedModel]] = {
     "resnet50": lambda: ResNetForImageClassification(ResNetConfig(num_labels=1000, image_size=224)),
     "resnet_small": lambda: ResNetForImageClassification(
         ResNetConfig(
@@ -104,7 +105,9 @@ SWITCHES = ("channels_last", "compiled")
 class TrainingBenchmarkArguments:
     """What the training benchmark covers."""
 
-    models: list[str] = field(default_factory=lambda: list(MODELS), metadata={"help": f"Any of {', '.join(MODELS)}."})
+    models: list[str] = field(
+        default_factory=lambda: list(BACKBONES), metadata={"help": f"Any of {', '.join(BACKBONES)}."}
+    )
     methods: list[str] = field(
         default_factory=lambda: list(METHODS), metadata={"help": f"Any of {', '.join(METHODS)}; plain is needed."}
     )
@@ -116,22 +119,21 @@ class TrainingBenchmarkArguments:
     train_batch_size: int = field(default=8, metadata={"help": "Images of a training step."})
 
     def __post_init__(self) -> None:
-        known = {"models": MODELS, "methods": METHODS, "precisions": PRECISIONS}
+        known = {"models": BACKBONES, "methods": METHODS, "precisions": PRECISIONS}
         known["switches"] = ("none", *SWITCHES, "+".join(SWITCHES))
         for name, values in known.items():
             for value in getattr(self, name):
                 check_choice(name, value, values)
         if "plain" not in self.methods:
             raise InputError("methods: plain is what the others are compared with; add it")
-        if self.train_batch_size < 1:
-            raise InputError(f"train_batch_size must be 1 or more, got {self.train_batch_size}")
+        check_at_least("train_batch_size", self.train_batch_size, 1)
 
 
 class Step:
     """A model of one method, ready to be trained step by step.
 
     Args:
-        model: key of `MODELS`.
+        model: key of `BACKBONES`.
         method: key of `METHODS`.
         switches: some of `SWITCHES`, joined by "+", or "none".
         batch_size: images of a step.
@@ -140,7 +142,7 @@ class Step:
 
     def __init__(self, model: str, method: str, switches: str, batch_size: int, device: torch.device) -> None:
         torch.manual_seed(0)
-        backbone = MODELS[model]()
+        backbone = BACKBONES[model]()
         model_class, config = METHODS[method]
         self.model = model_class.from_backbone(backbone, config).to(device).train()
         size = backbone.config.image_size
@@ -186,16 +188,12 @@ def measure_training(args: TrainingBenchmarkArguments, repeats: int, device: tor
     torch._dynamo.config.recompile_limit = 64
     for model, switches in product(args.models, args.switches):
         steps = {method: Step(model, method, switches, args.train_batch_size, device) for method in args.methods}
-        seconds: dict[tuple[str, str], list[float]] = {
-            (precision, method): [] for precision, method in product(args.precisions, args.methods)
+        timed = {
+            (precision, method): partial(steps[method], precision)
+            for precision, method in product(args.precisions, args.methods)
         }
-        for turn in tqdm(range(repeats + 1), desc=f"{model}, {switches}", leave=False):
-            for (precision, method), taken in seconds.items():
-                start = time.perf_counter()
-                steps[method](precision)
-                if turn > 0:
-                    taken.append(time.perf_counter() - start)
-        del steps
+        seconds = time_in_turn(timed, repeats, description=f"{model}, {switches}")
+        del steps, timed
         for (precision, method), taken in seconds.items():
             record = {"model": model, "switches": switches, "precision": precision, "method": method}
             record |= {"seconds": taken, "ratio": _ratio(taken, seconds[precision, "plain"])}
@@ -215,10 +213,10 @@ def operations(model: str, method: str) -> float:
     """Operations of a step for each image, as torch counts those of products and convolutions.
 
     It counts weight gradients of grouped convolutions as if these were not grouped: with depthwise ones, as in a
-    ConvNeXt, plain fine-tuning seems dearer than it is, and ratios to it are too low to be a bound.
+    ConvNeXt, plain fine-tuning seems more expensive than it is, and ratios to it are too low to be a bound.
 
     Args:
-        model: key of `MODELS`.
+        model: key of `BACKBONES`.
         method: key of `METHODS`.
     """
     step = Step(model, method, "none", 2, torch.device("cpu"))
@@ -273,8 +271,7 @@ def to_text(records: list[dict[str, Any]]) -> str:
 
 def _ratio(seconds: list[float], reference: list[float]) -> list[float]:
     """Median, lowest and highest of the ratios of each turn."""
-    ratios = [one / other for one, other in zip(seconds, reference, strict=True)]
-    return [round(value, 4) for value in (statistics.median(ratios), min(ratios), max(ratios))]
+    return [round(value, 4) for value in median_and_range(ratios(seconds, reference))]
 
 
 if __name__ == "__main__":  # a process of its own for `peak_memory`

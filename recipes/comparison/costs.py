@@ -1,19 +1,18 @@
-"""What a step of each method costs: all are timed in turn, so that what else the machine does meets all of them."""
+"""What a step of each method costs; all are timed in turn."""
 
 import statistics
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from accelerate import PartialState
-from tqdm.auto import tqdm
+from benchmarking.timing import ratios, time_in_turn
 from transformers import PreTrainedModel
 
-from .datasets import Collator, ImageSplits
+from .datasets import DecodedImages
 from .fine_tuning import TuningSettings, moving_average
 from .methods import Method
+from .views import Collator
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,7 @@ def time_steps(
     methods: Mapping[str, Method],
     reference: str,
     base: PreTrainedModel,
-    images: ImageSplits,
+    images: DecodedImages,
     settings: TuningSettings,
     turns: int,
 ) -> dict[str, Cost]:
@@ -41,39 +40,30 @@ def time_steps(
 
     Args:
         methods: by name.
-        reference: the one of them that the others are set in proportion to.
+        reference: the one of them whose step is the unit of cost.
         base: the classifier to fine-tune.
         images: to train on.
         settings: of the optimiser.
         turns: steps of each that count; two more come first.
     """
     steps = {name: _Step(method, base, images, settings) for name, method in methods.items()}
-    seconds: dict[str, list[float]] = {name: [] for name in methods}
-    for turn in tqdm(range(-2, turns), desc="timing the steps", leave=False):
-        for name, step in steps.items():
-            start = time.perf_counter()
-            step()
-            if turn >= 0:
-                seconds[name].append(time.perf_counter() - start)
+    seconds = time_in_turn(steps, turns, warmup=2, description="timing the steps")
     return {
-        name: Cost(
-            step_ms=1000 * statistics.median(taken),
-            ratio=statistics.median(np.divide(taken, seconds[reference]).tolist()),
-        )
+        name: Cost(1000 * statistics.median(taken), statistics.median(ratios(taken, seconds[reference])))
         for name, taken in seconds.items()
     }
 
 
 class _Step:
-    """One training step of a method, on the same rows each time."""
+    """One training step of a method, on the same images each time."""
 
-    def __init__(self, method: Method, base: PreTrainedModel, images: ImageSplits, settings: TuningSettings) -> None:
+    def __init__(self, method: Method, base: PreTrainedModel, images: DecodedImages, settings: TuningSettings) -> None:
         self.device = PartialState().device
         self.model = method.wrap(base).to(self.device).train()
         self.collate = Collator(method.views, seed=0)
         self.rows = [images[row] for row in range(min(settings.batch_size, len(images)))]
         trained = [weight for weight in self.model.parameters() if weight.requires_grad]
-        # A rate of 0, so that repeating a few images takes the weights nowhere.
+        # A learning rate of 0, so that repeating a few images leaves the weights as they are.
         self.optimizer = torch.optim.SGD(trained, lr=0.0, momentum=0.9)
         self.average = moving_average(self.model, method.averaging) if method.averaging else None
 
@@ -84,5 +74,3 @@ class _Step:
         self.optimizer.zero_grad()
         if self.average is not None:
             self.average.update_parameters(self.model.backbone)
-        if self.device.type == "cuda":
-            torch.cuda.synchronize()

@@ -1,4 +1,4 @@
-"""One row of the comparison: a model fine-tuned by a method, and its accuracy on every set in every branch."""
+"""One trial of the comparison: a model fine-tuned by a method, and its accuracy on every set in every branch."""
 
 import time
 from collections.abc import Mapping
@@ -16,9 +16,10 @@ from advbn_hf.modeling import AdvBNForImageClassification
 from advbn_hf.trainer import AdvBNTrainer
 from advbn_hf.training_args import AdvBNTrainingArguments
 
-from .datasets import Collator, ImageSplits, to_input
+from .datasets import DecodedImages
 from .methods import Method
 from .models import QUIET
+from .views import Collator, to_input
 
 _BATCH = 500  # images of an evaluation step
 
@@ -64,7 +65,7 @@ def moving_average(model: AdvBNForImageClassification, decay: float) -> Averaged
 def fine_tune(
     method: Method,
     base: PreTrainedModel,
-    images: ImageSplits,
+    images: DecodedImages,
     settings: TuningSettings,
     steps: int,
     seed: int,
@@ -109,14 +110,14 @@ def fine_tune(
 
 
 def measure(
-    model: AdvBNForImageClassification, sets: Mapping[str, ImageSplits], train: ImageSplits
+    model: AdvBNForImageClassification, sets: Mapping[str, DecodedImages], train: DecodedImages
 ) -> dict[str, dict[str, float]]:
     """Accuracy, in 0..1, of each branch on each set.
 
     Args:
         model: fine-tuned, in eval mode.
         sets: what to measure on.
-        train: clean images, to take running statistics from anew.
+        train: clean images, to re-estimate running statistics on.
 
     Returns:
         Branch -> set -> accuracy. Branches are "clean" and, where there are auxiliary norms, "auxiliary", "average"
@@ -125,34 +126,34 @@ def measure(
     """
     config = model.advbn_config
     accuracy: dict[str, dict[str, float]] = {"clean": {}}
-    restored = _with_clean_statistics(model, train) if config.auxiliary_norms else None
+    re_estimated = _with_clean_statistics(model, train) if config.auxiliary_norms else None
     for name, images in sets.items():
-        answers: dict[str, list[Tensor]] = {}
+        predicted: dict[str, list[Tensor]] = {}
         for start in range(0, len(images), _BATCH):
             pixel_values = to_input(images.pixels[start : start + _BATCH]).to(model.device)
-            for branch, answer in _answers(model, restored, pixel_values).items():
-                answers.setdefault(branch, []).append(answer.cpu())
-        for branch, parts in answers.items():
-            right = torch.cat(parts) == images.labels
-            accuracy.setdefault(branch, {})[name] = right.double().mean().item()
+            for branch, classes in _predictions(model, re_estimated, pixel_values).items():
+                predicted.setdefault(branch, []).append(classes.cpu())
+        for branch, parts in predicted.items():
+            correct = torch.cat(parts) == images.labels
+            accuracy.setdefault(branch, {})[name] = correct.double().mean().item()
     return accuracy
 
 
 @torch.no_grad()
-def _answers(
-    model: AdvBNForImageClassification, restored: PreTrainedModel | None, pixel_values: Tensor
+def _predictions(
+    model: AdvBNForImageClassification, re_estimated: PreTrainedModel | None, pixel_values: Tensor
 ) -> dict[str, Tensor]:
-    """The class that each branch answers with, (B,)."""
+    """The class that each branch predicts, (B,)."""
     logits = branch_logits(model, pixel_values)
     if not model.advbn_config.auxiliary_norms:
         return {"clean": logits["plain"].argmax(-1)}
-    logits["average"] = sum(answer.softmax(-1) for answer in logits.values())
-    if restored is not None:
-        logits["re-estimated"] = restored(pixel_values).logits
-    return {branch: answer.argmax(-1) for branch, answer in logits.items()}
+    logits["average"] = sum(values.softmax(-1) for values in logits.values())
+    if re_estimated is not None:
+        logits["re-estimated"] = re_estimated(pixel_values).logits
+    return {branch: values.argmax(-1) for branch, values in logits.items()}
 
 
-def _with_clean_statistics(model: AdvBNForImageClassification, train: ImageSplits) -> PreTrainedModel | None:
+def _with_clean_statistics(model: AdvBNForImageClassification, train: DecodedImages) -> PreTrainedModel | None:
     """The auxiliary branch with running statistics of clean images; None where it has no batch norm."""
     exported = model.export("auxiliary")
     if not any(isinstance(module, torch.nn.modules.batchnorm._BatchNorm) for module in exported.modules()):

@@ -1,4 +1,4 @@
-"""The rows of a comparison: which there are, what each depends on, and making those that are not stored yet."""
+"""The trials of a comparison: which there are, what each depends on, and making those that are not stored yet."""
 
 import dataclasses
 import tempfile
@@ -14,7 +14,7 @@ from advbn_hf.data.embedded.rendering import STYLES
 from advbn_hf.utils.versions import installed_versions
 
 from .costs import Cost, time_steps
-from .datasets import ImageSplits, load_splits
+from .datasets import DecodedImages, load_decoded
 from .fine_tuning import TuningSettings, fine_tune, measure
 from .methods import METHODS, Method, method_called
 from .models import MODELS, BaseSettings, base_model
@@ -24,8 +24,8 @@ _DRAWN_WITH = ("numpy", "scipy", "pillow", "matplotlib")  # other releases may d
 
 
 @dataclass(frozen=True)
-class Row:
-    """One fine-tuning and what came of it.
+class Trial:
+    """One fine-tuning and its result.
 
     Args:
         method: as `method_called` reads it.
@@ -34,7 +34,7 @@ class Row:
         seed: of the base model and of the fine-tuning.
         budget: "steps" or "time"; see `Settings`.
         result: "steps", "seconds" (of the fine-tuning), "step_ms", "cost" (of a step, in steps of the reference),
-            "accuracy" (branch -> set -> 0..1) and "n" (set -> number of images); empty where it is not made yet.
+            "accuracy" (branch -> set -> 0..1) and "n" (set -> number of images); empty until it is made.
     """
 
     method: str
@@ -47,7 +47,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Settings:
-    """What all rows of a comparison have in common.
+    """What all trials of a comparison have in common.
 
     Args:
         split: "validation" to choose settings, "test" to report them.
@@ -73,75 +73,93 @@ class Settings:
 
 
 class Grid:
-    """Makes rows and keeps them in a folder: `rows/`, `bases/` (the models before fine-tuning) and `costs/`.
+    """Makes trials and keeps them in a folder: `trials/`, `bases/` (the models before fine-tuning) and `costs/`.
 
     Args:
         folder: created if missing.
-        settings: what the rows have in common.
+        settings: what the trials have in common.
     """
 
     def __init__(self, folder: Path, settings: Settings) -> None:
         self.folder = folder
         self.settings = settings
-        self.rows, self.costs = Store(folder / "rows"), Store(folder / "costs")
+        self.trials, self.costs = Store(folder / "trials"), Store(folder / "costs")
         self.versions = installed_versions(*_DRAWN_WITH)
         self._costs: dict[tuple[str, str], Cost] = {}
 
-    def make(self, row: Row, anew: bool = False) -> Row:
-        """A row with its result, which is stored; or which was, unless it is to be made anew."""
-        method, steps = method_called(row.method), self.steps(row)
-        depends_on = self._depends_on(row, steps)
-        result = None if anew else self.rows.get(depends_on)
+    def make(self, trial: Trial, again: bool = False) -> Trial:
+        """A trial with its result, which is stored; the stored one where there is one.
+
+        Args:
+            trial: without result.
+            again: whether it is made even where it is stored.
+        """
+        method, steps = method_called(trial.method), self.steps(trial)
+        depends_on = self._depends_on(trial, steps)
+        result = None if again else self.trials.get(depends_on)
         if result is None:
-            base, train = self._base(row.model, row.dataset, row.seed), self._images(row.dataset)
+            base, train = self._base(trial.model, trial.dataset, trial.seed), self._images(trial.dataset)
             with tempfile.TemporaryDirectory() as scratch:
-                model, seconds = fine_tune(method, base, train, self.settings.tuning, steps, row.seed, scratch)
-            sets = {style: self._images(row.dataset, style) for style in STYLES}
+                model, seconds = fine_tune(method, base, train, self.settings.tuning, steps, trial.seed, scratch)
+            sets = {style: self._images(trial.dataset, style) for style in STYLES}
             result = {"seconds": seconds, "accuracy": measure(model, sets, train)}
             result["n"] = {style: len(images) for style, images in sets.items()}
-            self.rows.put(depends_on, result)
-        cost = self.cost(row)
-        return dataclasses.replace(row, result={**result, "steps": steps, "step_ms": cost.step_ms, "cost": cost.ratio})
+            self.trials.put(depends_on, result)
+        cost = self.cost(trial)
+        result = {**result, "steps": steps, "step_ms": cost.step_ms, "cost": cost.ratio}
+        return dataclasses.replace(trial, result=result)
 
-    def stored(self, budgets: list[str]) -> list[Row]:
-        """All rows of the folder that were made with these settings, in the order of `METHODS`, then by name."""
+    def stored(self, budgets: list[str]) -> list[Trial]:
+        """All trials of the folder that were made with these settings, in the order of `METHODS`, then by name.
+
+        Args:
+            budgets: some of "steps" and "time".
+        """
         found = []
-        for depends_on, _ in self.rows.all():
+        for depends_on, _ in self.trials.all():
             names = {name: depends_on[name] for name in ("method", "dataset", "model", "seed")}
             if names["method"].split(":")[0] not in METHODS or names["model"] not in MODELS:
                 continue  # of another version
-            for row in (Row(**names, budget=budget) for budget in budgets):
-                if depends_on == self._depends_on(row, depends_on["steps"]) and depends_on["steps"] == self.steps(row):
-                    found.append(self.make(row))
+            for trial in (Trial(**names, budget=budget) for budget in budgets):
+                steps = depends_on["steps"]
+                if depends_on == self._depends_on(trial, steps) and steps == self.steps(trial):
+                    found.append(self.make(trial))
         order = list(METHODS)
         return sorted(
             found,
-            key=lambda row: (order.index(row.method.split(":")[0]), row.method, row.dataset, row.model, row.seed),
+            key=lambda trial: (
+                order.index(trial.method.split(":")[0]),
+                trial.method,
+                trial.dataset,
+                trial.model,
+                trial.seed,
+            ),
         )
 
-    def steps(self, row: Row) -> int:
-        """Steps of a row's fine-tuning."""
-        if row.budget == "steps":
+    def steps(self, trial: Trial) -> int:
+        """Steps of a trial's fine-tuning."""
+        if trial.budget == "steps":
             return self.settings.steps
-        allowed = self.settings.steps * self.cost(dataclasses.replace(row, method=self.settings.time_reference)).ratio
-        return max(round(allowed / self.cost(row).ratio), 1)
+        time_reference = dataclasses.replace(trial, method=self.settings.time_reference)
+        allowed = self.settings.steps * self.cost(time_reference).ratio
+        return max(round(allowed / self.cost(trial).ratio), 1)
 
-    def cost(self, row: Row) -> Cost:
-        """What a step of the row's method costs on its model."""
-        if (row.model, row.method) not in self._costs:
-            self.measure_costs([row.method], row)
-        return self._costs[row.model, row.method]
+    def cost(self, trial: Trial) -> Cost:
+        """What a step of the trial's method costs on its model."""
+        if (trial.model, trial.method) not in self._costs:
+            self.measure_costs([trial.method], trial)
+        return self._costs[trial.model, trial.method]
 
-    def measure_costs(self, methods: list[str], row: Row) -> None:
-        """Looks up what steps of methods cost on a row's model, and times together those that are not stored yet."""
+    def measure_costs(self, methods: list[str], trial: Trial) -> None:
+        """Looks up what steps of methods cost on a trial's model, and times together those that are not stored yet."""
         about = {
             name: {
                 "method": name,
-                "model": row.model,
-                **self._about(name, row.model),
+                "model": trial.model,
+                **self._about(name, trial.model),
                 "tuning": asdict(self.settings.tuning),
                 "timed_steps": self.settings.timed_steps,
-                "reference": self._about(self.settings.reference, row.model),
+                "reference": self._about(self.settings.reference, trial.model),
             }
             for name in methods
         }
@@ -149,19 +167,19 @@ class Grid:
         if missing:
             reference = self.settings.reference
             timed = {name: method_called(name) for name in dict.fromkeys([reference, *missing])}
-            base, train = self._base(row.model, row.dataset, row.seed), self._images(row.dataset)
+            base, train = self._base(trial.model, trial.dataset, trial.seed), self._images(trial.dataset)
             measured = time_steps(timed, reference, base, train, self.settings.tuning, self.settings.timed_steps)
             for name in missing:
                 self.costs.put(about[name], asdict(measured[name]))
         for name in about:
-            self._costs[row.model, name] = Cost(**self.costs.get(about[name]))
+            self._costs[trial.model, name] = Cost(**self.costs.get(about[name]))
 
-    def _depends_on(self, row: Row, steps: int) -> dict[str, Any]:
-        """Everything that a row's result depends on."""
+    def _depends_on(self, trial: Trial, steps: int) -> dict[str, Any]:
+        """Everything that a trial's result depends on."""
         return {
-            **{name: getattr(row, name) for name in ("method", "dataset", "model", "seed")},
+            **{name: getattr(trial, name) for name in ("method", "dataset", "model", "seed")},
             "steps": steps,
-            **self._about(row.method, row.model),
+            **self._about(trial.method, trial.model),
             "base": asdict(self.settings.base),
             "tuning": asdict(self.settings.tuning),
             "split": self.settings.split,
@@ -185,19 +203,19 @@ class Grid:
         folder = self.folder / "bases" / key_of(depends_on)
         return base_model(model, self._images(dataset), self.settings.base, seed, folder)
 
-    def _images(self, dataset: str, style: str | None = None) -> ImageSplits:
+    def _images(self, dataset: str, style: str | None = None) -> DecodedImages:
         """Images of one of the sets to measure on; without a style, those to train on."""
         if style is None:
-            return load_splits(dataset, "clean", "train", self.settings.train_images)
-        return load_splits(dataset, style, self.settings.split, self.settings.eval_images)
+            return load_decoded(dataset, "clean", "train", self.settings.train_images)
+        return load_decoded(dataset, style, self.settings.split, self.settings.eval_images)
 
 
-def rows_of(
+def all_trials(
     methods: list[str], datasets: list[str], models: list[str], seeds: list[int], budgets: list[str]
-) -> list[Row]:
+) -> list[Trial]:
     """All combinations, those of one base model together."""
     combinations = product(datasets, models, seeds, methods, budgets)
-    return [Row(method, dataset, model, seed, budget) for dataset, model, seed, method, budget in combinations]
+    return [Trial(method, dataset, model, seed, budget) for dataset, model, seed, method, budget in combinations]
 
 
 def _described(method: Method) -> Mapping[str, Any]:

@@ -8,40 +8,23 @@ from typing import Literal
 import yaml
 from transformers import PreTrainedModel
 
-from advbn_hf.backbones.split import Recording
 from advbn_hf.config import AdvBNConfig
 from advbn_hf.errors import InputError, check_choice
-from advbn_hf.method.losses import AdvBNOutput, Objective
 from advbn_hf.modeling import AdvBNForImageClassification, PlainForImageClassification
 
+from .controls import DoubledLossForImageClassification
 from .peers import advprop
-from .peers.advbn_variants import (
-    CleanGradientForImageClassification,
-    CorrelatedForImageClassification,
-    MixedStartForImageClassification,
-    MomentumForImageClassification,
-    RandomDepthForImageClassification,
-    RandomStepForImageClassification,
-    TwoDepthsForImageClassification,
-)
-from .peers.consistency import (
-    ConsistencyConfig,
-    ConsistentBranchesForImageClassification,
-    ConsistentViewsForImageClassification,
-)
-from .peers.mixstyle_dsu import DSUForImageClassification, FeatureStyleConfig, MixStyleForImageClassification
-
-Views = Literal["image", "augmix", "image and two augmix"]
-
-
-class DoubledLossForImageClassification(PlainForImageClassification):
-    """Plain fine-tuning with twice the loss: AdvBN's gradient is a sum of two, which alone is like a larger step."""
-
-    def training_output(self, recording: Recording, objective: Objective) -> AdvBNOutput:
-        """2 CE(tail(f))."""
-        output = super().training_output(recording, objective)
-        output.loss = 2 * output.loss
-        return output
+from .peers.augmix_jsd import ConsistencyConfig, ConsistentViewsForImageClassification
+from .peers.dsu import DSUForImageClassification
+from .peers.feature_styles import FeatureStyleConfig
+from .peers.mixstyle import MixStyleConfig, MixStyleForImageClassification
+from .variants.clean_gradient import CleanGradientForImageClassification
+from .variants.consistent_branches import ConsistentBranchesForImageClassification
+from .variants.mixed_first import MixedChannelsForImageClassification, MixedStylesForImageClassification
+from .variants.momentum import MomentumForImageClassification
+from .variants.random_step import RandomStepForImageClassification
+from .variants.two_places import RandomDepthForImageClassification, TwoDepthsForImageClassification
+from .views import Views
 
 
 @dataclass(frozen=True)
@@ -50,7 +33,7 @@ class Method:
 
     Args:
         family: "control", "peer", "advbn" or "beyond" the paper; plots have a colour for each.
-        model_class: what computes the training loss.
+        model_class: computes the training loss.
         config: its settings.
         views: what it sees of each image.
         averaging: decay of a moving average of the weights, which is then the result; None for the last weights.
@@ -79,14 +62,14 @@ METHODS: dict[str, Method] = {
     "random_batch": Method("control", _ADVBN, replace(_RANDOM, num_perturbations=1)),
     "random_4": Method("control", _ADVBN, replace(_RANDOM, num_perturbations=4)),
     "random_image": Method("control", _ADVBN, _RANDOM),
-    "mixstyle": Method("peer", MixStyleForImageClassification, FeatureStyleConfig()),
+    "mixstyle": Method("peer", MixStyleForImageClassification, MixStyleConfig()),
     "dsu": Method("peer", DSUForImageClassification, FeatureStyleConfig()),
     "advprop": Method("peer", advprop.AdvPropForImageClassification, advprop.PUBLISHED),
     "augmix": Method("peer", PlainForImageClassification, _PLAIN, views="augmix"),
     "augmix_jsd": Method(
         "peer",
         ConsistentViewsForImageClassification,
-        ConsistencyConfig(auxiliary_norms=False, consistency=12.0),
+        ConsistencyConfig(auxiliary_norms=False),
         views="image and two augmix",
     ),
     "advbn_paper_1": Method("advbn", _ADVBN, replace(_PAPER, num_perturbations=1)),
@@ -94,12 +77,12 @@ METHODS: dict[str, Method] = {
     "advbn_quarter": Method("advbn", _ADVBN, replace(_PAPER, attack_fraction=0.25)),
     "advbn": Method("advbn", _ADVBN, _OURS),
     "augmix_advbn": Method("advbn", _ADVBN, _OURS, views="augmix"),
-    "advbn_consistent": Method("beyond", ConsistentBranchesForImageClassification, ConsistencyConfig()),
+    "advbn_consistent": Method("beyond", ConsistentBranchesForImageClassification, ConsistencyConfig(consistency=5.0)),
     "advbn_random_step": Method("beyond", RandomStepForImageClassification, _OURS),
     "advbn_clean_gradient": Method("beyond", CleanGradientForImageClassification, _OURS),
     "advbn_momentum": Method("beyond", MomentumForImageClassification, _OURS),
-    "advbn_mixed_start": Method("beyond", MixedStartForImageClassification, _OURS),
-    "advbn_correlated": Method("beyond", CorrelatedForImageClassification, _OURS),
+    "advbn_mixed_start": Method("beyond", MixedStylesForImageClassification, _OURS),
+    "advbn_correlated": Method("beyond", MixedChannelsForImageClassification, _OURS),
     "advbn_two_depths": Method("beyond", TwoDepthsForImageClassification, _STAGES),
     "advbn_random_depth": Method("beyond", RandomDepthForImageClassification, _STAGES),
     "advbn_averaged": Method("beyond", _ADVBN, _OURS, averaging=0.99),
@@ -107,13 +90,17 @@ METHODS: dict[str, Method] = {
 
 
 def method_called(text: str) -> Method:
-    """A method of `METHODS`, perhaps with settings of its own.
+    """A method of `METHODS`, with settings of its own if the text has any.
 
     Args:
         text: "NAME" or "NAME:setting=value,setting=value"; settings are those of the method's config.
 
     Raises:
         InputError: if there is no such method or setting, or a value is out of its range.
+
+    Example:
+        >>> method_called("advbn:epsilon=0.5").config.epsilon
+        0.5
     """
     name, _, settings = text.partition(":")
     check_choice("methods", name, METHODS)

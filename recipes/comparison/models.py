@@ -9,7 +9,8 @@ from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainingArgu
 
 from advbn_hf.backbones.loading import load_classifier, new_classifier
 
-from .datasets import Collator, ImageSplits
+from .datasets import DecodedImages
+from .views import Collator
 
 # The quickstart's ResNet and another network with batch norms; then two with layer norms instead. ConvNeXt's blocks
 # are at full strength from the start: at 48 pixels and 4,000 images it would otherwise hardly learn.
@@ -66,15 +67,15 @@ class BaseSettings:
     batch_size: int = 64
 
 
-def base_model(model: str, images: ImageSplits, settings: BaseSettings, seed: int, folder: Path) -> PreTrainedModel:
-    """The trained classifier of `folder`, which is made first where it is not there.
+def base_model(model: str, images: DecodedImages, settings: BaseSettings, seed: int, folder: Path) -> PreTrainedModel:
+    """The trained classifier of `folder`, which is created if missing.
 
     Args:
         model: one of `MODELS`.
         images: to train on.
         settings: how.
         seed: of weights and order.
-        folder: of a Transformers checkpoint; it arrives whole.
+        folder: of a Transformers checkpoint; it is written atomically.
     """
     if folder.is_dir():
         return load_classifier(folder)
@@ -99,7 +100,7 @@ def base_model(model: str, images: ImageSplits, settings: BaseSettings, seed: in
     return load_classifier(folder)
 
 
-# Training arguments of runs that write nothing, print nothing and keep to the bar over all rows.
+# Training arguments of runs that write nothing, print nothing and leave the progress bar to the trials.
 QUIET: dict[str, Any] = {
     "disable_tqdm": True,
     "logging_strategy": "no",

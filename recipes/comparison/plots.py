@@ -1,4 +1,4 @@
-"""Images of one dataset, model and budget: what each method gains on each shift, and what that costs."""
+"""Plots of a comparison: what each method gains on each shift, what that costs, and how it depends on settings."""
 
 import itertools
 import math
@@ -17,9 +17,9 @@ from advbn_hf.reporting.plot_style import (
     LANE_COLOURS,
     LANE_MARKERS,
     ORANGE,
-    PALE,
     VERMILLION,
     new_figure,
+    plain_axes,
     plain_text,
     write_figure,
 )
@@ -59,7 +59,7 @@ def plot_gains(entries: Sequence[Entry], title: str, reference: str, path: str |
         axes.set_title(name, fontsize=9.5, color=INK, weight="bold" if name == MEAN else "normal")
         axes.set(ylim=(len(methods) - 0.4, -0.6), yticks=range(len(methods)))
         axes.margins(x=0.12)
-        _plain(axes)
+        plain_axes(axes, grid="x")
         axes.tick_params(axis="x", labelsize=7.5)
         axes.set_yticklabels([method_label(method) for method in methods], fontsize=9, color=INK)
     figure.suptitle(f"{title}: gain over {reference}", x=0.01, ha="left", fontsize=12, weight="bold", color=INK)
@@ -96,7 +96,7 @@ def plot_cost(entries: Sequence[Entry], title: str, reference: str, path: str | 
     )
     for entry, cost in zip(shown, costs, strict=True):
         colour, marker, _ = FAMILIES[method_called(entry.method).family]
-        axes.errorbar(cost, entry.mean, entry.deviation or 0, color=colour, marker=marker, markersize=6, linewidth=1,
+        axes.errorbar(cost, entry.mean, entry.std or 0, color=colour, marker=marker, markersize=6, linewidth=1,
                       markeredgecolor="white", zorder=3)  # fmt: skip
     names = [method_label(entry.method) for entry in shown]
     # A name begins to the right of the points close by; on the axis of costs, a letter is 2.6 % wide.
@@ -125,9 +125,8 @@ def plot_cost(entries: Sequence[Entry], title: str, reference: str, path: str | 
     axes.xaxis.set_major_formatter("{x:g}")
     axes.set_xlim(min(costs) / 1.1, 1.7 * max(costs))  # room for the names
     axes.set_xlabel(f"cost of a step, in steps of {reference}", color=GREY)
-    axes.set_ylabel("accuracy in %, mean of shifts; lines: deviation over seeds", color=GREY)
-    _plain(axes)
-    axes.yaxis.grid(True, color=PALE, linewidth=0.8)
+    axes.set_ylabel("accuracy in %, mean of shifts; lines: standard deviation over seeds", color=GREY)
+    plain_axes(axes)
     write_figure(figure, path)
 
 
@@ -156,15 +155,14 @@ def plot_sensitivity(points: Sequence[Point], title: str, path: str | os.PathLik
             places = [list(in_force).index(point.value) for point in of_dataset]
             for name, face, style in (("shifts", colour, "-"), ("clean", "white", ":")):
                 entries = [getattr(point, name) for point in of_dataset]
-                axes.errorbar(places, [entry.gain for entry in entries], [entry.deviation or 0 for entry in entries],
+                axes.errorbar(places, [entry.gain for entry in entries], [entry.std or 0 for entry in entries],
                               color=colour, marker=marker, markerfacecolor=face, linestyle=style, markersize=5,
                               linewidth=1.2, elinewidth=0.8, label=f"{dataset}, {name}")  # fmt: skip
         axes.set_title(setting, fontsize=10, color=INK)
         axes.set_xticks(range(len(in_force)), [_short(value).replace(" ", "\n") for value in in_force])
         for label, bold in zip(axes.get_xticklabels(), in_force.values(), strict=True):
             label.set_fontweight("bold" if bold else "normal")
-        _plain(axes)
-        axes.yaxis.grid(True, color=PALE, linewidth=0.8)
+        plain_axes(axes)
         axes.tick_params(axis="x", labelsize=8)
         for label in axes.get_xticklabels():
             if max(map(len, label.get_text().split("\n"))) > 8:  # it would run into the next one
@@ -172,7 +170,7 @@ def plot_sensitivity(points: Sequence[Point], title: str, path: str | os.PathLik
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False, fontsize=9)
     figure.suptitle(plain_text(title), x=0.01, ha="left", fontsize=12, weight="bold", color=INK)
-    figure.supylabel("gain in points; bars: deviation over seeds", fontsize=9, color=GREY)
+    figure.supylabel("gain in points; bars: standard deviation over seeds", fontsize=9, color=GREY)
     write_figure(figure, path)
 
 
@@ -232,10 +230,3 @@ def _short(value: str | float) -> str:
         return f"{value:g}"
     *path, last = value.split(".")
     return (f"{path[-1]} {last}" if path and last.isdigit() else last).replace("_", " ")
-
-
-def _plain(axes: Axes) -> None:
-    axes.tick_params(colors=GREY, length=0)
-    axes.xaxis.grid(True, color=PALE, linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[:].set_visible(False)

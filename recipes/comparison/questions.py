@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from advbn_hf.utils.tables import align_markdown
 
-from .grid import Row
+from .grid import Trial
 from .summary import MEAN, paired_gain, values_by_seed
 
 
@@ -61,34 +61,29 @@ QUESTIONS = (
 )
 
 
-def answers(rows: Sequence[Row]) -> str:
+def answers(trials: Sequence[Trial]) -> str:
     """A table: for each question a line a set, with the difference on each dataset and its 95 % interval over seeds.
 
     Args:
-        rows: of one model and budget, with their results; questions about other methods are left out.
+        trials: of one model and budget, with their results; questions about other methods are left out.
     """
-    datasets = list(dict.fromkeys(row.dataset for row in rows))
-    by_place: dict[tuple[str, str], dict[int, Row]] = {}
-    for row in rows:
-        by_place.setdefault((row.dataset, row.method), {})[row.seed] = row
+    datasets = list(dict.fromkeys(trial.dataset for trial in trials))
+    by_place: dict[tuple[str, str], dict[int, Trial]] = {}
+    for trial in trials:
+        by_place.setdefault((trial.dataset, trial.method), {})[trial.seed] = trial
     lines = [["question", "on", *datasets]]
     for question in QUESTIONS:
         for name in question.sets:
             cells = []
             for dataset in datasets:
                 sides = [
-                    _values(by_place.get((dataset, method), {}), branch, name)
+                    values_by_seed(by_place.get((dataset, method), {}), branch, name)
                     for method, branch in (question.yes, question.no)
                 ]
                 cells.append(difference(*paired_gain(*sides)))
             if any(cells):
                 lines.append([question.text, name, *cells])
     return align_markdown(lines)
-
-
-def _values(seeds: dict[int, Row], branch: str, name: str) -> dict[int, float]:
-    measured = {seed: row for seed, row in seeds.items() if branch in row.result["accuracy"]}
-    return values_by_seed(measured, branch, name)
 
 
 def difference(gain: float | None, interval: tuple[float, float] | None) -> str:

@@ -4,6 +4,7 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from advbn_hf.data.embedded.rendering import MEAN_OVER
 from advbn_hf.utils.files import write_atomically
 from advbn_hf.utils.tables import align_markdown
 
-from .grid import Row
+from .grid import Trial
 from .plots import plot_cost, plot_gains
 from .questions import answers, difference
 from .summary import MEAN, Entry, summarize
@@ -27,11 +28,11 @@ _FURTHER = {
 }
 
 
-def write_report(rows: Sequence[Row], settings: dict[str, Any], reference: str, folder: Path) -> list[Path]:
+def write_report(trials: Sequence[Trial], settings: dict[str, Any], reference: str, folder: Path) -> list[Path]:
     """Writes comparison.json, comparison.md and plots: the gains, and at equal steps the costs.
 
     Args:
-        rows: with their results.
+        trials: with their results.
         settings: what they have in common.
         reference: the method that gains are over.
         folder: where to.
@@ -39,16 +40,16 @@ def write_report(rows: Sequence[Row], settings: dict[str, Any], reference: str, 
     Returns:
         The files.
     """
-    entries = summarize(rows, reference)
+    entries = summarize(trials, reference)
     files = [folder / "comparison.json", folder / "comparison.md"]
     content = {
         "settings": settings,
-        "rows": [dataclasses.asdict(row) for row in rows],
+        "trials": [dataclasses.asdict(trial) for trial in trials],
         "summary": [dataclasses.asdict(entry) for entry in entries],
     }
     write_atomically(files[0], json.dumps(content, indent=1) + "\n")
     sections = []
-    group_of = lambda entry: (entry.dataset, entry.model, entry.budget)  # noqa: E731
+    group_of = attrgetter("dataset", "model", "budget")
     for group, members in groupby(sorted(entries, key=group_of), key=group_of):
         members = list(members)
         title = f"{group[0]}, {group[1]}, {BUDGETS[group[2]]}"
@@ -58,14 +59,14 @@ def write_report(rows: Sequence[Row], settings: dict[str, Any], reference: str, 
         if group[2] == "steps":  # at equal time there is one cost
             files.append(folder / f"cost-{'-'.join(group)}.png")
             plot_cost(members, title, reference, files[-1])
-    about = lambda row: (row.model, row.budget)  # noqa: E731
-    for (model, budget), members in groupby(sorted(rows, key=about), key=about):
+    about = attrgetter("model", "budget")
+    for (model, budget), members in groupby(sorted(trials, key=about), key=about):
         sections.append(f"## Questions: {model}, {BUDGETS[budget]}\n\n{answers(list(members))}\n")
     head = (
-        f"Accuracy in % on the {settings['split']} split, mean and deviation over seeds. Shifts are the mean of "
-        f"{', '.join(MEAN_OVER)}. Gains are paired differences to {reference} in points, with 95 % intervals over "
-        "seeds (paired t), and so are the answers to the questions. Cost is that of a step relative to "
-        f"{reference}'s. Without another word: the clean branch.\n"
+        f"Accuracy in % on the {settings['split']} split, mean and standard deviation over seeds. Shifts are the "
+        f"mean of {', '.join(MEAN_OVER)}. Gains are paired differences to {reference} in points, with 95 % intervals "
+        "over seeds (paired t), and so are the answers to the questions. Cost is that of a step relative to "
+        f"{reference}'s. Unless a column says otherwise: the clean branch.\n"
     )
     write_atomically(files[1], "\n".join([head, *sections]))
     return files
@@ -95,4 +96,4 @@ def to_markdown(entries: Sequence[Entry], reference: str) -> str:
 
 
 def _value(entry: Entry) -> str:
-    return f"{entry.mean:.1f}" + ("" if entry.deviation is None else f" ± {entry.deviation:.1f}")
+    return f"{entry.mean:.1f}" + ("" if entry.std is None else f" ± {entry.std:.1f}")

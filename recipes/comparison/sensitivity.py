@@ -1,4 +1,4 @@
-"""How the gain of a method moves with each of its settings and of its training's, one at a time."""
+"""How the gain of a method depends on each setting of it and of its training, one at a time."""
 
 import dataclasses
 import re
@@ -11,7 +11,7 @@ import yaml
 from advbn_hf.errors import InputError
 from advbn_hf.utils.tables import align_markdown
 
-from .grid import Grid, Row, Settings
+from .grid import Grid, Settings, Trial
 from .methods import method_called
 from .summary import MEAN, Entry, summarize
 
@@ -43,8 +43,8 @@ class Variation:
 
 
 @dataclass(frozen=True)
-class Trial:
-    """A value of a setting to try.
+class Change:
+    """One value of one setting.
 
     Args:
         setting, value: see `Variation`.
@@ -65,7 +65,7 @@ class Point:
     """What a method gains with one value of one setting, over the reference with the same training.
 
     Args:
-        setting, value, in_force: see `Trial`.
+        setting, value, in_force: see `Change`.
         shifts: the clean branch under shifts.
         clean: the clean branch on clean images.
     """
@@ -77,7 +77,7 @@ class Point:
     clean: Entry
 
 
-def trials(variations: Sequence[Variation], method: str, settings: Settings) -> Iterator[Trial]:
+def changes(variations: Sequence[Variation], method: str, settings: Settings) -> Iterator[Change]:
     """All values of all settings.
 
     Args:
@@ -99,16 +99,16 @@ def trials(variations: Sequence[Variation], method: str, settings: Settings) -> 
                 changed = dataclasses.replace(settings, tuning=tuning)
             elif method_called(f"{method}:{setting}={value}").config != method_called(method).config:
                 varied = f"{method}:{setting}={value}"
-            yield Trial(setting, value, varied, changed, (varied, changed) == (method, settings))
+            yield Change(setting, value, varied, changed, (varied, changed) == (method, settings))
 
 
-def make_point(trial: Trial, grid: Grid, dataset: str, model: str, seeds: Sequence[int]) -> Point:
-    """Makes the rows of a trial that are not stored yet, and sums them up."""
-    methods = (trial.settings.reference, trial.method)
-    rows = [grid.make(Row(method, dataset, model, seed, "steps")) for seed in seeds for method in methods]
-    entries = summarize(rows, trial.settings.reference)
-    found = {entry.set: entry for entry in entries if (entry.method, entry.branch) == (trial.method, "clean")}
-    return Point(trial.setting, trial.value, trial.in_force, found[MEAN], found["clean"])
+def make_point(change: Change, grid: Grid, dataset: str, model: str, seeds: Sequence[int]) -> Point:
+    """Makes the trials with a change that are not stored yet, and sums them up."""
+    methods = (change.settings.reference, change.method)
+    trials = [grid.make(Trial(method, dataset, model, seed, "steps")) for seed in seeds for method in methods]
+    entries = summarize(trials, change.settings.reference)
+    found = {entry.set: entry for entry in entries if (entry.method, entry.branch) == (change.method, "clean")}
+    return Point(change.setting, change.value, change.in_force, found[MEAN], found["clean"])
 
 
 def to_markdown(points: Sequence[Point]) -> str:

@@ -1,4 +1,4 @@
-"""Results on disk: each a JSON file of its own, written whole, found again by everything that it depends on."""
+"""Results on disk: each a JSON file of its own, written atomically, found again by everything that it depends on."""
 
 import json
 import re
@@ -28,12 +28,12 @@ class Store:
         return _read(path)["result"] if path.exists() else None
 
     def put(self, settings: Mapping[str, Any], result: Mapping[str, Any]) -> None:
-        """Stores a result in the place of any other for the same settings."""
+        """Stores a result; it replaces any other for the same settings."""
         content = {"settings": settings, "result": result}
         write_atomically(self._path(settings), json.dumps(content, indent=1, sort_keys=True) + "\n")
 
     def all(self) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-        """Settings and result of all that is stored, in the order of the files' names."""
+        """Settings and result of all that is stored, in the order of the file names."""
         for path in sorted(self.folder.glob("[!.]*.json")):
             content = _read(path)
             yield content["settings"], content["result"]

@@ -1,15 +1,15 @@
-"""From rows to numbers: means and deviations over seeds, and paired gains over a reference method."""
+"""From trials to numbers: means and standard deviations over seeds, and paired gains over a reference method."""
 
-import math
 import statistics
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from scipy.stats import t
+from scipy.stats import ttest_rel
 
 from advbn_hf.data.embedded.rendering import MEAN_OVER
 
-from .grid import Row
+from .grid import Trial
 
 MEAN = "shifts"  # the mean of the sets in `MEAN_OVER`
 
@@ -19,12 +19,12 @@ class Entry:
     """One method's accuracy on one set, in %, over the seeds.
 
     Args:
-        dataset, model, budget, method: as in `Row`.
+        dataset, model, budget, method: as in `Trial`.
         branch: as from `fine_tuning.measure`.
         set: a style, or "shifts" for the mean of `MEAN_OVER`.
         seeds: how many.
         mean: over the seeds.
-        deviation: over the seeds; None for a single one.
+        std: standard deviation over the seeds; None for a single one.
         gain: mean difference, in points, to the reference's clean branch with the same seeds; None where it has none.
         interval: the gain's 95 % interval by the paired t test; None for less than two seeds.
         cost: of a step, in steps of the reference.
@@ -40,7 +40,7 @@ class Entry:
     set: str
     seeds: int
     mean: float
-    deviation: float | None
+    std: float | None
     gain: float | None
     interval: tuple[float, float] | None
     cost: float
@@ -59,28 +59,34 @@ def paired_gain(
 
     Returns:
         The difference, None without a common seed; the interval, None with less than two.
+
+    Example:
+        >>> paired_gain({0: 5.0, 1: 6.0}, {0: 4.0, 1: 5.0})
+        (1.0, (1.0, 1.0))
     """
     seeds = sorted(values.keys() & reference.keys())
     if not seeds:
         return None, None
-    gains = [values[seed] - reference[seed] for seed in seeds]
-    gain = statistics.mean(gains)
+    ours, theirs = ([side[seed] for seed in seeds] for side in (values, reference))
+    gain = statistics.mean(one - other for one, other in zip(ours, theirs, strict=True))
     if len(seeds) < 2:
         return gain, None
-    half = float(t.ppf(0.975, len(seeds) - 1)) * statistics.stdev(gains) / math.sqrt(len(seeds))
-    return gain, (gain - half, gain + half)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # where the gains hardly differ
+        low, high = ttest_rel(ours, theirs).confidence_interval(0.95)
+    return gain, (float(low), float(high))
 
 
-def summarize(rows: Iterable[Row], reference: str) -> list[Entry]:
-    """An entry for each dataset, model, budget, method, branch and set, in the order of the rows.
+def summarize(trials: Iterable[Trial], reference: str) -> list[Entry]:
+    """An entry for each dataset, model, budget, method, branch and set, in the order of the trials.
 
     Args:
-        rows: with their results.
+        trials: with their results.
         reference: the method that gains are over.
     """
-    by_seed: dict[tuple[str, str, str, str], dict[int, Row]] = {}
-    for row in rows:
-        by_seed.setdefault((row.dataset, row.model, row.budget, row.method), {})[row.seed] = row
+    by_seed: dict[tuple[str, str, str, str], dict[int, Trial]] = {}
+    for trial in trials:
+        by_seed.setdefault((trial.dataset, trial.model, trial.budget, trial.method), {})[trial.seed] = trial
     entries = []
     for (dataset, model, budget, method), seeds in by_seed.items():
         others = by_seed.get((dataset, model, budget, reference), {})
@@ -99,7 +105,7 @@ def summarize(rows: Iterable[Row], reference: str) -> list[Entry]:
                         set=name,
                         seeds=len(values),
                         mean=statistics.mean(values.values()),
-                        deviation=statistics.stdev(values.values()) if len(values) > 1 else None,
+                        std=statistics.stdev(values.values()) if len(values) > 1 else None,
                         gain=gain,
                         interval=interval,
                         cost=first["cost"],
@@ -110,10 +116,19 @@ def summarize(rows: Iterable[Row], reference: str) -> list[Entry]:
     return entries
 
 
-def values_by_seed(seeds: Mapping[int, Row], branch: str, name: str) -> dict[int, float]:
-    """Seed -> accuracy in % of a branch on a set, or on "shifts", the mean of `MEAN_OVER`."""
+def values_by_seed(seeds: Mapping[int, Trial], branch: str, name: str) -> dict[int, float]:
+    """Accuracy, in %, of a branch on a set with each seed.
+
+    Args:
+        seeds: seed -> trial.
+        branch: as from `fine_tuning.measure`.
+        name: of a set, or "shifts" for the mean of `MEAN_OVER`.
+
+    Returns:
+        Seed -> accuracy; seeds whose trials have no such branch are left out.
+    """
     values = {}
-    for seed, row in seeds.items():
-        accuracies = row.result["accuracy"][branch]
-        values[seed] = 100 * statistics.mean(accuracies[s] for s in (MEAN_OVER if name == MEAN else (name,)))
+    for seed, trial in seeds.items():
+        if accuracies := trial.result["accuracy"].get(branch):
+            values[seed] = 100 * statistics.mean(accuracies[s] for s in (MEAN_OVER if name == MEAN else (name,)))
     return values

@@ -32,10 +32,10 @@ def test_rows(monkeypatch, tmp_path, capsys):
     assert lines[2].startswith("| ResNetForImageClassification | `resnet.embedder` | 64 x 56 x 56 | 19 | ")
 
 
-@pytest.mark.parametrize("name", architectures.MODELS)
+@pytest.mark.parametrize("name", architectures.ARCHITECTURES)
 def test_every_row_is_a_class_of_transformers(name):
     config_class = getattr(architectures.transformers, name).config_class
-    assert set(architectures.MODELS[name]) <= set(config_class().to_dict())
+    assert set(architectures.ARCHITECTURES[name]) <= set(config_class().to_dict())
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,8 @@ from advbn_hf.utils.cli import run
 
 @pytest.mark.slow
 def test_every_loader_of_images_feeds_the_step(monkeypatch):
-    small = benchmark_training.MODELS["resnet_small"]
-    monkeypatch.setitem(benchmark_training.MODELS, "resnet50", small)
+    small = benchmark_training.BACKBONES["resnet_small"]
+    monkeypatch.setitem(benchmark_training.BACKBONES, "resnet50", small)
     monkeypatch.setattr(benchmark_data, "SIZE", 48)
     seen = []
     call = benchmark_training.Step.__call__

@@ -1,4 +1,4 @@
-"""Rows, costs and summary of a comparison in small: what is stored is not made again; numbers by hand."""
+"""Trials, costs and summary of a comparison in small: what is stored is not made again; numbers by hand."""
 
 import dataclasses
 import json
@@ -8,9 +8,9 @@ import compare
 import pytest
 import torch
 from comparison import grid as grid_module
-from comparison.datasets import load_splits
+from comparison.datasets import load_decoded
 from comparison.fine_tuning import TuningSettings, fine_tune
-from comparison.grid import Grid, Row, Settings
+from comparison.grid import Grid, Settings, Trial
 from comparison.methods import METHODS
 from comparison.models import MODELS, BaseSettings
 from comparison.plots import apart, frontier, method_label
@@ -55,7 +55,7 @@ def recipe(monkeypatch, *options):
 
 
 @pytest.mark.slow
-def test_a_run_stops_and_goes_on(monkeypatch, folder, capsys):
+def test_a_run_stops_and_resumes(monkeypatch, folder, capsys):
     made, tune = [], grid_module.fine_tune
 
     def counting(*args):
@@ -69,22 +69,22 @@ def test_a_run_stops_and_goes_on(monkeypatch, folder, capsys):
         recipe(monkeypatch, *OPTIONS, "--output_dir", folder)
     assert left.value.code == 1
     assert "stopped by Ctrl-C" in capsys.readouterr().err
-    rows = sorted((folder / "rows").iterdir())
-    assert len(rows) == 3
-    before = {path: path.read_text() for path in rows}
+    trials = sorted((folder / "trials").iterdir())
+    assert len(trials) == 3
+    before = {path: path.read_text() for path in trials}
     made.clear()
     recipe(monkeypatch, *OPTIONS, "--output_dir", folder)
     assert len(made) == 1  # the one that was missing
-    assert {path: path.read_text() for path in rows} == before
+    assert {path: path.read_text() for path in trials} == before
 
     content = json.loads((folder / "comparison.json").read_text())
-    assert [(row["method"], row["seed"]) for row in content["rows"]] == [
+    assert [(trial["method"], trial["seed"]) for trial in content["trials"]] == [
         (method, seed) for method in ("plain", "advbn") for seed in (0, 1)
     ]
-    assert set(content["rows"][0]["result"]["accuracy"]) == {"clean"}
-    assert set(content["rows"][2]["result"]["accuracy"]) == {"clean", "auxiliary", "average", "re-estimated"}
-    assert set(content["rows"][0]["result"]["accuracy"]["clean"]) == set(STYLES)
-    assert content["rows"][0]["result"]["cost"] == 1
+    assert set(content["trials"][0]["result"]["accuracy"]) == {"clean"}
+    assert set(content["trials"][2]["result"]["accuracy"]) == {"clean", "auxiliary", "average", "re-estimated"}
+    assert set(content["trials"][0]["result"]["accuracy"]["clean"]) == set(STYLES)
+    assert content["trials"][0]["result"]["cost"] == 1
     table = (folder / "comparison.md").read_text()
     assert "## digits, resnet, equal steps" in table
     assert "| advbn | 2 |" in table
@@ -93,32 +93,32 @@ def test_a_run_stops_and_goes_on(monkeypatch, folder, capsys):
     assert "| advbn | 2 |" in capsys.readouterr().out
 
 
-def test_one_row_alone_anew_gives_the_same_and_leaves_the_others_in_the_report(monkeypatch, folder):
+def test_one_trial_made_again_gives_the_same_and_leaves_the_others_in_the_report(monkeypatch, folder):
     before = json.loads((folder / "comparison.json").read_text())
-    stored = {path: path.stat().st_mtime_ns for path in (folder / "rows").iterdir()}
-    recipe(monkeypatch, *OPTIONS, "--output_dir", folder, "--methods", "advbn", "--seeds", "1", "--anew", "true")
+    stored = {path: path.stat().st_mtime_ns for path in (folder / "trials").iterdir()}
+    recipe(monkeypatch, *OPTIONS, "--output_dir", folder, "--methods", "advbn", "--seeds", "1", "--again", "true")
     after = json.loads((folder / "comparison.json").read_text())
     assert [path for path, changed in stored.items() if path.stat().st_mtime_ns != changed] == [
         path for path in stored if path.name.startswith("advbn_digits_resnet_1_")
     ]
-    for one, other in zip(before["rows"], after["rows"], strict=True):
+    for one, other in zip(before["trials"], after["trials"], strict=True):
         one["result"].pop("seconds"), other["result"].pop("seconds")
         assert one == other
 
 
-def test_equal_time_and_other_settings_are_other_rows(monkeypatch, folder):
+def test_equal_time_and_other_settings_are_other_trials(monkeypatch, folder):
     grid = Grid(folder, SMALL)
-    rows = {(method, budget): Row(method, "digits", "resnet", 0, budget)
+    trials = {(method, budget): Trial(method, "digits", "resnet", 0, budget)
             for method in ("plain", "advbn") for budget in ("steps", "time")}  # fmt: skip
     monkeypatch.setitem(grid._costs, ("resnet", "plain"), grid_module.Cost(10.0, 1.0))
     monkeypatch.setitem(grid._costs, ("resnet", "advbn"), grid_module.Cost(25.0, 2.5))
-    assert {place: grid.steps(row) for place, row in rows.items()} == {
+    assert {place: grid.steps(trial) for place, trial in trials.items()} == {
         ("plain", "steps"): 3, ("advbn", "steps"): 3, ("advbn", "time"): 3, ("plain", "time"): 8
     }  # fmt: skip
-    count = len(list((folder / "rows").iterdir()))
-    grid.make(rows["advbn", "time"])  # as many steps: the same row
-    assert len(list((folder / "rows").iterdir())) == count
-    assert {row.method for row in grid.stored(["steps"])} == {"plain", "advbn"}
+    count = len(list((folder / "trials").iterdir()))
+    grid.make(trials["advbn", "time"])  # as many steps: the same trial
+    assert len(list((folder / "trials").iterdir())) == count
+    assert {trial.method for trial in grid.stored(["steps"])} == {"plain", "advbn"}
     monkeypatch.setitem(MODELS, "resnet", MODELS["resnet"] | {"hidden_sizes": [8, 8, 8, 12]})
     assert grid.stored(["steps"]) == []  # made with another model
 
@@ -130,7 +130,7 @@ def test_bases_are_ordinary_checkpoints(folder):
 
 
 def test_averaged_weights_are_the_result(tmp_path):
-    images = load_splits("digits", "clean", "train", 64)
+    images = load_decoded("digits", "clean", "train", 64)
     torch.manual_seed(0)
     base, _ = new_classifier(json.dumps(MODELS["resnet"]), list(images.names))
     last, at_once, slowly = (
@@ -146,7 +146,7 @@ def test_averaged_weights_are_the_result(tmp_path):
 
 
 def test_paired_interval_by_hand():
-    # Differences 1, 2, 3, 4, 5: mean 3, deviation sqrt(2.5), and t of 4 degrees of freedom at 97.5 % is 2.7764.
+    # Differences 1 to 5: mean 3, standard deviation sqrt(2.5); t of 4 degrees of freedom at 97.5 % is 2.7764.
     values, reference = {seed: 60.0 + seed for seed in range(6)}, dict.fromkeys(range(5), 59.0) | {9: 1.0}
     gain, interval = paired_gain(values, reference)
     assert gain == 3.0
@@ -157,15 +157,15 @@ def test_paired_interval_by_hand():
 
 
 def test_summary_by_hand():
-    def row(method, seed, accuracy):
+    def trial(method, seed, accuracy):
         sets = dict.fromkeys(STYLES, accuracy) | {"sketch": accuracy + 0.04}
         result = {"accuracy": {"clean": sets}, "cost": 1.0, "step_ms": 5.0, "steps": 3}
-        return Row(method, "digits", "resnet", seed, "steps", result)
+        return Trial(method, "digits", "resnet", seed, "steps", result)
 
-    rows = [row("plain", 0, 0.5), row("plain", 1, 0.6), row("advbn", 0, 0.6), row("advbn", 1, 0.8)]
-    entries = {(entry.method, entry.set): entry for entry in summarize(rows, "plain")}
+    trials = [trial("plain", 0, 0.5), trial("plain", 1, 0.6), trial("advbn", 0, 0.6), trial("advbn", 1, 0.8)]
+    entries = {(entry.method, entry.set): entry for entry in summarize(trials, "plain")}
     shifts = entries["advbn", "shifts"]  # the mean of four sets, of which one is 4 points better
-    assert (shifts.mean, shifts.deviation, shifts.seeds) == (pytest.approx(71), pytest.approx(20 / 2**0.5), 2)
+    assert (shifts.mean, shifts.std, shifts.seeds) == (pytest.approx(71), pytest.approx(20 / 2**0.5), 2)
     assert shifts.gain == pytest.approx(15)
     assert shifts.interval == pytest.approx((15 - 12.7062 * 5, 15 + 12.7062 * 5), abs=1e-2)
     assert entries["advbn", "clean"].mean == pytest.approx(70)
@@ -176,7 +176,7 @@ def test_frontier():
     assert frontier([1, 2, 2, 3, 4], [50, 60, 61, 55, 62]) == [0, 2, 4]
 
 
-def test_a_damaged_row_is_named(tmp_path):
+def test_a_damaged_result_is_named(tmp_path):
     store = Store(tmp_path)
     store.put({"method": "plain", "config": {"a": 1}}, {"value": 1.5})
     assert store.get({"method": "plain", "config": {"a": 1}}) == {"value": 1.5}
@@ -194,7 +194,7 @@ def test_a_damaged_row_is_named(tmp_path):
         (["--datasets", "letters"], "datasets: there is no 'letters'"),
         (["--models", "alexnet"], "models: there is no 'alexnet'"),
         (["--budgets", "money"], "budgets: there is no 'money'"),
-        (["--split", "train"], "split must be validation or test"),
+        (["--split", "train"], "split: there is no 'train'"),
         (["--steps", "0"], "steps must be above 0"),
         (["--seeds", "-1"], "seeds must be 0 or more"),
         (["--reference", "none"], "methods: there is no 'none'"),
@@ -217,19 +217,19 @@ def test_unknown_key_of_the_file(monkeypatch, tmp_path, capsys):
 
 
 def test_questions_are_answered_by_paired_differences():
-    def row(method, seed, clean, auxiliary=None):
+    def trial(method, seed, clean, auxiliary=None):
         accuracy = {"clean": dict.fromkeys(STYLES, clean)} | (
             {"auxiliary": dict.fromkeys(STYLES, auxiliary)} if auxiliary else {}
         )
-        return Row(method, "digits", "resnet", seed, "steps", {"accuracy": accuracy})
+        return Trial(method, "digits", "resnet", seed, "steps", {"accuracy": accuracy})
 
-    rows = [
-        row("advbn", 0, 0.7, 0.8),
-        row("advbn", 1, 0.6, 0.8),
-        row("random_image", 0, 0.5, 0.5),
-        row("random_image", 2, 0.1, 0.1),
+    trials = [
+        trial("advbn", 0, 0.7, 0.8),
+        trial("advbn", 1, 0.6, 0.8),
+        trial("random_image", 0, 0.5, 0.5),
+        trial("random_image", 2, 0.1, 0.1),
     ]
-    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in answers(rows).splitlines()]
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in answers(trials).splitlines()]
     assert lines[0] == ["question", "on", "digits"]
     assert lines[2] == ["Does one adversarial step beat random styles?", "shifts", "+20.0"]  # of the one common seed
     assert lines[3] == [

@@ -8,13 +8,15 @@ import pytest
 import torch
 from builders import images_and_labels, models_equal, tiny_convnext, tiny_resnet, tiny_vit
 from comparison.methods import METHODS, method_called
-from comparison.peers import advbn_variants as variations
 from comparison.peers import augmix as augmix_module
-from comparison.peers.advbn_variants import TwoDepthsForImageClassification, mix_channels
 from comparison.peers.advprop import PUBLISHED, AdvPropForImageClassification
 from comparison.peers.augmix import OPERATIONS, augmix
-from comparison.peers.consistency import jensen_shannon
-from comparison.peers.mixstyle_dsu import mix_styles, scatter_styles
+from comparison.peers.augmix_jsd import jensen_shannon
+from comparison.peers.dsu import scatter_styles
+from comparison.peers.mixstyle import mix_styles
+from comparison.variants import clean_gradient, momentum
+from comparison.variants.mixed_first import mix_channels
+from comparison.variants.two_places import TwoDepthsForImageClassification
 from PIL import Image
 
 from advbn_hf import AdvBNConfig, AdvBNForImageClassification, InputError
@@ -41,8 +43,8 @@ def test_mixstyle_by_loops(channel_axis):
         for channel in range(5):
             own, other = (features[i, channel].numpy() for i in (image, int(partners[image])))
             share = weight[image].item()
-            deviation = share * own.std() + (1 - share) * other.std()
-            expected = (own - own.mean()) / own.std() * deviation + share * own.mean() + (1 - share) * other.mean()
+            std = share * own.std() + (1 - share) * other.std()
+            expected = (own - own.mean()) / own.std() * std + share * own.mean() + (1 - share) * other.mean()
             np.testing.assert_allclose(mixed[image, channel].numpy(), expected, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(mixed[2], features[2], rtol=1e-4, atol=1e-5)
 
@@ -51,13 +53,13 @@ def test_dsu_by_loops():
     torch.manual_seed(0)
     features, noise = torch.randn(6, 3, 4, 4) * 2 + 1, torch.randn(2, 6, 3)
     scattered = scatter_styles(features, noise, 1).numpy()
-    means, deviations = features.numpy().mean(axis=(2, 3)), features.numpy().std(axis=(2, 3))
+    means, stds = features.numpy().mean(axis=(2, 3)), features.numpy().std(axis=(2, 3))
     for image in range(6):
         for channel in range(3):
             beta = means[image, channel] + noise[0, image, channel].item() * means[:, channel].std()
-            gamma = deviations[image, channel] + noise[1, image, channel].item() * deviations[:, channel].std()
+            gamma = stds[image, channel] + noise[1, image, channel].item() * stds[:, channel].std()
             own = features[image, channel].numpy()
-            expected = gamma * (own - means[image, channel]) / deviations[image, channel] + beta
+            expected = gamma * (own - means[image, channel]) / stds[image, channel] + beta
             np.testing.assert_allclose(scattered[image, channel], expected, rtol=1e-3, atol=1e-3)
 
 
@@ -66,8 +68,8 @@ def test_jensen_shannon_by_hand():
     mixture = [0.7, 0.3]
     expected = sum(
         0.5 * p * math.log(p / m)
-        for answer in (sure, unsure)
-        for p, m in zip(answer[0].tolist(), mixture, strict=True)
+        for prediction in (sure, unsure)
+        for p, m in zip(prediction[0].tolist(), mixture, strict=True)
     )
     assert jensen_shannon(sure.log(), unsure.log()).item() == pytest.approx(expected, rel=1e-5)
     assert jensen_shannon(sure.log(), sure.log() + 3).item() == pytest.approx(0, abs=1e-6)
@@ -159,8 +161,8 @@ def test_identical_views_make_the_consistency_term_vanish():
     output = model(pixel_values=pixel_values.repeat(3, 1, 1, 1), labels=labels)
     torch.testing.assert_close(output.loss, output.clean_loss, rtol=1e-4, atol=1e-6)
     mixed = model(pixel_values=torch.cat([pixel_values, -pixel_values, pixel_values.flip(0)]), labels=labels)
-    answers = mixed.logits, *(model(pixel_values=views).logits for views in (-pixel_values, pixel_values.flip(0)))
-    assert mixed.loss.item() == pytest.approx((mixed.clean_loss + 12 * jensen_shannon(*answers)).item(), rel=1e-4)
+    predictions = mixed.logits, *(model(pixel_values=views).logits for views in (-pixel_values, pixel_values.flip(0)))
+    assert mixed.loss.item() == pytest.approx((mixed.clean_loss + 12 * jensen_shannon(*predictions)).item(), rel=1e-4)
 
 
 def test_consistent_branches_add_the_divergence_to_the_loss_of_advbn():
@@ -195,7 +197,7 @@ def test_momentum_moves_the_start_to_where_earlier_ascents_ended(monkeypatch):
         ended.append(ascend(loss_of, multipliers, **settings))
         return ended[-1]
 
-    monkeypatch.setattr(variations, "ascend", recording_ascend)
+    monkeypatch.setattr(momentum, "ascend", recording_ascend)
     for model in (ours, theirs):
         model.generator.manual_seed(0)
     first = [model(pixel_values=pixel_values, labels=labels).adversarial_loss for model in (ours, theirs)]
@@ -215,7 +217,7 @@ def test_the_clean_gradient_is_that_of_the_clean_branchs_loss(monkeypatch):
     model.generator.manual_seed(0)
     applied = []
     monkeypatch.setattr(
-        variations, "perturb", lambda *given: applied.append(given[2].detach().clone()) or perturb(*given)
+        clean_gradient, "perturb", lambda *given: applied.append(given[2].detach().clone()) or perturb(*given)
     )
     output = model(pixel_values=pixel_values, labels=labels)
     found = applied[-1]
@@ -234,7 +236,7 @@ def test_the_clean_gradient_is_that_of_the_clean_branchs_loss(monkeypatch):
 
 
 @pytest.mark.parametrize("method", ["advbn_momentum", "advbn_clean_gradient"])
-def test_a_perturbation_a_image_refuses_settings_that_it_would_leave_out(method):
+def test_one_perturbation_an_image_refuses_settings_that_it_would_leave_out(method):
     with pytest.raises(InputError, match=f"{method}: num_perturbations must be per_sample, got 4"):
         method_called(f"{method}:num_perturbations=4").wrap(tiny_resnet())
     with pytest.raises(InputError, match="attack_fraction"):

@@ -1,4 +1,4 @@
-"""The sensitivity recipe in small: which rows it needs, what it sums up, and its bad inputs."""
+"""The sensitivity recipe in small: which trials it needs, what it sums up, and its bad inputs."""
 
 import json
 import sys
@@ -8,7 +8,7 @@ import sensitivity
 from comparison.fine_tuning import TuningSettings
 from comparison.grid import Settings
 from comparison.models import MODELS
-from comparison.sensitivity import Variation, trials
+from comparison.sensitivity import Variation, changes
 
 from advbn_hf.errors import InputError
 from advbn_hf.utils.cli import run
@@ -25,19 +25,19 @@ def recipe(monkeypatch, *options):
 def test_one_setting_is_varied_at_a_time():
     settings = Settings(steps=5, tuning=TuningSettings(learning_rate=0.1))
     texts = ("epsilon=0.5 1.5", "learning_rate=0.1 0.2", "steps=5 7", "num_perturbations=per_sample")
-    found = list(trials([Variation.read(text) for text in texts], "advbn", settings))
-    assert [trial.method for trial in found] == ["advbn:epsilon=0.5", "advbn:epsilon=1.5", *["advbn"] * 5]
-    assert [trial.settings.tuning.learning_rate for trial in found] == [0.1, 0.1, 0.1, 0.2, 0.1, 0.1, 0.1]
-    assert [trial.settings.steps for trial in found] == [5, 5, 5, 5, 5, 7, 5]
-    assert [trial.in_force for trial in found] == [False, False, True, False, True, False, True]
+    found = list(changes([Variation.read(text) for text in texts], "advbn", settings))
+    assert [change.method for change in found] == ["advbn:epsilon=0.5", "advbn:epsilon=1.5", *["advbn"] * 5]
+    assert [change.settings.tuning.learning_rate for change in found] == [0.1, 0.1, 0.1, 0.2, 0.1, 0.1, 0.1]
+    assert [change.settings.steps for change in found] == [5, 5, 5, 5, 5, 7, 5]
+    assert [change.in_force for change in found] == [False, False, True, False, True, False, True]
 
 
 @pytest.mark.slow
-def test_the_report_is_about_the_rows(monkeypatch, tmp_path, capsys):
+def test_the_report_is_about_the_trials(monkeypatch, tmp_path, capsys):
     monkeypatch.setitem(MODELS, "resnet", MODELS["resnet"] | {"hidden_sizes": [8, 8, 8, 8], "embedding_size": 8})
     recipe(monkeypatch, *OPTIONS, "--vary", "epsilon=0.5", "steps=3 4", "--output_dir", tmp_path)
-    rows = [json.loads(path.read_text()) for path in (tmp_path / "rows").iterdir()]
-    assert sorted((row["settings"]["method"], row["settings"]["steps"]) for row in rows) == sorted(
+    trials = [json.loads(path.read_text()) for path in (tmp_path / "trials").iterdir()]
+    assert sorted((trial["settings"]["method"], trial["settings"]["steps"]) for trial in trials) == sorted(
         2 * [("plain", 3), ("plain", 4), ("advbn", 3), ("advbn", 4), ("advbn:epsilon=0.5", 3)]
     )
     points = json.loads((tmp_path / "sensitivity.json").read_text())["points"]
@@ -47,9 +47,9 @@ def test_the_report_is_about_the_rows(monkeypatch, tmp_path, capsys):
         ("steps", 4, False),
     ]
     clean = {
-        (row["settings"]["method"], row["settings"]["seed"]): row["result"]["accuracy"]["clean"]["clean"]
-        for row in rows
-        if row["settings"]["steps"] == 4
+        (trial["settings"]["method"], trial["settings"]["seed"]): trial["result"]["accuracy"]["clean"]["clean"]
+        for trial in trials
+        if trial["settings"]["steps"] == 4
     }
     gain = 50 * sum(clean["advbn", seed] - clean["plain", seed] for seed in (0, 1))
     assert points[2]["clean"]["gain"] == pytest.approx(gain)
@@ -71,7 +71,7 @@ def test_the_report_is_about_the_rows(monkeypatch, tmp_path, capsys):
         (["--method", "magic"], "method: there is no 'magic'"),
         (["--model", "magic"], "model: there is no 'magic'"),
         (["--datasets", "magic"], "datasets: there is no 'magic'"),
-        (["--split", "train"], "split must be validation or test"),
+        (["--split", "train"], "split: there is no 'train'"),
         (["--steps", "0"], "steps must be above 0"),
     ],
 )

@@ -252,9 +252,9 @@ def test_a_image_too_small_is_named_and_leaves_no_cache(cache):
     [
         (photos().rename_column("image", "photo"), {}, "no column 'image', only label, photo"),
         (photos().select([]), {}, "has no rows"),
-        (photos(), {"seed": -1}, "seed: must be at least 0"),
-        (photos(), {"size": 31}, "size: must be at least 32, not 31"),
-        (photos(), {"num_proc": 0}, "num_proc: must be at least 1"),
+        (photos(), {"seed": -1}, "seed must be 0 or more"),
+        (photos(), {"size": 31}, "size must be 32 or more, got 31"),
+        (photos(), {"num_proc": 0}, "num_proc must be 1 or more"),
     ],
 )
 def test_bad_arguments(source, settings, message):

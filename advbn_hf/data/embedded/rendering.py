@@ -10,7 +10,7 @@ from datasets import ClassLabel, Dataset, Features, Image, Value
 from PIL import Image as PILImage
 from tqdm.auto import tqdm
 
-from ...errors import InputError, check_choice
+from ...errors import InputError, check_at_least, check_choice
 from .corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from .filters import FILTERS, apply_filter
 from .styles import SIZE, TEXTURES, draw_clean, draw_masks, draw_sketch, draw_stylized
@@ -78,10 +78,8 @@ def render(
     check_choice("split", split, SPLITS)
     if split == "train" and style != "clean":
         raise InputError(f"style: {style!r} has no split 'train'; choose 'validation' or 'test', or style 'clean'")
-    if num_images is not None and num_images < 1:
-        raise InputError(f"num_images: must be at least 1, not {num_images}")
-    if seed < 0:
-        raise InputError(f"seed: must be at least 0, not {seed}")
+    check_at_least("num_images", num_images, 1)
+    check_at_least("seed", seed, 0)
     total = num_images or SPLITS[split]
     glyphs = glyphs_of(split)
     rows = np.resize(np.arange(len(glyphs.ink)), total + _BATCH)  # goes round the glyphs as often as needed

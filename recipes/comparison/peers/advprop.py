@@ -9,8 +9,9 @@ from advbn_hf.config import AdvBNConfig
 from advbn_hf.method.losses import AdvBNOutput, Objective, two_branch_output
 from advbn_hf.modeling import AdvBNForImageClassification
 
-LOWEST, HIGHEST = -1.0, 1.0  # the model's input for black and for white
-_LEVEL = (HIGHEST - LOWEST) / 255
+from ..views import BLACK, WHITE
+
+_LEVEL = (WHITE - BLACK) / 255
 
 # The paper's attacker: PGD with epsilon 4, step 1 and epsilon + 1 steps, in levels of 0..255, from a random start.
 PUBLISHED = AdvBNConfig(epsilon=4 * _LEVEL, step_size=_LEVEL, num_steps=5, random_start=True)
@@ -20,7 +21,7 @@ class AdvPropForImageClassification(AdvBNForImageClassification):
     """A classifier whose tail is trained on images and, through its auxiliary norms, on adversarial images.
 
     `epsilon` and `step_size` of its `AdvBNConfig` are in units of the input, which lies in [-1, 1];
-    `num_perturbations` and `attack_fraction` have no meaning. Recordings must hold the images.
+    `num_perturbations` and `attack_fraction` do not apply. Recordings must hold the images.
     """
 
     def training_output(self, recording: Recording, objective: Objective) -> AdvBNOutput:
@@ -41,8 +42,8 @@ class AdvPropForImageClassification(AdvBNForImageClassification):
             (B, C, H, W) in [-1, 1], at most `epsilon` away from `pixel_values`, detached.
         """
         config = self.advbn_config
-        low = (pixel_values - config.epsilon).clamp(min=LOWEST)
-        high = (pixel_values + config.epsilon).clamp(max=HIGHEST)
+        low = (pixel_values - config.epsilon).clamp(min=BLACK)
+        high = (pixel_values + config.epsilon).clamp(max=WHITE)
         attacked = pixel_values
         if config.random_start:
             uniform = torch.rand(pixel_values.shape, generator=self.generator).to(pixel_values)

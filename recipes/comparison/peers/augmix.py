@@ -1,6 +1,6 @@
 """AugMix (Hendrycks et al., ICLR 2020): random chains of simple operations, mixed with the image itself.
 
-The kept ones, of timm and torchvision, need torchvision, which is an optional extra here; these lines need PIL alone.
+The versions of timm and torchvision need torchvision, which is an optional extra here; this one needs PIL alone.
 """
 
 from collections.abc import Callable
@@ -8,7 +8,9 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image, ImageOps
 
-WIDTH, DEPTH, SEVERITY, ALPHA = 3, 3, 3, 1.0  # chains, operations in a chain at most, of 10, of Dirichlet and Beta
+WIDTH, DEPTH = 3, 3  # chains, and the most operations in one
+SEVERITY = 3  # of 10
+ALPHA = 1.0  # of the Dirichlet and Beta distributions
 
 
 def augmix(image: Image.Image, rng: np.random.Generator) -> np.ndarray:

@@ -1,0 +1,42 @@
+"""What variants with an ascent of their own have in common: each image has a perturbation."""
+
+import torch
+from torch import Tensor
+
+from advbn_hf.config import AdvBNConfig
+from advbn_hf.errors import InputError
+from advbn_hf.method.attack import starting_multipliers
+from advbn_hf.method.perturbation import group_means
+from advbn_hf.modeling import AdvBNForImageClassification
+
+
+def check_one_per_image(method: str, config: AdvBNConfig) -> None:
+    """Refuses settings that the variant would leave out.
+
+    Args:
+        method: its name.
+        config: its settings.
+
+    Raises:
+        InputError: `num_perturbations` is a number.
+    """
+    if config.num_perturbations != "per_sample":
+        raise InputError(f"{method}: num_perturbations must be per_sample, got {config.num_perturbations}")
+
+
+def start_per_image(
+    model: AdvBNForImageClassification, features: Tensor
+) -> tuple[Tensor, Tensor, tuple[Tensor, bool, int]]:
+    """Where the ascent of each image starts.
+
+    Args:
+        model: with settings and generator of the start.
+        features: (B, C, H, W), (B, H, W, C) or (B, N, C).
+
+    Returns:
+        Means (B, C), starting multipliers (2, B, C), and the last arguments of `perturb`.
+    """
+    groups, axis = torch.arange(len(features), device=features.device), model.split.channel_axis
+    means = group_means(features, groups, len(features), axis)
+    start = starting_multipliers(*means.shape, model.advbn_config, model.generator).to(features.device)
+    return means, start, (groups, model.split.rectified, axis)
