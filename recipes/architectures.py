@@ -27,8 +27,9 @@ from advbn_hf.backbones.norms import two_branch_norms
 from advbn_hf.backbones.tracing import probe_inputs
 from advbn_hf.errors import check_at_least, check_choice
 from advbn_hf.modeling import PlainForImageClassification
-from advbn_hf.utils.cli import parse, run, use_all_cores
+from advbn_hf.utils.cli import run, use_all_cores
 from advbn_hf.utils.files import write_atomically
+from advbn_hf.utils.options import parse
 
 TINY_VIT = {"hidden_size": 192, "num_attention_heads": 3, "intermediate_size": 768}
 # Class -> what differs from the defaults of its config.

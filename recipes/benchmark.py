@@ -34,8 +34,9 @@ from advbn_hf.data.transforms import Unresized
 from advbn_hf.errors import check_at_least, check_choice
 from advbn_hf.evaluation.inference import predict
 from advbn_hf.shifts.generate import shift_images
-from advbn_hf.utils.cli import parse, run, use_all_cores
+from advbn_hf.utils.cli import run, use_all_cores
 from advbn_hf.utils.files import write_atomically
+from advbn_hf.utils.options import parse
 from advbn_hf.utils.versions import installed_versions
 
 Numbers = dict[str, Any]

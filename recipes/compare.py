@@ -21,7 +21,8 @@ from tqdm.auto import tqdm
 from transformers.utils import logging
 
 from advbn_hf import InputError
-from advbn_hf.utils.cli import parse, run, use_all_cores
+from advbn_hf.utils.cli import run, use_all_cores
+from advbn_hf.utils.options import parse
 
 CONFIG = Path(__file__).parent / "configs" / "compare.yaml"
 

@@ -22,7 +22,8 @@ from advbn_hf import AdvBNConfig, AdvBNForImageClassification, AdvBNTrainer, Adv
 from advbn_hf.data.images import ImageDataset, collate
 from advbn_hf.data.loading import class_names, load_images
 from advbn_hf.data.transforms import EvaluationTransform
-from advbn_hf.utils.cli import parse, run, use_all_cores
+from advbn_hf.utils.cli import run, use_all_cores
+from advbn_hf.utils.options import parse
 
 
 class Stage(nn.Sequential):

@@ -10,8 +10,9 @@ import importlib.util
 from dataclasses import dataclass, field
 
 from advbn_hf import InputError
-from advbn_hf.utils.cli import parse, run
+from advbn_hf.utils.cli import run
 from advbn_hf.utils.files import check_empty
+from advbn_hf.utils.options import parse
 
 
 @dataclass

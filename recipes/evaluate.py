@@ -22,7 +22,8 @@ from advbn_hf.evaluation.suites import Suite, load_suite
 from advbn_hf.reporting.plots import plot_gain
 from advbn_hf.reporting.severity_plot import plot_severities
 from advbn_hf.reporting.suite_report import SuiteReport
-from advbn_hf.utils.cli import parse, run, use_all_cores
+from advbn_hf.utils.cli import run, use_all_cores
+from advbn_hf.utils.options import parse
 
 
 @dataclass

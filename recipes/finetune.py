@@ -45,7 +45,8 @@ from advbn_hf.training.base import train_base
 from advbn_hf.training.checkpoints import check_same_structure, last_complete_checkpoint
 from advbn_hf.training.inputs import training_images, training_rows
 from advbn_hf.training_args import check_perturbations
-from advbn_hf.utils.cli import parse, run, use_all_cores
+from advbn_hf.utils.cli import run, use_all_cores
+from advbn_hf.utils.options import parse
 from advbn_hf.utils.run_lock import lock_folder
 from advbn_hf.utils.versions import installed_versions
 

@@ -12,7 +12,8 @@ from huggingface_hub import CommitOperationAdd
 
 from advbn_hf.hub import full_repo_id, planned_changes, upload_checkpoint
 from advbn_hf.hub.contents import additions
-from advbn_hf.utils.cli import parse, run
+from advbn_hf.utils.cli import run
+from advbn_hf.utils.options import parse
 
 
 @dataclass

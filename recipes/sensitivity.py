@@ -21,8 +21,9 @@ from tqdm.auto import tqdm
 from transformers.utils import logging
 
 from advbn_hf.errors import InputError, check_choice
-from advbn_hf.utils.cli import parse, run, use_all_cores
+from advbn_hf.utils.cli import run, use_all_cores
 from advbn_hf.utils.files import write_atomically
+from advbn_hf.utils.options import parse
 
 CONFIG = Path(__file__).parent / "configs" / "sensitivity.yaml"
 

@@ -22,8 +22,9 @@ from advbn_hf.data.loading import check_labels, class_names, load_images
 from advbn_hf.data.transforms import EvaluationTransform
 from advbn_hf.errors import check_at_least
 from advbn_hf.evaluation.labels import match_labels
-from advbn_hf.utils.cli import parse, run, use_all_cores
+from advbn_hf.utils.cli import run, use_all_cores
 from advbn_hf.utils.files import check_empty
+from advbn_hf.utils.options import parse
 from advbn_hf.visualization.decoder import Decoder, Quality, measure_quality, train_decoder
 from advbn_hf.visualization.decoder_cache import decoder_file, kept_decoder
 from advbn_hf.visualization.export import describe, export_restyled

@@ -11,7 +11,7 @@ from inputs import many, objects, read_or_refuse, spoilt, values
 
 from advbn_hf import AdvBNConfig
 from advbn_hf.training.arguments import ModelArguments
-from advbn_hf.utils.cli import parse
+from advbn_hf.utils.options import parse
 
 SETTINGS = {
     "insert_after": st.sampled_from(["embeddings", "auto", "resnet.encoder.stages.0"]),
@@ -98,7 +98,6 @@ def test_command_line(arguments):
         "epsilon: !!python/name:os.system",
         "epsilon: !!python/object/new:os.system [ls]",
         "\n".join(f"{name}: &{name} [{', '.join(['*' + before] * 9)}]" for before, name in pairwise("abcdefghi")),
-        "insert_after: --help",
         "insert_after: [--help, -h]",
         "help: 1",
         '"": 1',

@@ -147,7 +147,7 @@ def test_recipe_stops_outside_of_the_training(monkeypatch, folders, tmp_path, ca
     assert left.value.code == 1
     told = [line for line in capsys.readouterr().err.splitlines() if "stopped by" in line]
     assert len(told) == 1
-    assert told[0].endswith("; to go on, add --resume_from_checkpoint last to the same command")
+    assert told[0].endswith("; to resume, add --resume_from_checkpoint last to the same command")
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     assert {path.name for path in tmp_path.rglob(".*")} == {".run.lock"}
     assert not (tmp_path / "stopped" / "stem_features").exists()

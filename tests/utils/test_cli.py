@@ -1,108 +1,15 @@
-"""Options from YAML and the command line, and the one line that says what is wrong with them."""
+"""How a recipe ends, its signals, and the processes and cores that it runs with."""
 
 import os
 import subprocess
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 import torch
 
-from advbn_hf import AdvBNConfig, AdvBNTrainingArguments, InputError
+from advbn_hf import InputError
 from advbn_hf.utils import cli
-from advbn_hf.utils.cli import parse, run, use_all_cores
-
-
-@dataclass
-class Options:
-    """Some options of each kind."""
-
-    name: str | None = None
-    rate: float = 0.1
-    count: int = 1
-    switch: bool = True
-    sizes: list[int] = field(default_factory=list)
-    hub_token: str | None = None
-
-
-def parsed(*arguments, types=(Options,)):
-    return parse(types, list(arguments))
-
-
-def write(path, text):
-    path.write_text(text)
-    return str(path)
-
-
-def test_options_override_the_file(tmp_path):
-    path = write(tmp_path / "a.yaml", "name: x\nrate: 1e-3\nswitch: false\nsizes: [1, 2]\ncount: null\n")
-    (options,) = parsed(path)
-    assert options == Options(name="x", rate=1e-3, switch=False, sizes=[1, 2])
-    (options,) = parsed(path, "--rate", "0.5", "--switch", "true", "--sizes", "7")
-    assert options == Options(name="x", rate=0.5, switch=True, sizes=[7])
-
-
-def test_the_default_file_runs_without_arguments_only(tmp_path):
-    path = write(tmp_path / "a.yaml", "name: from_file\n")
-    assert parse((Options,), [], default_file=path)[0].name == "from_file"
-    assert parse((Options,), ["--count", "2"], default_file=path)[0].name is None
-
-
-def test_nested_values_arrive_as_json(tmp_path):
-    path = write(tmp_path / "a.yaml", "name: {model_type: resnet, depths: [1, 2]}\n")
-    assert parsed(path)[0].name == '{"model_type": "resnet", "depths": [1, 2]}'
-
-
-@pytest.mark.parametrize(("text", "value"), [("per_sample", "per_sample"), ("8", 8)])
-def test_number_of_perturbations_is_a_number_or_per_sample(text, value):
-    assert parsed("--num_perturbations", text, types=(AdvBNConfig,))[0].num_perturbations == value
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--cuont", "2"], "unknown option cuont; did you mean count?"),
-        (["--zzzzzz"], "unknown option zzzzzz; see --help"),
-        (["--rate", "fast"], "argument --rate: invalid float value: 'fast'"),
-        (["--rate"], "argument --rate: expected one argument"),
-        (["--name", "a", "b"], "unexpected value 'b'"),
-        (["--hub_token", "hf_x"], "hub_token: tokens come from the environment"),
-        (["missing.yaml"], "missing.yaml: cannot be read"),
-    ],
-)
-def test_bad_command_lines(arguments, message):
-    with pytest.raises(InputError) as raised:
-        parsed(*arguments)
-    assert message in str(raised.value)
-    assert "\n" not in str(raised.value)
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("cuont: 2\n", "unknown key cuont; did you mean count?"),
-        ("epsilon: 2\n", "unknown key epsilon"),
-        ("a: [1\n", "not valid YAML"),
-        ("- 1\n", "must hold a mapping"),
-        ("", "must hold a mapping"),
-        ("hub_token: hf_x\n", "tokens come from the environment"),
-        ("name: !!python/object/apply:os.system ['true']\n", "not valid YAML"),
-        ("\x00", "not valid YAML"),
-    ],
-)
-def test_bad_files_are_named(tmp_path, text, message):
-    with pytest.raises(InputError) as raised:
-        parsed(write(tmp_path / "bad.yaml", text))
-    assert str(raised.value).startswith(f"{tmp_path}/bad.yaml: ")
-    assert message in str(raised.value)
-    assert "\n" not in str(raised.value)
-
-
-def test_values_out_of_range_are_one_line():
-    with pytest.raises(InputError, match="epsilon must be a number above 0, got -1"):
-        parsed("--epsilon", "-1", types=(AdvBNConfig,))
-    with pytest.raises(InputError, match=r"^eval_strategy: sometimes is not a valid"):
-        parsed("--eval_strategy", "sometimes", types=(AdvBNTrainingArguments,))
+from advbn_hf.utils.cli import run, use_all_cores
 
 
 def test_exit_code_and_line(capsys):
@@ -115,6 +22,40 @@ def test_exit_code_and_line(capsys):
         run(fail)
     assert left.value.code == 2
     assert capsys.readouterr().err == "error: row 1: bad\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "code"), [(InputError("row 1: bad"), 2), (ConnectionError("no Hub"), 1), (KeyboardInterrupt("stop"), 1)]
+)
+def test_the_traceback_behind_a_line_is_shown_where_asked_for(monkeypatch, capsys, error, code):
+    def fail_deep_inside():
+        raise error
+
+    monkeypatch.setenv("ADVBN_TRACEBACK", "1")
+    with pytest.raises(SystemExit) as left:
+        run(fail_deep_inside)
+    assert left.value.code == code
+    *trace, line = capsys.readouterr().err.splitlines()
+    assert str(error) in line
+    assert any("in fail_deep_inside" in text for text in trace)
+
+
+def test_of_several_processes_the_first_to_fail_reports(monkeypatch, tmp_path, capsys):
+    def fail(error):
+        def main():
+            raise error
+
+        with pytest.raises(SystemExit) as left:
+            run(main)
+        return left.value.code
+
+    monkeypatch.setenv("ADVBN_REPORTED", str(tmp_path / "reported"))
+    errors = [InputError("row 1: bad"), InputError("row 2: bad"), KeyboardInterrupt("stop"), RuntimeError("closed")]
+    assert [fail(error) for error in errors] == [2, 2, 1, 1]
+    assert capsys.readouterr().err == "error: row 1: bad\n"
+    monkeypatch.setenv("ADVBN_REPORTED", str(tmp_path / "no" / "folder"))
+    with pytest.raises(RuntimeError):
+        run(lambda: (_ for _ in ()).throw(RuntimeError("closed")))
 
 
 def test_cores_are_used_where_accelerate_left_one(monkeypatch):
