@@ -1,30 +1,23 @@
 """Image-classification splits by Hub id, folder or "embedded", always with the two columns "image" and "label"."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-import datasets
 import pyarrow as pa
 import pyarrow.compute as pc
-import yaml
 from datasets import ClassLabel, Dataset, Features, Image, IterableDataset, Value
-from datasets.exceptions import (
-    DatasetGenerationError,
-    DatasetNotFoundError,
-    DatasetsError,
-    SplitsVerificationError,
-)
-from huggingface_hub.errors import HfHubHTTPError
+from datasets.exceptions import DatasetsError
 from transformers.utils import logging
 
 from ..errors import InputError, one_line
-from .embedded.digits import load_embedded
+from .sources import open_split
 
 logger = logging.get_logger(__name__)
 
 _STRINGS = ("string", "large_string")
-_STREAM_SHARDS = 64  # for a stream made of a map-style split: enough for many processes times workers
+_MOST_CLASSES = 0.5  # texts that are classes, as a share of the rows; more than `_FEW` are needed to tell
+_FEW = 4
 
 
 def load_images(
@@ -60,7 +53,7 @@ def load_images(
         InputError: The dataset, configuration, split or a column is not there (the message names what is), is not of
             a usable type, is ambiguous, or the split is empty.
     """
-    dataset = _load(name, split, config, revision, streaming)
+    dataset = open_split(name, split, config, revision, streaming)
     if dataset.features is None:
         raise InputError(f"dataset {name!r}: its stream does not say what its columns hold; load it without streaming")
     image = _find_image_column(name, dataset.features, image_column)
@@ -80,11 +73,13 @@ def load_images(
     if first is None:
         raise InputError(f"split {split!r} of dataset {name!r} is empty; choose another split")
     if not streaming and kind.dtype in _STRINGS:
-        parts = _load(name, None, config, revision, streaming=False).values()
+        parts = list(open_split(name, None, config, revision, streaming=False).values())
         values = set().union(*(part.unique(label) for part in parts)) - {None}
-        return _number_labels(dataset, sorted(values))
-    if not streaming and kind.dtype == "bool":
-        return _number_labels(dataset, [False, True])
+        _check_classes(name, label, values, sum(map(len, parts)))
+        dataset = _number_labels(dataset, sorted(values))
+    elif not streaming and kind.dtype == "bool":
+        dataset = _number_labels(dataset, [False, True])
+    _check_names(name, class_names(dataset), declared=isinstance(kind, ClassLabel))
     return dataset
 
 
@@ -131,7 +126,7 @@ def inspect_images(
     Raises:
         InputError: As in `load_images`.
     """
-    stream = _load(name, split, config, revision, streaming=True)
+    stream = open_split(name, split, config, revision, streaming=True)
     splits = stream.info.splits or {}
     num_rows = splits[split].num_examples if split in splits else None
     if stream.features is None:
@@ -174,46 +169,57 @@ def check_labels(dataset: Dataset | IterableDataset, num_labels: int) -> None:
         raise InputError(f"labels: {pc.sum(wrong)} rows have {shown} (the first is row {first}), but {fix}")
 
 
-def _load(
-    name: str, split: str | None, config: str | None, revision: str | None, streaming: bool
-) -> Dataset | IterableDataset | dict[str, Dataset]:
-    """The split as its source gives it, or all splits by name if `split` is None."""
-    if name == "embedded":
-        return _stream(load_embedded(config or "clean", split), streaming)
-    folder = Path(name)
-    try:
-        if not (folder / "dataset_dict.json").exists() and not (folder / "state.json").exists():
-            return datasets.load_dataset(name, config, split=split, revision=revision, streaming=streaming)
-        saved = datasets.load_from_disk(name)
-    except DatasetNotFoundError as error:
-        fix = "check the name and revision; if it is private or gated, ask for access on the Hub and `hf auth login`"
-        raise InputError(f"dataset {name!r}: {one_line(error)}; {fix}") from error
-    except (ConnectionError, HfHubHTTPError) as error:
-        fix = "check the name and the network, or pass a folder"
-        raise InputError(f"dataset {name!r}: {one_line(error)}; {fix}") from error
-    except IndexError as error:  # `load_from_disk` trips over a split that was saved without rows
-        raise InputError(f"dataset {name!r}: a saved split is empty; save it again without that split") from error
-    except DatasetGenerationError as error:
-        raise InputError(f"dataset {name!r}: cannot be read: {one_line(error.__cause__ or error)}") from error
-    except (SplitsVerificationError, TypeError, AttributeError, KeyError) as error:  # their text alone says little
-        reason = f"{type(error).__name__}: {one_line(error)}"
-        fix = "fix dataset_info and configs in its README.md, or take them out"
-        raise InputError(f"dataset {name!r}: its card does not fit its files ({reason}); {fix}") from error
-    except (DatasetsError, FileNotFoundError, RuntimeError, ValueError, yaml.YAMLError) as error:
-        raise InputError(f"dataset {name!r}: {one_line(error)}") from error
-    # As `load_dataset` does, a single set without a split's name is taken for "train".
-    splits = {str(saved.split or "train"): saved} if isinstance(saved, Dataset) else saved
-    if split is None:
-        return splits
-    if split not in splits:
-        raise InputError(f"dataset {name!r} has no split {split!r}; it has {', '.join(splits)}")
-    return _stream(splits[split], streaming)
+def check_same_classes(dataset: Dataset | IterableDataset, other: Dataset | IterableDataset, field: str) -> None:
+    """Checks that two splits from `load_images` number the same classes alike.
+
+    Args:
+        dataset: the split to go by.
+        other: the split to check.
+        field: what the person called `other`, for the message.
+
+    Raises:
+        InputError: the splits differ in the names of their classes or in their order.
+    """
+    names, others = class_names(dataset), class_names(other)
+    if names == others:
+        return
+    if names is None or others is None:
+        raise InputError(f"{field}: only one of the splits has names for its classes; choose splits of one dataset")
+    if sorted(names) == sorted(others):
+        number = next(number for number, name in enumerate(names) if name != others[number])
+        raise InputError(
+            f"{field}: has the classes of the training split in another order (label {number} is {others[number]!r}, "
+            f"not {names[number]!r}); cast both to one ClassLabel"
+        )
+    extra = sorted(set(others) - set(names)) or sorted(set(names) - set(others))
+    where = "it alone" if set(others) - set(names) else "the training split alone"
+    raise InputError(
+        f"{field}: its classes are not those of the training split: {where} has {', '.join(map(repr, extra[:3]))}"
+        f"{', ...' if len(extra) > 3 else ''}; choose splits of one dataset"
+    )
 
 
-def _stream(dataset: Dataset, streaming: bool) -> Dataset | IterableDataset:
-    if not streaming or not len(dataset):  # no rows cannot be cut into shards
-        return dataset
-    return dataset.to_iterable_dataset(num_shards=max(1, min(_STREAM_SHARDS, len(dataset))))
+def _check_classes(name: str, column: str, values: Collection[str], num_rows: int) -> None:
+    """Refuses texts that hardly ever repeat: captions, file names or ids."""
+    if len(values) > max(num_rows * _MOST_CLASSES, _FEW):
+        raise InputError(
+            f"label_column {column!r} of {name!r}: holds {len(values):,} different texts in {num_rows:,} rows, which "
+            "are captions or ids, not classes; name a column of classes"
+        )
+
+
+def _check_names(name: str, names: list[str] | None, declared: bool) -> None:
+    """Refuses classes of a folder, or of texts, that are one by mistake; of a declared class it can only warn."""
+    alike: dict[str, str] = {}
+    for found in names or ():
+        first = alike.setdefault("".join(found.split()).casefold(), found)
+        if first is found or len(first) == len(found) == 1:  # letters may be classes in both cases
+            continue
+        message = f"dataset {name!r}: the classes {first!r} and {found!r} differ by case or blanks only"
+        if declared and not Path(name).exists():
+            logger.warning_once(message)
+        else:
+            raise InputError(f"{message}; make them one, or name them so that they differ")
 
 
 def _find_image_column(name: str, features: Features, wanted: str | None) -> str:

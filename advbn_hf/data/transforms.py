@@ -113,12 +113,35 @@ def random_crop_box(width: int, height: int) -> tuple[int, int, int, int]:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """The image upright (EXIF orientation applied), in mode RGB, 8 bits per channel."""
+    """The image upright (EXIF orientation applied), in mode RGB, 8 bits per channel.
+
+    Greyscale of more bits is scaled to 0..255: "I;16" from 0..65535; "I" and "F", which do not say their range, from
+    the smallest of 0..1 ("F" only), 0..255, 0..65535 and 0..2^31 that holds their values, or, where some are negative
+    or beyond, from their own minimum and maximum.
+
+    Raises:
+        ValueError: some values are NaN or inf.
+    """
     if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
         image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I;16"):  # convert() would clip 16 bits to white instead of scaling them
+    if image.mode.startswith("I;16"):  # convert() would clip more than 8 bits to white instead of scaling them
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    elif image.mode in ("I", "F"):
+        image = Image.fromarray(_to_8_bits(np.asarray(image)))
     return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _to_8_bits(values: np.ndarray) -> np.ndarray:
+    """Scales (H, W) int32 or float32 to uint8, as `to_rgb` says."""
+    low, high = float(values.min()), float(values.max())
+    if not math.isfinite(low) or not math.isfinite(high):
+        raise ValueError("some pixels are NaN or inf")
+    if values.dtype.kind == "f" and low >= 0 and high <= 1:
+        return np.rint(values * 255).astype(np.uint8)
+    bits = next((bits for bits in (8, 16, 31) if low >= 0 and high < 2**bits), None)
+    if bits is not None:
+        return (values.astype(np.float64) // 2 ** (bits - 8)).astype(np.uint8)
+    return np.rint((values.astype(np.float64) - low) * (255 / ((high - low) or 1))).astype(np.uint8)
 
 
 def _target_size(processor: BaseImageProcessor) -> tuple[int, int]:

@@ -16,7 +16,7 @@ import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Value
 from PIL import Image as PILImage
 
-from advbn_hf.data.loading import check_labels, class_names, load_images
+from advbn_hf.data.loading import check_labels, check_same_classes, class_names, load_images
 from advbn_hf.errors import InputError
 
 
@@ -106,6 +106,73 @@ def test_strings_have_one_number_in_every_split(tmp_path):
         check_labels(train, 3)
     with pytest.raises(InputError, match="without streaming"):
         load_images(str(tmp_path / "data"), "train", streaming=True)
+
+
+CAPTIONS = [f"a drawing of {number} trains" for number in range(20)]
+
+
+def captioned(folder, texts) -> str:
+    """A folder of images with a text for each in its metadata."""
+    folder.mkdir()
+    lines = []
+    for number, text in enumerate(texts):
+        (folder / f"{number}.png").write_bytes(png(number))
+        lines.append(json.dumps({"file_name": f"{number}.png", "text": text}))
+    (folder / "metadata.jsonl").write_text("\n".join(lines))
+    return str(folder)
+
+
+@pytest.mark.parametrize("texts", [CAPTIONS, CAPTIONS + CAPTIONS[:5], CAPTIONS[:6]], ids=len)
+@pytest.mark.parametrize("label_column", [None, "text"])
+def test_captions_are_no_classes(tmp_path, texts, label_column):
+    with pytest.raises(InputError, match=f"label_column 'text'.*{len(set(texts))} different .*{len(texts)} rows"):
+        load_images(captioned(tmp_path / "data", texts), "train", label_column=label_column)
+
+
+def test_texts_that_repeat_are_classes(tmp_path):
+    rows = load_images(captioned(tmp_path / "data", [*CAPTIONS[:10] * 2, "a train", "a train"]), "train")
+    assert len(class_names(rows)) == 11
+
+
+@pytest.mark.parametrize("pair", [("Cat", "cat"), ("cat", "cat "), ("ice cream", "icecream"), ("Straße", "STRASSE")])
+@pytest.mark.parametrize("kind", ["folders", "texts", "classes"])
+def test_classes_that_differ_by_case_or_blanks_only(tmp_path, pair, kind):
+    names = ["dog", *pair]
+    if kind == "folders":
+        imagefolder(tmp_path / "data", names)
+    else:
+        values = names * 3 if kind == "texts" else [0, 1, 2]
+        feature = Value("string") if kind == "texts" else ClassLabel(names=names)
+        table(feature, values).save_to_disk(tmp_path / "data")
+    with pytest.raises(InputError) as caught:
+        load_images(str(tmp_path / "data"), "train")
+    assert all(repr(name) in str(caught.value) for name in pair) and "'dog'" not in str(caught.value)
+
+
+def test_letters_in_both_cases_are_classes(tmp_path):
+    assert class_names(load_images(imagefolder(tmp_path / "data", ["A", "a", "b"]), "train")) == ["A", "a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["b", "a", "c"], "order.*label 0 is 'b'"),
+        (["a", "b", "c", "d"], "'d'"),
+        (["a", "b"], "training split alone has 'c'"),
+        (None, "names"),
+    ],
+    ids=str,
+)
+def test_splits_with_other_classes(tmp_path, names, message):
+    training = ClassLabel(names=["a", "b", "c"])
+    evaluation = Value("int64") if names is None else ClassLabel(names=names)
+    table(training, [0, 1, 2]).save_to_disk(tmp_path / "train")
+    table(evaluation, [0, 1, 1]).save_to_disk(tmp_path / "test")
+    rows, others = (load_images(str(tmp_path / split), "train") for split in ("train", "test"))
+    check_same_classes(rows, rows, "eval_split")
+    with pytest.raises(InputError, match=f"eval_split: .*{message}") as caught:
+        check_same_classes(rows, others, "eval_split")
+    assert "\n" not in str(caught.value)
 
 
 def test_bools_and_integers(tmp_path):

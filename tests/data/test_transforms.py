@@ -2,6 +2,7 @@
 
 import math
 import pickle
+from io import BytesIO
 
 import numpy as np
 import pytest
@@ -122,6 +123,42 @@ def test_every_mode_becomes_rgb(mode, image):
         difference = np.asarray(rgb).astype(int) - np.asarray(reference.convert("RGB"))
         assert np.abs(difference).mean() < (16 if mode == "P" else 1)  # a palette has few colours
     assert EvaluationTransform(PROCESSORS["crop_pct"][0])(source).shape == (3, 32, 32)
+
+
+RAMP = np.arange(256).reshape(16, 16)
+DEEP = {  # what a file of so many bits holds, and the 8 bits it is shown as
+    "16 bits": ((RAMP * 257).astype(np.uint16), RAMP),
+    "16 bits, of which few are used": ((RAMP * 2).astype(np.uint16), RAMP * 2 // 256),
+    "32 bits, of which 8 are used": (RAMP.astype(np.int32), RAMP),
+    "32 bits, of which 16 are used": ((RAMP * 257).astype(np.int32), RAMP),
+    "32 bits": ((RAMP * 2**23).astype(np.int32), RAMP),
+    "32 bits with negative values": ((RAMP * 16 - 1024).astype(np.int32), RAMP),
+    "floats up to 1": ((RAMP / 255).astype(np.float32), RAMP),
+    "floats up to 255": (RAMP.astype(np.float32), RAMP),
+    "floats up to 65535": ((RAMP * 257).astype(np.float32), RAMP),
+    "floats with negative values": ((RAMP / 1000 - 0.1).astype(np.float32), RAMP),
+    "floats without end": ((RAMP * 1e30).astype(np.float32), RAMP),
+    "one negative value everywhere": (np.full((16, 16), -7, np.int32), np.zeros((16, 16))),
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [*(("TIFF", name) for name in DEEP), ("PNG", "16 bits"), ("PNG", "16 bits, of which few are used")],
+)
+def test_deep_greyscale_is_scaled(name, kind):
+    values, expected = DEEP[name]
+    buffer = BytesIO()
+    Image.fromarray(values).save(buffer, kind)
+    pixels = np.asarray(to_rgb(Image.open(buffer)))
+    assert pixels.dtype == np.uint8 and pixels.shape == (16, 16, 3)
+    assert np.array_equal(pixels, np.repeat(expected[..., None], 3, axis=2))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_pixels_that_are_not_finite(value):
+    with pytest.raises(ValueError, match="NaN or inf"):
+        to_rgb(Image.fromarray(np.array([[0.5, value]], np.float32)))
 
 
 def test_exif_orientation_is_applied(image):
