@@ -1,10 +1,10 @@
-"""Draws what a model's stem makes of images: plainly, in the style that hurts the model most, and in random styles.
+"""Draws a model's features as images: as they are, in the style that hurts the model most, and in random styles.
 
 accelerate launch recipes/visualize.py --model CHECKPOINT --dataset_name ID [--option value ...]
 accelerate launch recipes/visualize.py recipes/configs/visualize.yaml       the quickstart's model
 
 It trains a small decoder from the stem's features back to images, keeps it beside the checkpoint, and writes a
-contact sheet. --export_dataset DIR writes a whole split in the worst style, for recipes/evaluate.py and for the Hub.
+contact sheet. --export_dataset DIR writes a split in the worst style, for recipes/evaluate.py and for the Hub.
 """
 
 from dataclasses import dataclass, field
@@ -54,7 +54,8 @@ class VisualizationArguments:
     output_dir: str = field(default="outputs/visualization", metadata={"help": "Folder of the contact sheet."})
     num_images: int = field(default=6, metadata={"help": "Rows of the contact sheet."})
     epsilons: list[float] = field(
-        default_factory=lambda: [0.5, 1.0, 1.5, 2.0], metadata={"help": "How far multipliers may go from 1."}
+        default_factory=lambda: [0.5, 1.0, 1.5, 2.0],
+        metadata={"help": "Multipliers stay in [1 - epsilon, 1 + epsilon]."},
     )
     export_dataset: str | None = field(
         default=None, metadata={"help": "Empty or new folder for the split in the worst style, as a dataset."}
@@ -172,8 +173,8 @@ def draw_sheet(
     )
     names = class_names_of(model)
     note = (
-        f"{quality}.\nBelow each image: class and confidence; of the reconstruction for the image put in again, "
-        "of all others for the features that the image shows. ✗: not the class of the row."
+        f"{quality}.\nBelow each image: class and confidence; for the reconstruction as an input, "
+        "else for the features that the image shows. ✗: not the class of the row."
     )
     path = Path(args.output_dir) / "contact_sheet.png"
     plot_sheet(columns, labels.tolist(), names, path, note)

@@ -1,6 +1,6 @@
 """Checkpoints that people already have, read into Transformers models with both branches.
 
-Each layout is a module with `recognises(state_dict)` and `convert(state_dict)`, which gives the clean model, the
+Each layout is a module with `recognises(state_dict)` and `convert(state_dict)`, which returns the clean model, the
 auxiliary model and the `AdvBNConfig`; `LAYOUTS` in load.py names them.
 """
 

@@ -1,4 +1,4 @@
-"""Whether a state dict is in a layout: its keys and shapes."""
+"""Whether a state dict has the keys and shapes of a layout."""
 
 from collections.abc import Mapping
 
@@ -8,12 +8,12 @@ from ..errors import InputError
 
 
 def check_keys(state_dict: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Size], layout: str) -> None:
-    """Checks that a state dict holds what a layout asks for, in the right shapes, and nothing else.
+    """Checks that a state dict holds exactly the keys of a layout, in the right shapes.
 
     Args:
         state_dict: tensors by key.
         expected: shapes by key.
-        layout: what the layout is, in words.
+        layout: description of the layout.
 
     Raises:
         InputError: names the first key that does not fit.
@@ -27,3 +27,22 @@ def check_keys(state_dict: Mapping[str, torch.Tensor], expected: Mapping[str, to
     for key in state_dict:
         if key not in expected:
             raise InputError(f"key {key!r} is unexpected; expected {layout}")
+
+
+def output_width(state_dict: Mapping[str, torch.Tensor], key: str, layout: str) -> int:
+    """How many channels or classes a layer outputs.
+
+    Args:
+        state_dict: tensors by key.
+        key: of the layer's weight.
+        layout: description of the layout.
+
+    Raises:
+        InputError: the key is missing, or its tensor is no weight.
+    """
+    if key not in state_dict:
+        raise InputError(f"key {key!r} is missing; expected {layout}")
+    shape = tuple(state_dict[key].shape)
+    if len(shape) < 2:
+        raise InputError(f"key {key!r} has shape {shape}, and a weight has two axes or more; expected {layout}")
+    return shape[0]

@@ -1,4 +1,4 @@
-"""From a file to a model: reads plain tensors, finds the layout, names the classes."""
+"""From a file to a model: tensors are read, the layout is found, the classes are named."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,10 +28,14 @@ def load_checkpoint(path: str | Path) -> AdvBNForImageClassification:
             file.
 
     Returns:
-        the model with both branches, in eval mode. With 1,000 classes these are ImageNet's.
+        The model with both branches, in eval mode; 1,000 classes get ImageNet's names.
 
     Raises:
         InputError: if the file is missing, cannot be read without running code, or is in no known layout.
+
+    Example:
+        >>> model = load_checkpoint("resnet50-advbn.pth.tar")  # doctest: +SKIP
+        >>> model.save_pretrained("resnet50-advbn")  # doctest: +SKIP
     """
     path = Path(path)
     if not path.is_file():
@@ -49,11 +53,11 @@ def convert_state_dict(
 
     Args:
         state_dict: tensors by key, with or without the `module.` prefix of `DataParallel`. Left untouched.
-        id2label: class names by index. Without it ImageNet's where there are 1,000 classes, else `LABEL_i`.
+        id2label: class names by index; by default ImageNet's where there are 1,000 classes, else `LABEL_i`.
 
     Returns:
-        the clean model, the auxiliary model (both float32, in eval mode, with their own copies of the tensors), and
-        the config, with the insertion point that the file was cut at where it was.
+        The clean model, the auxiliary model (both float32, in eval mode, with copies of the tensors), and the config;
+        its `insert_after` is where the file's network was cut, if it was.
 
     Raises:
         InputError: if a key is missing, unexpected or of the wrong shape, or `id2label` does not fit the classes.
@@ -98,6 +102,8 @@ def _without_data_parallel(state_dict: Any) -> dict[str, torch.Tensor]:
         if value.is_complex():
             raise InputError(f"key {key!r} holds complex numbers; {EXPECTED}")
         if value.is_floating_point() and not value.isfinite().all():
-            raise InputError(f"key {key!r} holds nan or infinite values; convert a checkpoint of a sound training")
+            raise InputError(
+                f"key {key!r} holds non-finite values (NaN or inf); convert a checkpoint from before they arose"
+            )
     wrapped = all(str(key).startswith("module.") for key in state_dict)
     return {str(key).removeprefix("module.") if wrapped else str(key): value for key, value in state_dict.items()}

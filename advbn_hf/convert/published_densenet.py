@@ -20,7 +20,7 @@ from transformers.utils import is_timm_available
 
 from ..config import AdvBNConfig
 from ..errors import InputError
-from .keys import check_keys
+from .keys import check_keys, output_width
 
 LAYOUT = (
     "the published AdvBN layout of a DenseNet: feature_x.conv0, feature_x.denseblock<i> and feature_x.transition<i> "
@@ -45,17 +45,17 @@ def recognises(state_dict: Mapping[str, torch.Tensor]) -> bool:
 def convert(
     state_dict: dict[str, torch.Tensor],
 ) -> tuple[TimmWrapperForImageClassification, TimmWrapperForImageClassification, AdvBNConfig]:
-    """Depth, cut, widths and number of classes are read off the keys and shapes.
+    """Converts a DenseNet. Depth, cut, widths and number of classes are inferred from keys and shapes.
 
     The `adv` norms of the stem are required but not used: the algorithm runs the stem through its `clean` ones alone,
-    and so do both models. Where the published network has no norm, timm's has one; it is given values that leave
-    features as they are in eval mode, bit for bit. In training it is a norm like any other.
+    and so do both models. Where the published network lacks a norm that timm's has, this norm is set to the identity
+    of eval mode, bit for bit. In training it is a norm like any other.
 
     Args:
         state_dict: tensors by key, without the `module.` prefix. Left untouched.
 
     Returns:
-        the clean model, the auxiliary model (both float32, in eval mode, with their own copies of the tensors), and
+        The clean model, the auxiliary model (both float32, in eval mode, with copies of the tensors), and
         `AdvBNConfig.paper()` with `insert_after` set to the transition that the cut follows.
 
     Raises:
@@ -80,28 +80,19 @@ def convert(
 
 
 def _infer_config(state_dict: dict[str, torch.Tensor]) -> tuple[TimmWrapperConfig, int]:
-    """The DenseNet that the keys describe, and after how many of its blocks it is cut."""
+    """The DenseNet that the keys describe, and after which of its blocks, from 1, it is cut."""
     depths = Counter((match[1], int(match[2])) for match in map(_LAYER.fullmatch, state_dict) if match)
     stem, tail = ([depths[place] for place in sorted(depths) if place[0] == part] for part in ("feature_x", "head"))
     if not stem or not tail:
         raise InputError(f"has no dense layers {'behind' if stem else 'before'} the cut; expected {LAYOUT}")
-    growth_rate = _rows(state_dict, "feature_x.denseblock1.denselayer1.conv2.weight")
+    growth_rate = output_width(state_dict, "feature_x.denseblock1.denselayer1.conv2.weight", LAYOUT)
     settings = {
         "growth_rate": growth_rate,
         "block_config": stem + tail,
-        "bn_size": _rows(state_dict, "feature_x.denseblock1.denselayer1.conv1.weight") // growth_rate,
+        "bn_size": output_width(state_dict, "feature_x.denseblock1.denselayer1.conv1.weight", LAYOUT) // growth_rate,
     }
-    num_labels = _rows(state_dict, "head.classifier.weight")
+    num_labels = output_width(state_dict, "head.classifier.weight", LAYOUT)
     return TimmWrapperConfig(architecture="densenet121", model_args=settings, num_labels=num_labels), len(stem)
-
-
-def _rows(state_dict: dict[str, torch.Tensor], key: str) -> int:
-    if key not in state_dict:
-        raise InputError(f"key {key!r} is missing; expected {LAYOUT}")
-    if state_dict[key].ndim < 2:
-        shape = tuple(state_dict[key].shape)
-        raise InputError(f"key {key!r} has shape {shape}, which is no weight's; expected {LAYOUT}")
-    return state_dict[key].shape[0]
 
 
 def _published_key(key: str, branch: str, cut: int) -> str | None:
@@ -118,5 +109,5 @@ def _published_key(key: str, branch: str, cut: int) -> str | None:
 
 
 def _make_identity(norm: nn.BatchNorm2d) -> None:
-    """Leaves a new batch norm, whose mean is 0 and weight 1, nothing to do in eval mode: variance + eps is 1."""
+    """Makes a new batch norm, whose mean is 0 and weight 1, the identity in eval mode: variance + eps is 1."""
     norm.running_var -= norm.eps

@@ -32,7 +32,7 @@ def recognises(state_dict: Mapping[str, torch.Tensor]) -> bool:
 def convert(
     state_dict: dict[str, torch.Tensor],
 ) -> tuple[ResNetForImageClassification, ResNetForImageClassification, AdvBNConfig]:
-    """Depth, kind of block, cut, widths and number of classes are read off the keys and shapes.
+    """Converts a ResNet. Depth, kind of block, cut, widths and number of classes are inferred from keys and shapes.
 
     The `adv_bn` norms of the stem are required but not used: the algorithm runs the stem through its `clean_bn` alone,
     and so do both models.
@@ -41,7 +41,7 @@ def convert(
         state_dict: tensors by key.
 
     Returns:
-        the clean model, the auxiliary model, and `AdvBNConfig.paper()` with `insert_after` set to the module path of
+        The clean model, the auxiliary model, and `AdvBNConfig.paper()` with `insert_after` set to the module path of
         the stage that the cut follows.
 
     Raises:
@@ -66,7 +66,7 @@ def convert(
 
 
 def _naming(branch: str, cut: int) -> Naming:
-    """What the norms of "clean" or "adv" and all else are called."""
+    """The names of the "clean" or "adv" norms and of all else."""
     return Naming(
         convolution="feature_x.0",
         norm="feature_x.1",

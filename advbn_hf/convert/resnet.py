@@ -1,4 +1,4 @@
-"""A Transformers ResNet from tensors under other names.
+"""A Transformers ResNet from tensors with other names.
 
 All layouts name a standard ResNet: stride 1 in the first stage, stride 2 in the 3x3 convolution of later bottlenecks.
 """
@@ -10,8 +10,7 @@ from dataclasses import dataclass
 import torch
 from transformers import ResNetConfig, ResNetForImageClassification
 
-from ..errors import InputError
-from .keys import check_keys
+from .keys import check_keys, output_width
 
 NUM_STAGES = 4
 
@@ -20,7 +19,7 @@ _BLOCK_OF_OURS = re.compile(r"resnet\.encoder\.stages\.(\d+)\.layers\.(\d+)\.(.+
 
 @dataclass(frozen=True)
 class Naming:
-    """What a file calls the parts of a ResNet.
+    """The names of a ResNet's parts in a file.
 
     Args:
         convolution: the first convolution.
@@ -30,7 +29,7 @@ class Naming:
         block_norm: start of the norms of a block, `{block_norm}1`, `{block_norm}2`, ...
         shortcut_convolution: in a block that changes shape.
         shortcut_norm: likewise.
-        layout: what to say was expected.
+        layout: description of the layout, for messages.
     """
 
     convolution: str
@@ -60,7 +59,7 @@ class Naming:
 
 
 def infer_config(state_dict: dict[str, torch.Tensor], naming: Naming, depths: list[int]) -> ResNetConfig:
-    """Reads kind of block, widths and number of classes off keys and shapes.
+    """Infers kind of block, widths and number of classes from keys and shapes.
 
     Args:
         state_dict: tensors by key.
@@ -68,22 +67,22 @@ def infer_config(state_dict: dict[str, torch.Tensor], naming: Naming, depths: li
         depths: blocks per stage.
 
     Raises:
-        InputError: if a key that tells a width is missing.
+        InputError: if a key that gives a width is missing.
     """
     bottleneck = f"{naming.block(1, 0)}.conv3.weight" in state_dict
     last = "conv3" if bottleneck else "conv2"
     stages = range(1, NUM_STAGES + 1)
     return ResNetConfig(
-        embedding_size=_width(state_dict, f"{naming.convolution}.weight", naming.layout),
-        hidden_sizes=[_width(state_dict, f"{naming.block(s, 0)}.{last}.weight", naming.layout) for s in stages],
+        embedding_size=output_width(state_dict, f"{naming.convolution}.weight", naming.layout),
+        hidden_sizes=[output_width(state_dict, f"{naming.block(s, 0)}.{last}.weight", naming.layout) for s in stages],
         depths=depths,
         layer_type="bottleneck" if bottleneck else "basic",
-        num_labels=_width(state_dict, f"{naming.classifier}.weight", naming.layout),
+        num_labels=output_width(state_dict, f"{naming.classifier}.weight", naming.layout),
     )
 
 
 def check(state_dict: dict[str, torch.Tensor], config: ResNetConfig, namings: list[Naming]) -> None:
-    """Checks that a state dict holds what all namings together name, in the right shapes, and nothing else.
+    """Checks that a state dict holds exactly the keys of all namings together, in the right shapes.
 
     Raises:
         InputError: names the first key that does not fit.
@@ -100,7 +99,7 @@ def check(state_dict: dict[str, torch.Tensor], config: ResNetConfig, namings: li
 def build(
     config: ResNetConfig, state_dict: dict[str, torch.Tensor], name_of: Callable[[str], str]
 ) -> ResNetForImageClassification:
-    """A model in eval mode and float32 with its own copies of the tensors.
+    """A model in eval mode and float32 with copies of the tensors.
 
     Args:
         config: architecture.
@@ -114,13 +113,3 @@ def build(
     values = {key: state_dict.get(name_of(key), none).to(dtype=v.dtype, copy=True) for key, v in ours.items()}
     model.load_state_dict(values, assign=True)
     return model.eval()
-
-
-def _width(state_dict: dict[str, torch.Tensor], key: str, layout: str) -> int:
-    if key not in state_dict:
-        raise InputError(f"key {key!r} is missing; expected {layout}")
-    if state_dict[key].ndim < 2:
-        raise InputError(
-            f"key {key!r} has shape {tuple(state_dict[key].shape)}, which is no weight's; expected {layout}"
-        )
-    return state_dict[key].shape[0]

@@ -1,4 +1,4 @@
-"""Plain ResNets as torchvision names them, to be made robust: both branches start equal."""
+"""Plain ResNets with torchvision's names, to be made robust: both branches start equal."""
 
 import re
 from collections.abc import Mapping
@@ -32,13 +32,13 @@ def recognises(state_dict: Mapping[str, torch.Tensor]) -> bool:
 def convert(
     state_dict: dict[str, torch.Tensor],
 ) -> tuple[ResNetForImageClassification, ResNetForImageClassification, AdvBNConfig]:
-    """Depth, kind of block, widths and number of classes are read off the keys and shapes.
+    """Converts a ResNet. Depth, kind of block, widths and number of classes are inferred from keys and shapes.
 
     Args:
         state_dict: tensors by key.
 
     Returns:
-        the model twice, and `AdvBNConfig()`.
+        The model twice, and `AdvBNConfig()`.
 
     Raises:
         InputError: if a key is missing, unexpected or of the wrong shape, as in a ResNeXt or a wide ResNet.

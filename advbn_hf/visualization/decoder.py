@@ -1,4 +1,4 @@
-"""A small decoder from a stem's features back to images, its training, and whether what it draws can be trusted."""
+"""A small decoder from a stem's features back to images, its training, and how far what it draws can be trusted."""
 
 import math
 from collections.abc import Iterator
@@ -19,15 +19,15 @@ from .pixels import PixelRange
 
 WIDTH, DEPTH = 64, 3  # channels and residual blocks: a small one, since it has to be trained in minutes on a CPU
 LEARNING_RATE = 3e-3
-# Decibels that a reconstruction has to be nearer to its image than the image's own mean colour, which is fog. Six
-# are a quarter of the squared error: three quarters of what varies within an image are there again. Measured on the
-# quickstart's base model cut after each of its stages, with decoders of 20 and of 150 steps: at 6.3 dB and more the
-# model answers to 95 % and more of the reconstructions as to the images, at 5.7 dB and less to 20 to 84 %.
+# The PSNR of a reconstruction must be this many dB above that of the image's mean colour. 6 dB are a quarter of the
+# squared error: three quarters of the variance within an image are recovered. Measured on the quickstart's base model
+# cut after each of its stages, with decoders of 20 and of 150 steps: at 6.3 dB and more the model predicts the same
+# class for 95 % and more of the reconstructions as for the images, at 5.7 dB and less for 20 to 84 %.
 LEAST_GAIN = 6.0
 
 
 class Decoder(nn.Module):
-    """Convolutions at the resolution of the features, then pixels out of channels (Shi et al., CVPR 2016).
+    """Convolutions at the resolution of the features, then sub-pixel convolution (Shi et al., CVPR 2016).
 
     Args:
         layout: of the stem's features.
@@ -47,7 +47,7 @@ class Decoder(nn.Module):
         )
 
     def forward(self, features: Tensor) -> Tensor:
-        """Colours (B, 3, H, W) in 0..1 of features as the stem gives them."""
+        """Colours (B, 3, H, W) in 0..1 of features as the stem outputs them."""
         drawn = self.layers(self.layout(features.float()))
         if drawn.shape[2:] != self.size:
             drawn = F.interpolate(drawn, self.size, mode="bilinear")
@@ -74,13 +74,13 @@ def train_decoder(
     num_workers: int = 0,
     seed: int = 0,
 ) -> Decoder:
-    """Trains a decoder for a model's stem, which stays as it is, on the squared error of colours.
+    """Trains a decoder for a model's stem, which is not changed, on the mean squared error of colours.
 
     Args:
         model: whose stem it is; on the device to train on.
         pixels: of its image processor.
         images: rows `{"pixel_values", "labels"}`, as of `ImageDataset`.
-        steps: of AdamW, with a rate that rises and falls.
+        steps: of AdamW, with a one-cycle learning rate.
         batch_size: images in a step.
         num_workers: processes that decode images.
         seed: of weights and order.
@@ -89,7 +89,7 @@ def train_decoder(
         The decoder, in eval mode, on the model's device.
 
     Raises:
-        InputError: if the features lie on no grid, or an image cannot be decoded.
+        InputError: if the features do not lie on a grid, or an image cannot be decoded.
     """
     model.eval()
     with torch.random.fork_rng(devices=[]):
@@ -122,37 +122,39 @@ def train_decoder(
 
 @dataclass(frozen=True)
 class Quality:
-    """How near plain reconstructions come to their images.
+    """How close plain reconstructions are to their images.
 
     Args:
         psnr: peak signal-to-noise ratio of the reconstructions in dB, mean over images.
-        fog: the same of images of one colour, each image's own mean.
-        same_answer: share of images to whose reconstruction the clean branch answers as to the image, in 0..1.
+        mean_colour_psnr: the same of images of one colour, each image's mean.
+        same_prediction: share of images for whose reconstruction the clean branch predicts the same class, in 0..1.
         images: how many were measured.
     """
 
     psnr: float
-    fog: float
-    same_answer: float
+    mean_colour_psnr: float
+    same_prediction: float
     images: int
 
     def __str__(self) -> str:
         return (
-            f"plain reconstructions: PSNR {self.psnr:.1f} dB (one colour each: {self.fog:.1f} dB); to "
-            f"{self.same_answer:.0%} of them the clean branch answers as to the image ({self.images:,} images)"
+            f"plain reconstructions: PSNR {self.psnr:.1f} dB (one colour each: {self.mean_colour_psnr:.1f} dB); for "
+            f"{self.same_prediction:.0%} of them the clean branch predicts the class that it predicts for the image "
+            f"({self.images:,} images)"
         )
 
     def check(self) -> None:
-        """Stops where images drawn by this decoder would mean nothing.
+        """Checks that reconstructions are good enough for what the decoder draws to mean something.
 
         Raises:
             InputError: with the measured figures.
         """
-        if self.psnr - self.fog < LEAST_GAIN:
+        gain = self.psnr - self.mean_colour_psnr
+        if gain < LEAST_GAIN:
             raise InputError(
-                f"decoder_steps: nothing is drawn, since reconstructions are too poor to mean anything: PSNR "
-                f"{self.psnr:.1f} dB, {self.psnr - self.fog:.1f} above images of one colour, and {LEAST_GAIN:g} are "
-                "needed; train longer or on more images, or take a model that is cut earlier"
+                f"decoder_steps: reconstructions are too poor to draw anything: PSNR {self.psnr:.1f} dB, {gain:.1f} "
+                f"above images of one colour, where {LEAST_GAIN:g} are needed; train longer or on more images, or "
+                "take a model that is cut earlier"
             )
 
 
@@ -179,17 +181,17 @@ def measure_quality(
         pixel_values = batch["pixel_values"].to(model.device)
         recording = model.split.stem(pixel_values=pixel_values)
         colours, drawn = pixels.colours(pixel_values), decoder(recording.features)
-        answers = model.tail_logits(recording, None, "clean").argmax(dim=1)
-        again = model(pixel_values=pixels.inputs(drawn).to(pixel_values), branch="clean").logits.argmax(dim=1)
-        fog = colours.mean(dim=(2, 3), keepdim=True)
-        sums = [_psnr(drawn, colours).sum(), _psnr(fog, colours).sum(), (answers == again).sum()]
+        of_image = model.tail_logits(recording, None, "clean").argmax(dim=1)
+        of_drawn = model(pixel_values=pixels.inputs(drawn).to(pixel_values), branch="clean").logits.argmax(dim=1)
+        mean_colour = colours.mean(dim=(2, 3), keepdim=True)
+        sums = [_psnr(drawn, colours).sum(), _psnr(mean_colour, colours).sum(), (of_image == of_drawn).sum()]
         totals += torch.tensor([*(value.item() for value in sums), len(colours)], dtype=torch.float64)
-    psnr, fog, same, count = totals.tolist()
-    return Quality(psnr / count, fog / count, same / count, int(count))
+    psnr, mean_colour_psnr, same, count = totals.tolist()
+    return Quality(psnr / count, mean_colour_psnr / count, same / count, int(count))
 
 
 def _psnr(drawn: Tensor, colours: Tensor) -> Tensor:
-    """(B,) in dB, for a peak of 1; at most 100, which an image of one colour would exceed."""
+    """(B,) in dB, for a peak of 1; at most 100, also where both are equal."""
     return -10 * (drawn - colours).square().mean(dim=(1, 2, 3)).clamp(min=1e-10).log10()
 
 

@@ -1,4 +1,4 @@
-"""A trained decoder, kept in a file beside the checkpoint and found again by all that it depends on."""
+"""A trained decoder, cached in a file beside the checkpoint, which is named after all that it depends on."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -23,10 +23,10 @@ logger = logging.get_logger(__name__)
 def decoder_file(
     folder: str | Path, model: AdvBNForImageClassification, processor: BaseImageProcessor, training: Sequence[Any]
 ) -> Path:
-    """The file of a decoder; another stem, processor or training gives another.
+    """The file of a decoder; another one for another stem, processor or training.
 
-    The images that it was trained on are known by what `training` says of them. Where they changed unnoticed, the
-    decoder is still one for this stem; how good it is gets measured again at each use.
+    The images that it was trained on count by what `training` says of them. If they change without that, the decoder
+    still fits the stem, and its quality is measured at each use.
 
     Args:
         folder: where decoders are kept.
@@ -43,13 +43,13 @@ def decoder_file(
 def kept_decoder(
     path: Path, model: AdvBNForImageClassification, pixels: PixelRange, train: Callable[[], Decoder]
 ) -> Decoder:
-    """The decoder of a file, or a new one, which is written there.
+    """The decoder of a file, which is created if missing or damaged.
 
     Args:
         path: from `decoder_file`.
         model: whose stem it is for.
         pixels: of its image processor.
-        train: makes the decoder where there is none.
+        train: trains the decoder.
 
     Returns:
         The decoder, in eval mode, on the model's device.

@@ -41,19 +41,19 @@ def export_restyled(
     """Writes a split in the worst style that the ascent finds, with labels.
 
     Args:
-        model: which is attacked.
+        model: the one that is attacked.
         decoder: for its stem.
-        images: the split, of which the labels are kept.
-        folder: an empty or new one.
-        split: what the split is called, letters and underscores.
+        images: the split; its labels are kept.
+        folder: an empty folder, created if missing.
+        split: name of the split, letters and underscores.
         class_of: (K,) int64, the model's class for each of the split's K classes.
-        epsilon: how far the multipliers may go from 1.
+        epsilon: the multipliers stay in [1 - epsilon, 1 + epsilon].
         batch_size: images at a time.
         seed: of random starts.
         about: Markdown for the dataset's card.
 
     Returns:
-        How many images were written; those that cannot be decoded are left out as `images` does.
+        How many images were written; `images` decides whether those that cannot be decoded are left out.
 
     Raises:
         InputError: the folder is not empty, or an image cannot be decoded.
@@ -78,22 +78,22 @@ def export_restyled(
 
 
 def describe(model: str, dataset: str, split: str, epsilon: float, quality: Quality) -> str:
-    """What a card says of an exported dataset, in Markdown.
+    """The text of an exported dataset's card, in Markdown.
 
     Args:
         model: id or folder of the model.
         dataset: id or folder of the images' dataset.
         split: which of its splits.
-        epsilon: how far the multipliers went.
+        epsilon: the multipliers stayed in [1 - epsilon, 1 + epsilon].
         quality: of the decoder.
     """
     names = (Path(name).resolve().name if Path(name).exists() else name for name in (model, dataset))
     model, dataset, split = map(escape_markdown, (*names, split))
     return (
-        f"Images of {dataset} ({split}) in the style that hurts {model} most: mean and deviation of each channel of "
-        "its early features are multiplied by what raises its loss "
-        "([Adversarial Batch Normalization](https://arxiv.org/abs/2009.08965)), and a small decoder draws the "
-        f"features as images again. The multipliers stay within {epsilon:g} of 1.\n\n"
+        f"Images of {dataset} ({split}) in the style that hurts {model} most: mean and standard deviation of each "
+        "channel of its early features are multiplied by the numbers that raise its loss most "
+        "([Adversarial Batch Normalization](https://arxiv.org/abs/2009.08965)), and a small decoder turns the "
+        f"features back into images. The multipliers stay within {epsilon:g} of 1.\n\n"
         f"The decoder loses detail too: {quality}. Labels are those of the original images."
     )
 

@@ -1,4 +1,4 @@
-"""A stem's features as maps: channels first, without the tokens that stand for no place in the image."""
+"""A stem's features as maps: channels first, without tokens that have no place in the image."""
 
 import math
 
@@ -14,9 +14,9 @@ Grid = tuple[int, int]
 class MapLayout:
     """Where in the image each of a stem's features lies.
 
-    Feature maps tell by their axes. Tokens lie on the grid of an earlier feature map, such as that of a patch
-    embedding, which has as many places; else on a square; else on the largest such map with fewer places, with class
-    and register tokens before them.
+    In feature maps, the axes say so. Tokens lie on the grid of an earlier feature map with as many places, such as
+    that of a patch embedding; else on a square; else on the largest earlier map with fewer places, behind class and
+    register tokens.
 
     Its attributes: `channels`, C; `grid`, height and width of the maps for images of the model's size.
 
@@ -24,7 +24,7 @@ class MapLayout:
         model: whose stem it is; it is run once on noise.
 
     Raises:
-        InputError: if the features are tokens that lie on no grid.
+        InputError: if the features are tokens that do not lie on a grid.
     """
 
     def __init__(self, model: AdvBNForImageClassification) -> None:
@@ -40,7 +40,7 @@ class MapLayout:
             found = _grid_of(self.grid[0], maps)
             if found is None:
                 raise InputError(
-                    f"model: what {insertion} gives out ({self.grid[0]} tokens) lies on no grid; "
+                    f"model: the outputs of {insertion} ({self.grid[0]} tokens) do not lie on a grid; "
                     "take a model that is cut after another module"
                 )
             self.grid, self.leading = found
@@ -52,7 +52,7 @@ class MapLayout:
 
 
 def _grid_of(tokens: int, maps: list[Grid]) -> tuple[Grid, int] | None:
-    """The grid of so many tokens, and how many lead that are not on it, by the feature maps that came before."""
+    """The grid of so many tokens, by the feature maps that came before, and how many tokens precede it."""
     side = math.isqrt(tokens)
     exact = [grid for grid in maps if math.prod(grid) == tokens]
     # More places than tokens before them: a smaller map is not what was made into tokens.

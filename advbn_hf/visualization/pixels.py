@@ -1,4 +1,4 @@
-"""Between a model's inputs and colours, by what its image processor makes of black and of white."""
+"""Conversion between a model's inputs and colours, by what its image processor makes of black and of white."""
 
 import torch
 from PIL import Image
@@ -17,7 +17,7 @@ class PixelRange:
         processor: the checkpoint's image processor.
 
     Raises:
-        InputError: if the processor gives images no fixed size.
+        InputError: if the processor does not scale images to a fixed size.
     """
 
     def __init__(self, processor: BaseImageProcessor) -> None:
@@ -35,7 +35,7 @@ class PixelRange:
         return ((pixel_values - black) / (white - black)).clamp(0, 1)
 
     def inputs(self, colours: Tensor) -> Tensor:
-        """What the model takes for colours (B, 3, H, W) in 0..1; like the colours."""
+        """The model's inputs for colours (B, 3, H, W) in 0..1; like the colours."""
         black, white = self.black.to(colours), self.white.to(colours)
         return black + (white - black) * colours
 

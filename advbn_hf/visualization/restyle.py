@@ -22,14 +22,14 @@ def restyle(
     ascend: bool,
     seed: int,
 ) -> Tensor:
-    """Perturbs each image's features on its own, by the model's settings but for epsilon.
+    """Perturbs the features of each image independently, with the model's settings but for epsilon.
 
-    A random style has multipliers drawn uniformly from [1 - epsilon, 1 + epsilon]. One seed gives the same draw at
-    every epsilon but for its scale, so that a row of rising epsilons shows one style growing.
+    A random style has multipliers drawn uniformly from [1 - epsilon, 1 + epsilon]. With one seed, draws at different
+    epsilons differ in scale alone, so that a row of rising epsilons shows one style getting stronger.
 
     Args:
         model: in eval mode.
-        recording: what its stem gave.
+        recording: the stem's outputs.
         labels: (B,) int64, whose loss the ascent maximises.
         epsilon: the multipliers stay in [1 - epsilon, 1 + epsilon]; above 0.
         ascend: whether to search for the worst style; a random one otherwise.
@@ -49,7 +49,7 @@ def restyle(
 
 @contextmanager
 def _settings(model: AdvBNForImageClassification, **changes: float | str | bool) -> Iterator[None]:
-    """Other settings, and the old ones and the generator's state again after the block."""
+    """Other settings within the block; afterwards settings and the generator's state are as before."""
     config, state = model.advbn_config, model.generator.get_state()
     model.advbn_config = dataclasses.replace(config, **changes)
     try:

@@ -1,4 +1,4 @@
-"""What a contact sheet shows: each image in its own style, in the worst and in random ones, with the answers."""
+"""What a contact sheet shows: each image in its own style, in the worst and in random ones, with predictions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,8 +16,8 @@ from .restyle import restyle
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What one branch answers to one image.
+class Prediction:
+    """What one branch predicts for one image.
 
     Args:
         label: the class of the largest logit.
@@ -29,18 +29,18 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Column:
+class SheetColumn:
     """One column of a contact sheet.
 
     Args:
-        title: what it is called.
+        title: above the images.
         images: an image for each row.
-        answers: of each branch to each image.
+        predictions: of each branch for each image.
     """
 
     title: str
     images: list[Image.Image]
-    answers: dict[str, list[Answer]]
+    predictions: dict[str, list[Prediction]]
 
 
 @torch.no_grad()
@@ -52,11 +52,11 @@ def contact_sheet(
     labels: Tensor,
     epsilons: Sequence[float],
     seed: int = 0,
-) -> list[Column]:
+) -> list[SheetColumn]:
     """Draws images, their reconstructions, and both in the worst and in random styles at rising epsilon.
 
-    The answers are those to the features that an image shows, but for plain reconstructions: there they are to the
-    image itself, put in again, and tell what the decoder lost.
+    Predictions are for the features that an image shows. Only for a plain reconstruction they are for the image
+    itself as an input, which shows what the decoder lost.
 
     Args:
         model: the model; without auxiliary norms it has one branch.
@@ -64,7 +64,7 @@ def contact_sheet(
         pixels: of its image processor.
         pixel_values: (B, 3, H, W), on the model's device.
         labels: (B,) int64, the model's classes of the images.
-        epsilons: how far the multipliers may go from 1.
+        epsilons: the multipliers stay in [1 - epsilon, 1 + epsilon].
         seed: of random styles.
 
     Returns:
@@ -77,23 +77,25 @@ def contact_sheet(
     branches = BRANCHES if model.advbn_config.auxiliary_norms else BRANCHES[:1]
     recording = model.split.stem(pixel_values=pixel_values)
 
-    def answers(features: Tensor | None) -> dict[str, list[Answer]]:
-        return {branch: _answers(model.tail_logits(recording, features, branch)) for branch in branches}
+    def predictions(features: Tensor | None) -> dict[str, list[Prediction]]:
+        return {branch: _predictions(model.tail_logits(recording, features, branch)) for branch in branches}
 
     drawn = decoder(recording.features)
     logits = branch_logits(model, pixels.inputs(drawn).to(pixel_values))
-    again = dict(zip(branches, map(_answers, logits.values()), strict=True))
+    again = dict(zip(branches, map(_predictions, logits.values()), strict=True))
     columns = [
-        Column("image", to_images(pixels.colours(pixel_values)), answers(None)),
-        Column("reconstruction", to_images(drawn), again),
+        SheetColumn("image", to_images(pixels.colours(pixel_values)), predictions(None)),
+        SheetColumn("reconstruction", to_images(drawn), again),
     ]
     for epsilon in sorted(epsilons):
         for name, ascend in (("adversarial", True), ("random", False)):
             features = restyle(model, recording, labels, epsilon, ascend=ascend, seed=seed)
-            columns.append(Column(f"{name}\nepsilon {epsilon:g}", to_images(decoder(features)), answers(features)))
+            columns.append(
+                SheetColumn(f"{name}\nepsilon {epsilon:g}", to_images(decoder(features)), predictions(features))
+            )
     return columns
 
 
-def _answers(logits: Tensor) -> list[Answer]:
+def _predictions(logits: Tensor) -> list[Prediction]:
     best = logits.float().softmax(dim=1).max(dim=1)
-    return [Answer(*pair) for pair in zip(best.indices.tolist(), best.values.tolist(), strict=True)]
+    return [Prediction(*pair) for pair in zip(best.indices.tolist(), best.values.tolist(), strict=True)]

