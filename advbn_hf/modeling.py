@@ -32,11 +32,14 @@ from .backbones.split import Recording, Split
 from .backbones.tracing import evaluating
 from .config import AUXILIARY_FOLDER, AdvBNConfig
 from .errors import InputError
-from .hub import upload_checkpoint
+from .hub import full_repo_id, upload_checkpoint
+from .hub.card import CARD_FILE
+from .hub.generated_card import generated_card, may_replace
+from .hub.metadata import is_on_hub
 from .method.attack import attack
 from .method.losses import AdvBNOutput, Objective, two_branch_output
 from .method.share import split_rows
-from .utils.files import filling
+from .utils.files import filling, write_atomically
 
 
 class AdvBNForImageClassification(nn.Module):
@@ -72,6 +75,7 @@ class AdvBNForImageClassification(nn.Module):
         'ResNetForImageClassification'
     """
 
+    has_card = True  # whether the card's text is true of what the class trains
     accepts_loss_kwargs = False  # the loss is a mean over the batch: Trainer must divide it when it accumulates
     main_input_name = "pixel_values"
 
@@ -84,6 +88,8 @@ class AdvBNForImageClassification(nn.Module):
             )
         self.split = Split(backbone, config.insert_after)
         self.backbone = backbone
+        # Asked now, while a folder by that name is still there.
+        self.finetuned_from = name if is_on_hub(name := backbone.config.name_or_path) else None
         self._config = dataclasses.replace(config, insert_after=self.split.insert_after)
         # The source of random starts only, so that an ascent leaves every other random number as it was.
         self.generator = torch.Generator()
@@ -366,14 +372,18 @@ class AdvBNForImageClassification(nn.Module):
         save_directory: str | Path,
         processor: BaseImageProcessor | None = None,
         is_main_process: bool = True,
+        card: str | None = None,
         **kwargs: Any,
     ) -> None:
         """Writes an ordinary Transformers checkpoint of the clean branch, `auxiliary/` with the other, and the config.
+
+        A README.md that somebody has written or edited stays.
 
         Args:
             save_directory: folder; created if missing, and every file is written atomically.
             processor: image processor to write beside both branches.
             is_main_process: whether this process writes.
+            card: README.md, from `generated_card`; by default one of the settings alone.
             kwargs: for the backbone's own `save_pretrained`.
 
         Raises:
@@ -383,7 +393,11 @@ class AdvBNForImageClassification(nn.Module):
             raise InputError("push_to_hub: call the model's push_to_hub(repo_id), which uploads both branches at once")
         if not is_main_process:
             return
+        if card is None:
+            card = self._card(Path(save_directory).resolve().name, processor)
         with filling(save_directory) as folder:
+            if self.has_card and may_replace(Path(save_directory) / CARD_FILE):
+                write_atomically(folder / CARD_FILE, card)
             for branch, branch_folder in zip(BRANCHES, (folder, folder / AUXILIARY_FOLDER), strict=True):
                 model = plain_model(self.backbone, branch)
                 model = merged(model) if has_adapters(model) else model
@@ -391,6 +405,15 @@ class AdvBNForImageClassification(nn.Module):
                 if processor is not None:
                     processor.save_pretrained(branch_folder)
             self._config.save_pretrained(folder)
+
+    def _card(self, name: str, processor: BaseImageProcessor | None, repo_id: str | None = None) -> str:
+        return generated_card(
+            name,
+            self._config.to_dict(),
+            base_model=self.finetuned_from,
+            has_processor=processor is not None,
+            repo_id=repo_id,
+        )
 
     def push_to_hub(
         self, repo_id: str, processor: BaseImageProcessor | None = None, **kwargs: Any
@@ -409,8 +432,10 @@ class AdvBNForImageClassification(nn.Module):
             InputError: if the Hub refuses; the message says what to do.
             ConnectionError: if the Hub failed or was not reached.
         """
+        repo_id = full_repo_id(repo_id, kwargs.get("token"))
+        card = self._card(repo_id.split("/")[1], processor, repo_id)
         with tempfile.TemporaryDirectory() as folder:
-            self.save_pretrained(folder, processor=processor)
+            self.save_pretrained(folder, processor=processor, card=card)
             return upload_checkpoint(folder, repo_id, **kwargs)
 
 
@@ -419,6 +444,8 @@ class PlainForImageClassification(AdvBNForImageClassification):
 
     Wrap with `AdvBNConfig(auxiliary_norms=False)`: without adversarial features an auxiliary branch learns nothing.
     """
+
+    has_card = False
 
     def training_output(self, recording: Recording, objective: Objective) -> AdvBNOutput:
         """CE(tail(f)); nothing is perturbed, so there is no ascent to measure."""

@@ -6,32 +6,35 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from huggingface_hub import CommitInfo
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from transformers import EvalPrediction, Trainer, TrainingArguments
+from transformers import EvalPrediction
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 from transformers.utils import logging
 
-from .backbones.adapters import has_adapters
 from .data.images import SetEpochCallback
 from .data.streaming import StreamedImageDataset, load_stream
 from .errors import InputError
 from .hub import check_access, options_from, upload_checkpoint, upload_in_background
+from .hub.card import CARD_FILE
+from .hub.generated_card import CardArguments, may_replace
 from .modeling import AdvBNForImageClassification
+from .training.arguments import check_trainable
+from .training.card import card_of_run
 from .training.checkpoints import ARGUMENTS_FILE, CheckpointMixin, refusing_pickles
 from .training.interrupts import StopAfterStep
 from .training.metrics import StepLog, accuracy, ascent_is_logged, metrics_of_each_branch, preprocess_each_branch
 from .training.nonfinite import LossWatch, check_weights
+from .training.optimization import OptimizationMixin
 from .training.stem_cache import StemFeatures
-from .training_args import AdvBNTrainingArguments, check_perturbations
+from .training_args import AdvBNTrainingArguments
 from .utils.files import write_atomically
 
 logger = logging.get_logger(__name__)
 
 
-class AdvBNTrainer(CheckpointMixin):
+class AdvBNTrainer(OptimizationMixin, CheckpointMixin):
     """Trains an `AdvBNForImageClassification` with everything that `transformers.Trainer` offers.
 
     Beside `loss` it logs `clean_loss`, `adversarial_loss`, `clean_accuracy` and `auxiliary_accuracy`, and for the
@@ -82,13 +85,7 @@ class AdvBNTrainer(CheckpointMixin):
     ) -> None:
         if args is None:
             args = AdvBNTrainingArguments()
-        check_perturbations(model.advbn_config, args)
-        if args.n_gpu > 1:  # nn.DataParallel's copies of a model would all replay one stem
-            raise InputError(
-                f"{args.n_gpu} GPUs need a process each: accelerate launch --multi_gpu; or set CUDA_VISIBLE_DEVICES=0"
-            )
-        if args.load_best_model_at_end and has_adapters(model):
-            raise InputError("load_best_model_at_end must be false: checkpoints of an adapted model hold it merged")
+        check_trainable(model, args)
         if args.sync_batchnorm:
             model.synchronize_batch_norms()
         if preprocess_logits_for_metrics is not None:
@@ -97,40 +94,11 @@ class AdvBNTrainer(CheckpointMixin):
         if args.compile_tail:
             model.split.compile_tail()
         self._steps = StepLog()
-        self._step_decay: torch.optim.lr_scheduler.StepLR | None = None
         self._seeded_step: int | None = None
         self._losses = LossWatch(args.device)
         self._stop_after_step = StopAfterStep()
         self.add_callback(self._stop_after_step)
         self.add_callback(SetEpochCallback())
-
-    def create_scheduler(
-        self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
-    ) -> torch.optim.lr_scheduler.LRScheduler:
-        """The scheduler of `lr_scheduler_type`, or steps of x0.1 every `lr_decay_epochs`."""
-        if self.args.lr_decay_epochs is None or self.lr_scheduler not in (None, self._step_decay):
-            return super().create_scheduler(num_training_steps, optimizer)
-        steps_per_epoch = num_training_steps / self.args.num_train_epochs
-        every = max(round(self.args.lr_decay_epochs * steps_per_epoch), 1)
-        self._step_decay = torch.optim.lr_scheduler.StepLR(optimizer or self.optimizer, step_size=every, gamma=0.1)
-        self.lr_scheduler = self._step_decay
-        return self.lr_scheduler
-
-    @staticmethod
-    def get_optimizer_cls_and_kwargs(
-        args: TrainingArguments, model: nn.Module | None = None
-    ) -> tuple[type[torch.optim.Optimizer], dict[str, Any]]:
-        """As `Trainer.get_optimizer_cls_and_kwargs`, but SGD is fused too: one pass over the weights."""
-        optimizer_class, options = Trainer.get_optimizer_cls_and_kwargs(args, model)
-        if optimizer_class is torch.optim.SGD:
-            options["fused"] = not args.fp16  # where loss scaling skips its first step, momentum is never filled
-        return optimizer_class, options
-
-    def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
-        """Names of the parameters that weight decay acts on."""
-        if self.args.decay_norms_and_biases:
-            return [name for name, _ in model.named_parameters()]
-        return super().get_decay_parameter_names(model)
 
     def get_train_dataloader(self) -> DataLoader:
         """As `Trainer.get_train_dataloader`; stored stem features and streams make batches in their own way."""
@@ -175,7 +143,7 @@ class AdvBNTrainer(CheckpointMixin):
         if self._seeded_step != self.state.global_step:
             self._seeded_step = self.state.global_step
             seed = np.random.SeedSequence([self.args.seed, self.state.global_step]).generate_state(1, np.uint64)[0]
-            self._unwrapped.manual_seed(int(seed))
+            self.unwrapped.manual_seed(int(seed))
         try:
             return super().training_step(model, inputs, num_items_in_batch)
         except ValueError as error:
@@ -219,7 +187,7 @@ class AdvBNTrainer(CheckpointMixin):
             logs |= self._steps.means(self.accelerator)
         super().log(logs, start_time)
         if "loss" in logs:
-            self._losses.check(self.accelerator, self._unwrapped)
+            self._losses.check(self.accelerator, self.unwrapped)
 
     def evaluation_loop(
         self,
@@ -244,7 +212,25 @@ class AdvBNTrainer(CheckpointMixin):
         return output
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
-        """Leaves README.md alone: the card is written from measured results by `advbn_hf.reporting.model_card`."""
+        """Writes README.md from what is known, unless somebody has written or edited the one that is there.
+
+        `save_model` does the same, also with what was given here.
+
+        Args:
+            args: as for `Trainer.create_model_card`; see `CardArguments`.
+            kwargs: likewise.
+
+        Raises:
+            InputError: if an argument would make an invalid card.
+        """
+        self.card_arguments = CardArguments(*args, **kwargs).over(self.card_arguments)
+        path = Path(self.args.output_dir) / CARD_FILE
+        if not self.is_world_process_zero() or not self.unwrapped.has_card:
+            return
+        if may_replace(path):
+            write_atomically(path, card_of_run(self))
+        else:
+            logger.warning(f"{path} was written or edited by somebody, and stays")
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Writes both branches, the settings and `training_args.json`; only `push_to_hub` uploads.
@@ -254,12 +240,12 @@ class AdvBNTrainer(CheckpointMixin):
         Raises:
             InputError: if a weight or a running statistic is not finite.
         """
-        check_weights(self._unwrapped, self.state.global_step)
+        check_weights(self.unwrapped, self.state.global_step)
         if not self.args.should_save:
             return
         folder = Path(output_dir or self.args.output_dir)
         logger.info(f"Saving model checkpoint to {folder}")
-        self._unwrapped.save_pretrained(folder, processor=self.processing_class)
+        self.unwrapped.save_pretrained(folder, processor=self.processing_class, card=card_of_run(self))
         write_atomically(folder / ARGUMENTS_FILE, self.args.to_json_string())
 
     def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
@@ -268,11 +254,37 @@ class AdvBNTrainer(CheckpointMixin):
             self.hub_model_id = check_access(self.args, token=token, private=private)
 
     def push_to_hub(
-        self, commit_message: str = "End of training", blocking: bool = True, **options: Any
+        self,
+        commit_message: str = "End of training",
+        blocking: bool = True,
+        token: str | None = None,
+        revision: str | None = None,
+        private: bool | None = None,
+        create_pr: bool | None = None,
+        **kwargs: Any,
     ) -> CommitInfo | Future | None:
-        """Uploads what belongs on the Hub from the output folder, as one commit; see `advbn_hf.hub`."""
+        """Saves the model and uploads what belongs on the Hub from the output folder, as one commit.
+
+        Args:
+            commit_message: first line of the commit.
+            blocking: whether to wait for the upload.
+            token: a write token; by default `hub_token`, `HF_TOKEN` or the login.
+            revision: branch to commit to; by default `hub_revision`.
+            private: whether a new repository is private; by default `hub_private_repo`.
+            create_pr: open a pull request instead of committing to the branch.
+            kwargs: for `create_model_card`.
+
+        Returns:
+            The commit, None where nothing had changed; a future of that if not `blocking`.
+
+        Raises:
+            InputError: as `advbn_hf.hub.upload_checkpoint`, or an argument would make an invalid card.
+            ConnectionError: the Hub failed or was not reached.
+        """
+        if kwargs:
+            self.create_model_card(**kwargs)
         if self.hub_model_id is None:
-            self.init_hf_repo(options.get("token"), options.get("private"))
+            self.init_hf_repo(token, private)
         self.callback_handler.on_push_begin(self.args, self.state, self.control)
         self.save_model()
         if not self.is_world_process_zero():
@@ -280,7 +292,8 @@ class AdvBNTrainer(CheckpointMixin):
         if self.push_in_progress is not None:
             self.push_in_progress.wait_until_done()
         upload = upload_checkpoint if blocking else upload_in_background
-        options = options_from(self.args, commit_message=commit_message, **options)
+        given = {"token": token, "revision": revision, "private": private, "create_pr": create_pr}
+        options = options_from(self.args, commit_message=commit_message, **given)
         return upload(self.args.output_dir, self.hub_model_id, **options)
 
     def _skip_in_stream(self) -> None:

@@ -88,6 +88,11 @@ def _buffers_of_a_module() -> bool:
     return module._buffers["running_mean"] is module.running_mean
 
 
+def _modules_of_a_module() -> bool:
+    module = nn.Sequential(nn.ReLU())
+    return module._modules["0"] is module[0]
+
+
 # Attributes, constants and what functions return; each check is true as long as they are what we take them for.
 ATTRIBUTES: dict[str, Callable[[], Any]] = {
     "transformers.Trainer.set_initial_training_values()": _values_of_a_training,
@@ -107,6 +112,7 @@ ATTRIBUTES: dict[str, Callable[[], Any]] = {
     "huggingface_hub.utils.httpx": lambda: issubclass(huggingface_hub.utils.httpx.HTTPError, Exception),
     "torch.Tensor._version": _versions_of_a_tensor,
     "torch.nn.Module._buffers": _buffers_of_a_module,
+    "torch.nn.Module._modules": _modules_of_a_module,
     "torch.nn.modules.batchnorm._BatchNorm": lambda: issubclass(nn.BatchNorm2d, nn.modules.batchnorm._BatchNorm),
     "torch.nn.modules.batchnorm._NormBase": lambda: issubclass(nn.BatchNorm2d, nn.modules.batchnorm._NormBase),
     "torch._dynamo.config.recompile_limit": lambda: isinstance(torch._dynamo.config.recompile_limit, int),

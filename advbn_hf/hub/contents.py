@@ -10,17 +10,25 @@ from huggingface_hub import CommitOperationAdd, get_token, metadata_load
 
 from ..config import AUXILIARY_FOLDER, CONFIG_FILE
 from ..errors import InputError
-from .metadata import LOCAL_FOLDER, validate_metadata
+from .card import CARD_FILE
+from .generated_card import addressed
+from .metadata import TOKEN, validate_metadata
 
 BRANCHES = ("", f"{AUXILIARY_FOLDER}/")  # where each lies in a checkpoint
-_CARD = "README.md"
 _SINGLE, _INDEX, _SHARD = "model.safetensors", "model.safetensors.index.json", "model-*-of-*.safetensors"
 WEIGHTS = (_SINGLE, _INDEX, _SHARD)
 # Whatever is not named here is not uploaded: optimizer state, logs, arguments, other checkpoints.
 _OF_A_BRANCH = ("config.json", "preprocessor_config.json")
-_BESIDE = (CONFIG_FILE, _CARD, "results.json", "results.png", "samples.png", "training.png", ".eval_results/*.yaml")
+_BESIDE = (
+    CONFIG_FILE,
+    CARD_FILE,
+    "results.json",
+    "results.png",
+    "samples.png",
+    "training.png",
+    ".eval_results/*.yaml",
+)
 _TEXT = (".json", ".md", ".yaml")
-_SECRET = re.compile(r"\bhf_[A-Za-z0-9]{16,}")
 
 
 def files_to_upload(folder: str | Path) -> list[Path]:
@@ -83,9 +91,9 @@ def additions(folder: str | Path, repo_id: str, token: str | None = None) -> lis
         if path.suffix in _TEXT:
             text = content.read_text(encoding="utf-8", errors="replace")
             _refuse_secrets(path, text, Path(folder), token)
-            if path.name == _CARD:
+            if path.name == CARD_FILE:
                 _check_card(content)
-                content = text.replace(LOCAL_FOLDER, repo_id).encode()
+                content = addressed(text, repo_id).encode()
         added.append(CommitOperationAdd(path.as_posix(), content))
     return added
 
@@ -99,7 +107,7 @@ def _check_card(path: Path) -> None:
 
 
 def _refuse_secrets(path: Path, text: str, folder: Path, token: str | None) -> None:
-    if _SECRET.search(text) or any(secret and secret in text for secret in (token, get_token())):
+    if TOKEN.search(text) or any(secret and secret in text for secret in (token, get_token())):
         raise InputError(f"{path} holds what looks like a token of the Hub; remove it, and revoke the token")
     for private in {Path.home(), Path.cwd(), folder.resolve()}:
         if private.name and re.search(rf"(?<![\w./-]){re.escape(str(private))}(?![\w-])", text):

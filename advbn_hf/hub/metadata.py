@@ -12,7 +12,7 @@ from huggingface_hub.utils import validate_repo_id
 from ..errors import InputError
 
 LOCAL_FOLDER = "path/to/this/folder"  # what the code of a card loads, until it is on the Hub
-TOKEN = re.compile(r"\bhf_\w{8,}")
+TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{16,}")  # of the Hub
 
 
 def validate_metadata(content: Mapping[str, Any]) -> None:

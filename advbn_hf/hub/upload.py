@@ -24,8 +24,10 @@ from transformers import TrainingArguments
 from transformers.utils import logging
 
 from ..errors import InputError
+from .card import CARD_FILE
 from .contents import BRANCHES, WEIGHTS, additions, files_to_upload
 from .errors import AGAIN, LOG_IN, explained
+from .generated_card import is_generated
 
 logger = logging.get_logger(__name__)
 
@@ -70,7 +72,8 @@ def upload_checkpoint(
     """Uploads a checkpoint as one commit of what has changed.
 
     Args:
-        folder: the checkpoint; it is only read. In its card the repository replaces `path/to/this/folder`.
+        folder: the checkpoint; it is only read. In its card the repository replaces `path/to/this/folder`; a generated
+            card does not replace one on the Hub that somebody has written or edited.
         repo_id: repository on the Hub; created if missing. Without a namespace it is the user's own.
         commit_message: first line of the commit.
         revision: branch to commit to, created if missing; the default branch without it.
@@ -246,10 +249,17 @@ def _refuse_public(info: ModelInfo, private: bool | None) -> None:
 
 
 def _changes(api: HfApi, repo_id: str, head: str, additions: list[CommitOperationAdd]) -> list[CommitOperation]:
-    """The files that differ from those at `head`, and weights there that are replaced under other names."""
+    """The files that differ from those at `head`, and weights there that are replaced under other names.
+
+    A card there that somebody has written or edited is not replaced by a generated one.
+    """
     tree = api.list_repo_tree(repo_id, revision=head, recursive=True)
     there = {entry.path: entry for entry in tree if isinstance(entry, RepoFile)}
     changed = [addition for addition in additions if not _same(there.get(addition.path_in_repo), addition)]
+    card = next((addition for addition in changed if addition.path_in_repo == CARD_FILE), None)
+    if card and CARD_FILE in there and is_generated(_content(card)) and not _has_generated_card(api, repo_id, head):
+        logger.warning(f"{repo_id}: its {CARD_FILE} was written or edited by somebody, and stays")
+        changed.remove(card)
     ours = {addition.path_in_repo for addition in additions}
     weights = [f"{branch}{name}" for branch in BRANCHES for name in WEIGHTS]
     replaced = [p for p in sorted(there.keys() - ours) if any(fnmatchcase(p, pattern) for pattern in weights)]
@@ -262,8 +272,18 @@ def _same(entry: RepoFile | None, addition: CommitOperationAdd) -> bool:
         return False
     if entry.lfs is not None:
         return entry.lfs.sha256 == addition.upload_info.sha256.hex()
+    return entry.blob_id == git_hash(_content(addition))
+
+
+def _content(addition: CommitOperationAdd) -> bytes:
     with addition.as_file() as file:
-        return entry.blob_id == git_hash(file.read())
+        return file.read()
+
+
+def _has_generated_card(api: HfApi, repo_id: str, head: str) -> bool:
+    with tempfile.TemporaryDirectory() as folder:
+        path = api.hf_hub_download(repo_id, CARD_FILE, revision=head, local_dir=folder)
+        return is_generated(Path(path).read_bytes())
 
 
 def _link(source: Path, target: Path) -> None:

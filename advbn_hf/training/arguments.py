@@ -4,10 +4,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..backbones.adapters import has_adapters
 from ..config import AdvBNConfig
 from ..errors import InputError
 from ..hub.metadata import validate_metadata
-from ..training_args import AdvBNTrainingArguments
+from ..modeling import AdvBNForImageClassification
+from ..training_args import AdvBNTrainingArguments, check_perturbations
 from ..utils.run_lock import holds_files
 
 # What a model card reports of the training.
@@ -127,3 +129,18 @@ def check_arguments(
             f"output_dir: {folder} holds another run; choose another folder, remove it, "
             "or resume that run with --resume_from_checkpoint last"
         )
+
+
+def check_trainable(model: AdvBNForImageClassification, args: AdvBNTrainingArguments) -> None:
+    """Checks that a model can be trained with these arguments.
+
+    Raises:
+        InputError: names the argument.
+    """
+    check_perturbations(model.advbn_config, args)
+    if args.n_gpu > 1:  # nn.DataParallel's copies of a model would all replay one stem
+        raise InputError(
+            f"{args.n_gpu} GPUs need a process each: accelerate launch --multi_gpu; or set CUDA_VISIBLE_DEVICES=0"
+        )
+    if args.load_best_model_at_end and has_adapters(model):
+        raise InputError("load_best_model_at_end must be false: checkpoints of an adapted model hold it merged")

@@ -25,7 +25,10 @@ from ..backbones.adapters import has_adapters
 from ..config import AdvBNConfig
 from ..errors import InputError, first_line
 from ..hub import options_from, upload_in_background
+from ..hub.card import CARD_FILE
+from ..hub.generated_card import CardArguments
 from ..modeling import AdvBNForImageClassification
+from ..training_args import AdvBNTrainingArguments
 from ..utils.files import write_atomically
 from ..utils.fingerprint import hash_file
 
@@ -39,11 +42,15 @@ _CHECKPOINT = re.compile(rf"{PREFIX_CHECKPOINT_DIR}-(\d+)")
 class CheckpointMixin(Trainer):
     """Saves, uploads and loads checkpoints of both branches at the moments when a Trainer does so."""
 
+    args: AdvBNTrainingArguments
     push_in_progress: PushInProgress | None = None
+    card_arguments = CardArguments()  # what `create_model_card` was given
+    best_loaded_at: int | None = None  # length of the log when the best checkpoint was loaded
     _resumed_step = 0  # of the checkpoint that the run resumes from
 
     @property
-    def _unwrapped(self) -> AdvBNForImageClassification:
+    def unwrapped(self) -> AdvBNForImageClassification:
+        """The model itself, whatever Accelerate has put around it."""
         return self.accelerator.unwrap_model(self.model)
 
     def _checkpoint_to_resume(self, resume_from_checkpoint: str | bool | None) -> str | None:
@@ -52,7 +59,7 @@ class CheckpointMixin(Trainer):
         Raises:
             InputError: if it is not complete.
         """
-        self._resumed_step = 0
+        self._resumed_step, self.best_loaded_at = 0, None
         if not resume_from_checkpoint:
             return None
         checkpoint = complete_checkpoint(resume_from_checkpoint, self.args.output_dir)
@@ -119,22 +126,26 @@ class CheckpointMixin(Trainer):
     def _load_best_model(self) -> None:
         logger.info(f"Loading best model from {self.state.best_model_checkpoint} (score: {self.state.best_metric})")
         self._load_from_checkpoint(self.state.best_model_checkpoint)
+        self.best_loaded_at = len(self.state.log_history)
 
     def _share_statistics(self) -> None:
         """Copies the first process's running statistics, which are saved, to all: each has seen its own images."""
         if self.args.world_size > 1:
-            for buffer in self._unwrapped.buffers():
+            for buffer in self.unwrapped.buffers():
                 dist.broadcast(buffer, src=0)
 
 
 def seal(checkpoint: str | Path) -> None:
     """Lists the files of a checkpoint with their SHA-256 in `checkpoint_contents.json`: it is complete from now on.
 
+    The card is not listed, since a person may edit it.
+
     Args:
         checkpoint: folder, to which nothing is added afterwards.
     """
-    files = sorted(path for path in Path(checkpoint).rglob("*") if path.is_file() and path.name != CONTENTS_FILE)
-    contents = {path.relative_to(checkpoint).as_posix(): hash_file(path) for path in files}
+    files = sorted(path for path in Path(checkpoint).rglob("*") if path.is_file())
+    names = {path: path.relative_to(checkpoint).as_posix() for path in files}
+    contents = {name: hash_file(path) for path, name in names.items() if name not in (CONTENTS_FILE, CARD_FILE)}
     write_atomically(Path(checkpoint) / CONTENTS_FILE, json.dumps(contents, indent=2) + "\n")
 
 

@@ -154,7 +154,8 @@ def test_from_a_data_set_by_id_to_a_model_by_id(hub, run, tmp_path):
         GO_ON, code_expected=1, home="third", input=f"{token} {repo.commit('main').oid} {tmp_path / 'again'}"
     )
     assert json.loads(went_on.stdout.splitlines()[0]) == pytest.approx(measured)
-    assert hub.files("me/again").keys() == model
+    assert hub.files("me/again").keys() == model | {"README.md"}
+    assert "base_model: me/insects-advbn" in hub.files("me/again")["README.md"].decode()
     assert "Traceback" in went_on.stderr
     assert went_on.stderr.splitlines()[-1].endswith("(Invalid reference for a branch: refs/pr/9)")
 

@@ -113,7 +113,10 @@ def hub(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatc
 
 @pytest.fixture
 def client(hub: LocalHub, monkeypatch: pytest.MonkeyPatch) -> LocalHub:
-    """The double as the Hub of this process, logged in as "me"; for uploads, whose addresses are made when called."""
+    """The double as the Hub of this process, logged in as "me"."""
     monkeypatch.setattr(constants, "ENDPOINT", hub.endpoint)
+    path = constants.HUGGINGFACE_CO_URL_TEMPLATE.partition("/{repo_id}")[2]
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", f"{hub.endpoint}/{{repo_id}}{path}")
+    monkeypatch.setattr("transformers.utils.hub._hf_api", None, raising=False)  # which keeps its address
     monkeypatch.setenv("HF_TOKEN", hub.token("me"))
     return hub

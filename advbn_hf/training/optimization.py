@@ -1,0 +1,39 @@
+"""Optimiser and schedule, as `AdvBNTrainingArguments` asks for them, by documented hooks of `Trainer`."""
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import LRScheduler, StepLR
+from transformers import Trainer, TrainingArguments
+
+
+class OptimizationMixin(Trainer):
+    """What the published recipe needs beside Trainer's own optimisers and schedules."""
+
+    _step_decay: StepLR | None = None
+
+    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> LRScheduler:
+        """The scheduler of `lr_scheduler_type`, or steps of x0.1 every `lr_decay_epochs`."""
+        if self.args.lr_decay_epochs is None or self.lr_scheduler not in (None, self._step_decay):
+            return super().create_scheduler(num_training_steps, optimizer)
+        steps_per_epoch = num_training_steps / self.args.num_train_epochs
+        every = max(round(self.args.lr_decay_epochs * steps_per_epoch), 1)
+        self.lr_scheduler = self._step_decay = StepLR(optimizer or self.optimizer, step_size=every, gamma=0.1)
+        return self.lr_scheduler
+
+    @staticmethod
+    def get_optimizer_cls_and_kwargs(
+        args: TrainingArguments, model: nn.Module | None = None
+    ) -> tuple[type[torch.optim.Optimizer], dict[str, Any]]:
+        """As `Trainer.get_optimizer_cls_and_kwargs`, but SGD is fused too: one pass over the weights."""
+        optimizer_class, options = Trainer.get_optimizer_cls_and_kwargs(args, model)
+        if optimizer_class is torch.optim.SGD:
+            options["fused"] = not args.fp16  # where loss scaling skips its first step, momentum is never filled
+        return optimizer_class, options
+
+    def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
+        """Names of the parameters that weight decay acts on."""
+        if self.args.decay_norms_and_biases:
+            return [name for name, _ in model.named_parameters()]
+        return super().get_decay_parameter_names(model)
