@@ -5,5 +5,6 @@ auxiliary model and the `AdvBNConfig`; `LAYOUTS` in load.py names them.
 """
 
 from .load import convert_state_dict, load_checkpoint
+from .processors import processor_for
 
-__all__ = ["convert_state_dict", "load_checkpoint"]
+__all__ = ["convert_state_dict", "load_checkpoint", "processor_for"]

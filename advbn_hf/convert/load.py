@@ -14,9 +14,10 @@ from ..config import AdvBNConfig
 from ..data.imagenet import imagenet_classes
 from ..errors import InputError, first_line
 from ..modeling import AdvBNForImageClassification
-from . import published_densenet, published_resnet, torchvision_resnet
+from . import efficientnet_lite, published_densenet, published_resnet, torchvision_resnet
+from .efficientnet_lite import installed_checkpoint
 
-LAYOUTS = (published_densenet, published_resnet, torchvision_resnet)
+LAYOUTS = (published_densenet, published_resnet, torchvision_resnet, efficientnet_lite)
 EXPECTED = "expected " + ", or ".join(layout.LAYOUT for layout in LAYOUTS)
 
 
@@ -25,7 +26,7 @@ def load_checkpoint(path: str | Path) -> AdvBNForImageClassification:
 
     Args:
         path: a `torch.save` of `{"epoch", "arch", "state_dict", ...}` or of a bare state dict, or a `.safetensors`
-            file.
+            file; or the name of an installed model, such as "efficientnet-lite0".
 
     Returns:
         The model with both branches, in eval mode; 1,000 classes get ImageNet's names.
@@ -37,7 +38,7 @@ def load_checkpoint(path: str | Path) -> AdvBNForImageClassification:
         >>> model = load_checkpoint("resnet50-advbn.pth.tar")  # doctest: +SKIP
         >>> model.save_pretrained("resnet50-advbn")  # doctest: +SKIP
     """
-    path = Path(path)
+    path = installed_checkpoint(str(path)) or Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file, {EXPECTED}")
     try:
