@@ -202,9 +202,9 @@ def test_config_in_force_may_be_replaced():
     model.advbn_config = dataclasses.replace(AdvBNConfig(), epsilon=0.3)
     assert model.advbn_config.epsilon == 0.3
     assert model.advbn_config.insert_after == "resnet.embedder"
-    with pytest.raises(InputError, match=r"auxiliary_norms is True.*, not False"):
+    with pytest.raises(InputError, match=r"auxiliary_norms .*True.*False"):
         model.advbn_config = AdvBNConfig(auxiliary_norms=False)
-    with pytest.raises(InputError, match=r"insert_after is resnet.embedder.*, not resnet.encoder.stages.0"):
+    with pytest.raises(InputError, match=r"insert_after .*resnet.embedder.*resnet.encoder.stages.0"):
         model.advbn_config = AdvBNConfig.paper()
     model.advbn_config = dataclasses.replace(AdvBNConfig.paper(), insert_after="embeddings")
     assert model.advbn_config.num_steps == 6
@@ -215,7 +215,7 @@ def test_a_branch_that_there_is_not_is_said_in_one_line(branch):
     model = wrap()
     images, _ = images_and_labels(2)
     for use in (lambda: model(images, branch=branch), lambda: model.export(branch)):
-        with pytest.raises(InputError, match=f"branch: there is no '{branch}'; choose"):
+        with pytest.raises(InputError, match=f"branch: .*'{branch}'"):
             use()
 
 
@@ -259,13 +259,13 @@ def test_plain_fine_tuning_uses_clean_features_alone():
 
 
 def test_models_that_do_not_fit_are_said_in_one_line(tmp_path):
-    with pytest.raises(InputError, match="cannot load the image classifier"):
+    with pytest.raises(InputError, match=str(tmp_path / "nothing")):
         AdvBNForImageClassification.from_backbone(tmp_path / "nothing")
     tiny_resnet().resnet.save_pretrained(tmp_path / "headless")
-    with pytest.raises(InputError, match="no weights for classifier"):
+    with pytest.raises(InputError, match="classifier"):
         AdvBNForImageClassification.from_backbone(tmp_path / "headless")
     tiny_resnet().save_pretrained(tmp_path / "plain")
-    with pytest.raises(InputError, match=r"no readable advbn_config\.json"):
+    with pytest.raises(InputError, match=r"advbn_config.json"):
         AdvBNForImageClassification.from_pretrained(tmp_path / "plain")
     model = tiny_resnet()
     model.config.problem_type = "multi_label_classification"

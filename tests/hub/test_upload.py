@@ -117,10 +117,10 @@ def test_branch_pull_request_and_private(client, checkpoint):
     assert upload_checkpoint(checkpoint, "me/digits", create_pr=True, private=True).pr_num == 1
     found = [client.files("me/digits", revision)["results.json"] for revision in ("main", "next", "refs/pr/1")]
     assert found == [b"[]\n", b"[1]\n", b"[2]\n"]
-    with pytest.raises(InputError, match="leave out revision"):
+    with pytest.raises(InputError, match="revision"):
         upload_checkpoint(checkpoint, "me/digits", create_pr=True, revision="next")
     client.repo("me/digits").private = False
-    with pytest.raises(InputError, match="exists and is public"):
+    with pytest.raises(InputError, match="public"):
         upload_checkpoint(checkpoint, "me/digits", private=True)
 
 
@@ -131,15 +131,15 @@ def broken(name, text):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda folder: (folder / "advbn_config.json").unlink(), "has no advbn_config.json"),
-        (lambda folder: (folder / "auxiliary" / "config.json").unlink(), "has no auxiliary/config.json"),
-        (lambda folder: (folder / "auxiliary" / "model.safetensors").unlink(), "no auxiliary/model.safetensors"),
-        (broken("README.md", f"see {SECRET}"), "README.md holds what looks like a token"),
-        (broken("results.json", f'["{Path.home()}/data"]'), "results.json names the folder"),
-        (broken("README.md", "---\ntags: ['']\n---\n"), "tags is empty"),
-        (broken("README.md", "---\nmodel-index: 3\n---\n"), "model-index must list"),
-        (broken("README.md", "---\na: [\n---\n"), "no valid YAML"),
-        (broken("README.md", "---\n- a\n---\n"), "no valid YAML mapping"),
+        (lambda folder: (folder / "advbn_config.json").unlink(), "advbn_config.json"),
+        (lambda folder: (folder / "auxiliary" / "config.json").unlink(), "auxiliary/config.json"),
+        (lambda folder: (folder / "auxiliary" / "model.safetensors").unlink(), "auxiliary/model.safetensors"),
+        (broken("README.md", f"see {SECRET}"), "README.md .*token"),
+        (broken("results.json", f'["{Path.home()}/data"]'), "results.json .*folder"),
+        (broken("README.md", "---\ntags: ['']\n---\n"), "tags"),
+        (broken("README.md", "---\nmodel-index: 3\n---\n"), "model-index"),
+        (broken("README.md", "---\na: [\n---\n"), "YAML"),
+        (broken("README.md", "---\n- a\n---\n"), "mapping"),
     ],
 )
 def test_nothing_is_sent_of_a_folder_that_should_not_go_up(client, checkpoint, damage, message):
@@ -154,7 +154,7 @@ def test_nothing_is_sent_of_a_folder_that_should_not_go_up(client, checkpoint, d
 def test_an_index_cannot_smuggle_other_files(checkpoint):
     (checkpoint / "model.safetensors").unlink()
     (checkpoint / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "../run/.env"}}))
-    with pytest.raises(InputError, match="save the model there again"):
+    with pytest.raises(InputError, match="save"):
         files_to_upload(checkpoint)
 
 
@@ -163,7 +163,7 @@ def test_what_lies_elsewhere_is_not_sent(client, checkpoint, tmp_path, name):
     """A folder of somebody else's may hold a link to any file of this machine."""
     (checkpoint / name).rename(tmp_path / "elsewhere")
     (checkpoint / name).symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(InputError, match=rf"{name}.* is a link to .*elsewhere.*; put the file itself there") as error:
+    with pytest.raises(InputError, match=rf"{name}.*link.*elsewhere") as error:
         upload_checkpoint(checkpoint, "me/digits")
     assert "\n" not in str(error.value)
     assert client.requests == []
@@ -172,7 +172,7 @@ def test_what_lies_elsewhere_is_not_sent(client, checkpoint, tmp_path, name):
 def test_an_answer_that_tells_the_token_is_not_repeated(client, checkpoint):
     told = {"X-Error-Message": f"{SECRET} may not do that"}
     client.faults.add(Fault("POST", "/commit/", status=400, headers=told))
-    with pytest.raises(InputError, match=r"refuses the request \(\*\*\* may not do that\)"):
+    with pytest.raises(InputError, match=r"\*\*\* may not do that"):
         upload_checkpoint(checkpoint, "me/digits")
 
 
@@ -227,7 +227,7 @@ def test_a_failure_leaves_the_repo_as_it_was(client, checkpoint, existing, where
 @pytest.mark.parametrize(("where", "left"), [(COMMIT, WHOLE), (CREATE, None)])
 def test_an_answer_that_does_not_arrive(client, checkpoint, where, left):
     client.faults.add(Fault(*where, cut="answer"))
-    with pytest.raises(ConnectionError, match="the same command continues"):
+    with pytest.raises(ConnectionError, match="command"):
         upload_checkpoint(checkpoint, "me/digits")
     assert left == (client.files("me/digits").keys() if client.store.repos else None)
     assert (upload_checkpoint(checkpoint, "me/digits") is None) == (left is not None)
@@ -271,7 +271,7 @@ def test_somebody_else_commits_meanwhile(client, checkpoint):
             repo.advance("refs/heads/main", late)
 
     client.faults.add(commit_first)
-    with pytest.raises(ConnectionError, match="changed by somebody else"):
+    with pytest.raises(ConnectionError, match="somebody else"):
         upload_checkpoint(checkpoint, "me/digits")
     assert repo.commit("main") is late
     upload_checkpoint(checkpoint, "me/digits")

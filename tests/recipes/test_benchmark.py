@@ -1,6 +1,7 @@
 """`recipes/benchmark.py` in small, and its mistakes; no time is asserted."""
 
 import json
+import re
 import sys
 
 import benchmark
@@ -39,8 +40,8 @@ def test_ratios_are_of_ours_to_the_reference(monkeypatch):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--only", "speed"], "only: there is no 'speed'"),
-        (["--repeats", "0"], "repeats must be 1 or more, got 0"),
+        (["--only", "speed"], "only: .*'speed'"),
+        (["--repeats", "0"], "repeats .*0"),
     ],
 )
 def test_mistakes(monkeypatch, capsys, options, message):
@@ -48,4 +49,4 @@ def test_mistakes(monkeypatch, capsys, options, message):
     with pytest.raises(SystemExit) as left:
         run(benchmark.main)
     assert left.value.code == 2
-    assert f"error: {message}" in capsys.readouterr().err
+    assert re.search(f"error: {message}", capsys.readouterr().err)

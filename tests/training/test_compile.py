@@ -62,8 +62,8 @@ def test_the_trainer_compiles_the_tail_when_asked(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"torch_compile": True}, "use compile_tail instead"),
-        ({"compile_tail": True, "gradient_checkpointing": True}, "cannot compile a tail"),
+        ({"torch_compile": True}, "torch_compile: .*compile_tail"),
+        ({"compile_tail": True, "gradient_checkpointing": True}, "compile_tail: "),
     ],
 )
 def test_what_does_not_go_together(settings, message, tmp_path):

@@ -23,9 +23,9 @@ def test_styles_splits_and_seeds(load):
         assert load(style, "test", 40)["label"][:] == clean["label"][:]
     assert (grey(load("clean", "test", 20)) == grey(clean)[:20]).all()
     assert (grey(load("clean", "test", 40, seed=1)) != grey(clean)).any()
-    with pytest.raises(InputError, match="style: 'sketch' has no split 'train'"):
+    with pytest.raises(InputError, match=r"style: 'sketch' .*'train'"):
         load("sketch", "train")
-    with pytest.raises(InputError, match="split: there is no 'dev'"):
+    with pytest.raises(InputError, match=r"split: .*'dev'"):
         load("clean", "dev")
 
 
