@@ -15,11 +15,12 @@ from accelerate import PartialState
 from datasets import Dataset, IterableDataset
 from transformers import BaseImageProcessor, PreTrainedModel, set_seed
 
-from advbn_hf import AdvBNConfig, AdvBNForImageClassification, AdvBNTrainer, AdvBNTrainingArguments, InputError
+from advbn_hf import AdvBNConfig, AdvBNForImageClassification, AdvBNTrainer, AdvBNTrainingArguments
 from advbn_hf.backbones import insertion
 from advbn_hf.backbones.loading import load_classifier, load_classifier_for, load_processor, new_classifier
+from advbn_hf.data.duplicates import warn_of_duplicates
 from advbn_hf.data.images import BadImages, ImageDataset, collate
-from advbn_hf.data.loading import check_labels, class_names, load_images
+from advbn_hf.data.loading import check_labels, check_same_classes, class_names, load_images
 from advbn_hf.data.transforms import EvaluationTransform
 from advbn_hf.evaluation.api import evaluate_models
 from advbn_hf.evaluation.models import EvaluatedModel
@@ -173,8 +174,8 @@ def get_base(
 ) -> tuple[PreTrainedModel, BaseImageProcessor]:
     """The classifier to start from, for the dataset's classes, and its image processor."""
     names = class_names(train_set)
-    if names != class_names(eval_set):
-        raise InputError("eval_split: its classes are not those of train_split; choose splits of one dataset")
+    check_same_classes(train_set, eval_set, "eval_split")
+    warn_of_duplicates(train_set, eval_set)
     if model_args.backbone_config is not None:
         model, processor = new_classifier(model_args.backbone_config, names)
     else:

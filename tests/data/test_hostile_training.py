@@ -80,20 +80,22 @@ def write(folder, images):
 
 
 @pytest.mark.parametrize("name", ["finetune", "evaluate"])
-def test_odd_images_are_trained_and_evaluated_on(recipe, tmp_path, name):
+def test_odd_images_are_trained_and_evaluated_on(recipe, tmp_path, caplog, name):
     code, said = recipe(name, write(tmp_path / "data", GOOD), *(["--max_steps", 12] if name == "finetune" else []))
     assert code == 0, said
     records = json.loads((tmp_path / name / "results.json").read_text())
     assert {record["n"] for record in records} == {2 * len(GOOD)}
+    seen_in_training = [message for message in caplog.messages if f"{2 * len(GOOD)} evaluation images" in message]
+    assert len(seen_in_training) == (name == "finetune")
 
 
 @pytest.mark.parametrize("name", ["finetune", "evaluate"])
-def test_bad_images_are_all_named_and_left_out(recipe, tmp_path, name):
+def test_bad_images_are_all_named_and_left_out(recipe, tmp_path, caplog, name):
     data = write(tmp_path / "data", GOOD | BAD)
     code, said = recipe(name, data, "--skip_bad_images", "true", *(["--max_steps", 8] if name == "finetune" else []))
     assert code == 0, said
     print(f"{len(GOOD)} kinds of odd images, {len(BAD)} of damaged ones")
-    left_out = [line for line in said.splitlines() if line.startswith("left out")]
+    left_out = [line for line in [*said.splitlines(), *caplog.messages] if line.startswith("left out")]
     for file in BAD:
         assert len([line for line in left_out if f"validation/a/{file}" in line]) == 1
     assert not [line for line in left_out if any(f"/{file}.jpg" in line for file in GOOD)]
