@@ -1,1 +1,1 @@
-"""A demo in the browser: an image, a shift of it, and what several models answer; needs the extra "demo"."""
+"""A demo in the browser: an image, a shift of it, and what several models predict; needs the extra "demo"."""

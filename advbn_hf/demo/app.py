@@ -1,4 +1,4 @@
-"""The demo's page: choose an image and a shift, see the shifted image and what each model answers."""
+"""The demo's page: choose an image and a shift, see the shifted image and what each model predicts."""
 
 import re
 from pathlib import Path
@@ -12,12 +12,12 @@ from ..data.loading import class_names, load_images
 from ..errors import InputError
 from ..evaluation.models import EvaluatedModel, load_evaluated_model
 from ..utils.tables import escape_markdown
-from .sweep import NO_SHIFT, Sweep, ask, available_shifts, read_image, sweep
-from .sweep_plot import plot_sweep, tell_sweep
+from .sweep import NO_SHIFT, Sweep, available_shifts, predict_branches, read_image, sweep
+from .sweep_plot import describe_sweep, plot_sweep
 
 TITLE = "How far a classifier can be trusted when images change"
-SHOWN_SIDE = 320  # pixels to enlarge small images to, so that one sees them
-# Fonts of the reader's own machine: the page asks no other server for anything.
+SHOWN_SIDE = 320  # pixels that small images are enlarged to
+# Fonts of the visitor's own machine: the page loads nothing from other servers.
 THEME = gr.themes.Default(
     font=["ui-sans-serif", "system-ui", "sans-serif"], font_mono=["ui-monospace", "Consolas", "monospace"]
 )
@@ -84,7 +84,7 @@ def save_examples(examples: list[Example], folder: Path) -> None:
 
 
 def saved_examples(folder: Path) -> list[Example]:
-    """What `save_examples` wrote, in its order."""
+    """The examples that `save_examples` wrote, in the same order."""
     return [(read_image(path), path.parent.name) for path in sorted(folder.rglob("*.png"), key=lambda p: p.name)]
 
 
@@ -95,7 +95,8 @@ def build_app(models: list[EvaluatedModel], examples: list[Example]) -> gr.Block
         models: the models, from `load_models`.
         examples: images to choose from, with captions.
     """
-    titles = [a.title for c in models for a in ask(c, [Image.new("RGB", (64, 64))])]
+    blank = [Image.new("RGB", (64, 64))]
+    titles = [branch.title for evaluated in models for branch in predict_branches(evaluated, blank)]
 
     def look(image: Image.Image | None, shift: str, severity: int) -> list[Any]:
         """Everything that depends on image and shift."""
@@ -147,7 +148,7 @@ def build_app(models: list[EvaluatedModel], examples: list[Example]) -> gr.Block
                 )
         with gr.Row():
             labels = [
-                gr.Label(label=title, num_top_classes=5, min_width=240, elem_id=f"answer-{place}")
+                gr.Label(label=title, num_top_classes=5, min_width=240, elem_id=f"prediction-{place}")
                 for place, title in enumerate(titles)
             ]
         plot = gr.Image(label="Over the severities", show_label=False, interactive=False, buttons=[], elem_id="plot")
@@ -178,17 +179,17 @@ def launch(app: gr.Blocks, **options: Any) -> None:
 
 
 def _view(seen: Sweep | None, severity: int, models: int) -> list[Any]:
-    """What is shown of a sweep: image, plot, answers."""
+    """The outputs that show a sweep: image, plot, predictions."""
     if seen is None:
         return [None, gr.Image(None, visible=False), *[None] * models]
     place = min(severity, len(seen.steps) - 1)
-    answers = [answers.top(place) for answers in seen.answers]
-    plot = gr.Image(plot_sweep(seen, place), alt_text=tell_sweep(seen), visible=len(seen.steps) > 1)
-    return [_enlarged(seen.images[place]), plot, *answers]
+    top = [branch.top(place) for branch in seen.predictions]
+    plot = gr.Image(plot_sweep(seen, place), alt_text=describe_sweep(seen), visible=len(seen.steps) > 1)
+    return [_enlarged(seen.images[place]), plot, *top]
 
 
 def _enlarged(image: Image.Image) -> Image.Image:
-    """Small images with their pixels to be seen."""
+    """Small images enlarged, so that their pixels are seen."""
     factor = SHOWN_SIDE // max(image.size)
     if factor < 2:
         return image
@@ -202,8 +203,8 @@ def _warning(error: InputError) -> str:
 def _about(models: list[EvaluatedModel]) -> str:
     compared = " and ".join(_name(evaluated) for evaluated in models)
     return (
-        f"Upload an image or pick one, choose a shift and its severity, and compare what {compared} "
-        "make of it. Images are brought to about the size that the models see before they are shifted."
+        f"Upload an image or pick one, choose a shift and its severity, and compare the predictions of {compared}. "
+        "Images are resized to about the models' input size before they are shifted."
     )
 
 

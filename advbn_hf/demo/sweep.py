@@ -1,4 +1,4 @@
-"""One image under one shift at all its severities, and what each model answers."""
+"""One image under one shift at all its severities, and what each model predicts."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +18,12 @@ NO_SHIFT = "none"
 
 
 @dataclass(frozen=True)
-class Answers:
-    """What one model, or one branch of it, answers to the images of a sweep.
+class SweepPredictions:
+    """Predictions of one model, or of one of its branches, for the images of a sweep.
 
     Args:
-        title: what it is called.
-        class_names: its classes in the order of their numbers.
+        title: name of the model or branch.
+        class_names: the classes in the order of the logits.
         probabilities: (P, K), for each image and class.
     """
 
@@ -44,19 +44,19 @@ class Sweep:
 
     Args:
         shift: the shift's name.
-        steps: what each image is called: "as it is", then severities, or "shifted" where there are none.
+        steps: name of each image: "as it is", then severities, or "shifted" where there are none.
         images: the images.
-        answers: one entry for each model or branch.
+        predictions: one entry for each model or branch.
     """
 
     shift: str
     steps: list[str]
     images: list[Image.Image]
-    answers: list[Answers]
+    predictions: list[SweepPredictions]
 
 
 def read_image(path: str | Path) -> Image.Image:
-    """An image from a file that anybody may have sent.
+    """An image from a file of a stranger.
 
     Raises:
         InputError: the file is no image that can be read.
@@ -83,9 +83,9 @@ def available_shifts() -> list[str]:
 
 
 def sweep(models: list[EvaluatedModel], image: Image.Image, shift: str) -> Sweep:
-    """Shifts an image at every severity and asks all models.
+    """Shifts an image at every severity and collects the predictions of all models.
 
-    The image is first made about as small as the models see it, since a shift is as strong as it is large there.
+    The image is first resized to about the models' input size, since the strength of a shift depends on the size.
 
     Args:
         models: the models.
@@ -105,22 +105,22 @@ def sweep(models: list[EvaluatedModel], image: Image.Image, shift: str) -> Sweep
         shift,
         steps,
         images,
-        [answers for evaluated in models for answers in ask(evaluated, images)],
+        [branch for evaluated in models for branch in predict_branches(evaluated, images)],
     )
 
 
 @torch.no_grad()
-def ask(evaluated: EvaluatedModel, images: list[Image.Image]) -> list[Answers]:
-    """What a model answers to images, in each of its branches.
+def predict_branches(evaluated: EvaluatedModel, images: list[Image.Image]) -> list[SweepPredictions]:
+    """Predictions of each branch of a model.
 
     Args:
-        evaluated: the model.
+        evaluated: the model, in eval mode, as it is loaded: other threads may use it, so that it is not switched.
         images: of mode RGB.
     """
     transform, model = EvaluationTransform(evaluated.processor), evaluated.model
     pixel_values = torch.stack([transform(image) for image in images]).to(model.device, model.dtype)
     return [
-        Answers(
+        SweepPredictions(
             evaluated.name if branch == "plain" else f"AdvBN, {branch} branch",
             evaluated.class_names,
             logits.float().softmax(dim=1).cpu(),

@@ -78,9 +78,9 @@ def test_upload_slider_result_and_bad_file(models, tmp_path):
     ):
         page.resize(1280, 900)
         page.call("url", {"url": address})
-        # the first image is there, with five answers of each model
-        wait_until(lambda: page.text("#answer-2").count("%") == 5)
-        assert [page.text(f"#answer-{place}").split("\n")[0] for place in range(3)] == [
+        # the first image is there, with five predictions of each model
+        wait_until(lambda: page.text("#prediction-2").count("%") == 5)
+        assert [page.text(f"#prediction-{place}").split("\n")[0] for place in range(3)] == [
             "baseline",
             "AdvBN, clean branch",
             "AdvBN, auxiliary branch",
@@ -93,19 +93,19 @@ def test_upload_slider_result_and_bad_file(models, tmp_path):
         before = page.run(SHOWN)
         page.type("input[type=file]", str(tmp_path / "red.png"))
         wait_until(lambda: page.run(SHOWN) != before)
-        wait_until(lambda: page.text("#answer-0").count("%") == 5)
-        plain = page.text("#answer-0")
+        wait_until(lambda: page.text("#prediction-0").count("%") == 5)
+        plain = page.text("#prediction-0")
 
         # a shift, chosen by keyboard; the slider comes, and another severity shows another image
         page.run("document.querySelector('#shift input').focus()")
         page.type("#shift input", f"{SELECT_ALL}gaussian_noise{ENTER}")
         wait_until(lambda: page.run("return !!document.querySelector('#severity input[type=range]')"))
-        wait_until(lambda: page.text("#answer-0") != plain)
-        at_three, shown = page.text("#answer-0"), page.run(SHOWN)
+        wait_until(lambda: page.text("#prediction-0") != plain)
+        at_three, shown = page.text("#prediction-0"), page.run(SHOWN)
         page.run("document.querySelector('#severity input[type=range]').focus()")
         page.press(ARROW_RIGHT)
         wait_until(lambda: page.run(SHOWN) != shown)
-        wait_until(lambda: page.text("#answer-0") != at_three)
+        wait_until(lambda: page.text("#prediction-0") != at_three)
         assert page.run("return document.querySelector('#plot img').alt").count("%") >= 3
 
         # markup in a class name is text
@@ -121,7 +121,7 @@ def test_upload_slider_result_and_bad_file(models, tmp_path):
         page.type("input[type=file]", str(bad))
         wait_until(lambda: "is no image that can be read" in page.text("#message"))
         assert "no image.png" in page.text("#message")
-        assert page.text("#answer-0").count("%") == 0
+        assert page.text("#prediction-0").count("%") == 0
 
         # every control is reached by the keyboard
         reached = []

@@ -12,8 +12,8 @@ from PIL import Image
 
 from advbn_hf import AdvBNForImageClassification, InputError
 from advbn_hf.data.transforms import EvaluationTransform
-from advbn_hf.demo.sweep import Answers, Sweep, available_shifts, read_image, sweep
-from advbn_hf.demo.sweep_plot import plot_sweep, tell_sweep
+from advbn_hf.demo.sweep import Sweep, SweepPredictions, available_shifts, read_image, sweep
+from advbn_hf.demo.sweep_plot import describe_sweep, plot_sweep
 from advbn_hf.evaluation.models import load_evaluated_model
 from advbn_hf.shifts.generate import shift_image
 from advbn_hf.utils.cli import run
@@ -39,7 +39,7 @@ def gradient(width=48, height=40):
 def test_every_severity_is_asked_of_every_branch(folder, models):
     seen = sweep(models, gradient(36, 36), "gaussian_noise")
     assert seen.steps == ["as it is", "1", "2", "3", "4", "5"]
-    assert [answers.title for answers in seen.answers] == [
+    assert [predictions.title for predictions in seen.predictions] == [
         "baseline",
         "AdvBN, clean branch",
         "AdvBN, auxiliary branch",
@@ -50,8 +50,8 @@ def test_every_severity_is_asked_of_every_branch(folder, models):
     assert seen.images[4].tobytes() == shifted.tobytes()
     with torch.no_grad():
         logits = model(pixel_values=transform(shifted)[None], branch="auxiliary").logits
-    torch.testing.assert_close(seen.answers[2].probabilities[4], logits[0].softmax(0), rtol=1e-4, atol=1e-5)
-    top = seen.answers[2].top(4)
+    torch.testing.assert_close(seen.predictions[2].probabilities[4], logits[0].softmax(0), rtol=1e-4, atol=1e-5)
+    top = seen.predictions[2].top(4)
     assert len(top) == 5 and list(top.values()) == sorted(top.values(), reverse=True)
     assert next(iter(top)) == str(logits[0].argmax().item())
 
@@ -83,8 +83,8 @@ def test_what_is_no_image_is_named(tmp_path):
 def test_plot_and_words_tell_the_confidence_in_the_first_answer():
     probabilities = torch.tensor([[0.9, 0.1], [0.4, 0.6], [0.1, 0.9]])
     steps = ["as it is", "1", "2"]
-    seen = Sweep("fog", steps, [gradient()] * 3, [Answers("baseline", ["$cat$", "dog"], probabilities)])
-    assert tell_sweep(seen) == "fog, as it is, 1, 2. baseline, confidence in $cat$: 90%, 40%, 10%."
+    seen = Sweep("fog", steps, [gradient()] * 3, [SweepPredictions("baseline", ["$cat$", "dog"], probabilities)])
+    assert describe_sweep(seen) == "fog, as it is, 1, 2. baseline, confidence in $cat$: 90%, 40%, 10%."
     assert plot_sweep(seen, 0).tobytes() != plot_sweep(seen, 2).tobytes()
 
 

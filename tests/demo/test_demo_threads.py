@@ -52,8 +52,8 @@ def test_visitors_at_once_get_the_answers_to_their_own_images(address, tmp_path)
 
     shifts = ("none", "gaussian_noise")
     alone = {(place, shift): ask(place, shift) for place in range(VISITORS) for shift in shifts}
-    assert all(len(answers) == 3 for answers in alone.values())
-    assert len({str(answers) for answers in alone.values()}) == len(alone)
+    assert all(len(predictions) == 3 for predictions in alone.values())
+    assert len({str(predictions) for predictions in alone.values()}) == len(alone)
 
     def wrong_of(place):
         return sum(ask(place, shift) != alone[place, shift] for shift in shifts * 3)
