@@ -52,7 +52,7 @@ from advbn_hf.utils.run_lock import lock_folder
 from advbn_hf.utils.versions import installed_versions
 
 QUICKSTART = Path(__file__).parent / "configs" / "quickstart.yaml"
-# What to do after a run was stopped, whether or not it has trained.
+# How to resume a run that was stopped, whether or not it has trained.
 RESUME = "add --resume_from_checkpoint last to the same command"
 
 
@@ -124,49 +124,32 @@ def main() -> None:
 
 
 def announce(what: str) -> None:
-    """Says what comes next, once however many processes there are."""
+    """Prints the heading of what comes next, on one process."""
     if PartialState().is_main_process:
         print(f"\n== {what}", flush=True)
 
 
 def list_insertion_points(model_args: ModelArguments) -> None:
-    """Prints what insert_after can be for a model, with the share of the forward pass that comes before."""
+    """Prints a model's choices of insert_after, with the share of the forward pass that comes before each."""
     if model_args.backbone_config is not None:
         model, _ = new_classifier(model_args.backbone_config, None)
     else:
         model = load_classifier(model_args.model_name_or_path, revision=model_args.model_revision)
-    announce("What insert_after can be")
+    announce("Choices of insert_after")
     if PartialState().is_main_process:
         print(insertion.to_text(insertion.insertion_points(model)))
 
 
 def load_split(data_args: DataArguments, split: str, streaming: bool = False) -> Dataset | IterableDataset:
     """One split of the dataset, with the columns "image" and "label"."""
-    return load_images(
-        data_args.dataset_name,
-        split,
-        config=data_args.dataset_config_name,
-        revision=data_args.dataset_revision,
-        streaming=streaming,
-        image_column=data_args.image_column,
-        label_column=data_args.label_column,
-    )
+    return load_images(data_args.dataset_name, split, streaming=streaming, **data_args.source)
 
 
 def evaluation_suite(data_args: DataArguments) -> Suite:
     """What to report on: the embedded benchmark's suite, else the evaluation split."""
     if data_args.dataset_name == "embedded":
         return load_suite("embedded")
-    entry = SetEntry(
-        "clean",
-        dataset=data_args.dataset_name,
-        config=data_args.dataset_config_name,
-        revision=data_args.dataset_revision,
-        split=data_args.eval_split,
-        image_column=data_args.image_column,
-        label_column=data_args.label_column,
-    )
-    return Suite((entry,))
+    return Suite((SetEntry("clean", data_args.dataset_name, split=data_args.eval_split, **data_args.source),))
 
 
 def get_base(
@@ -188,7 +171,7 @@ def get_base(
 
 
 def last_checkpoint(args: AdvBNTrainingArguments) -> str | None:
-    """The checkpoint to go on from: the one named, or the output folder's last whole one; None to start anew."""
+    """The checkpoint to resume from: the one named, or the output folder's last complete one; None to start over."""
     if args.resume_from_checkpoint == "last":
         return last_complete_checkpoint(args.output_dir)
     return args.resume_from_checkpoint
@@ -204,7 +187,7 @@ def train_baseline(
     args.resume_from_checkpoint = "last" if args.resume_from_checkpoint else None
     config = dataclasses.replace(config, auxiliary_norms=False)
     model = PlainForImageClassification.from_backbone(copy.deepcopy(base), config)
-    if (Path(args.output_dir) / ARGUMENTS_FILE).exists():  # what is written last
+    if (Path(args.output_dir) / ARGUMENTS_FILE).exists():  # it is written last
         check_same_structure(args.output_dir, AdvBNConfig.from_pretrained(args.output_dir), model.advbn_config)
     else:
         trainer = train(model, args)

@@ -1,4 +1,4 @@
-"""Which of a model's classes each class of a set is, where the set has a part of them, or another order."""
+"""The model's class for each class of a set, which may have some of them only, or another order."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -18,8 +18,8 @@ class LabelMatch:
     """The model's class for each class of a set.
 
     Args:
-        indices: Entry i is the index of the model's logit for the set's class i; no index is there twice.
-        num_labels: How many classes the model has.
+        indices: entry i is the index of the model's logit for the set's class i; no index occurs twice.
+        num_labels: how many classes the model has.
     """
 
     indices: tuple[int, ...]
@@ -39,27 +39,31 @@ def match_labels(
     its list is that of ImageNet's 1000 classes. An id stands for ImageNet's name where the other side has only names.
 
     Args:
-        model_labels: Names in the order of the logits, or `config.id2label`.
-        set_labels: Names in the order of the set's labels.
-        mapping: From names of the set to the name or index of the model's class, for those that would not be found.
+        model_labels: names in the order of the logits, or `config.id2label`.
+        set_labels: names in the order of the set's labels.
+        mapping: from names of the set to the name or index of the model's class, for those that would not match.
 
     Returns:
         The match.
 
     Raises:
-        InputError: A class of the set fits no class of the model, or several, or one that another class of the set
-            fits too (the message names all of them); or the mapping names a class that is not there.
+        InputError: a class of the set fits no class of the model, or several, or one that another class of the set
+            fits too (the message names all of them); or the mapping names a class that does not exist.
+
+    Example:
+        >>> match_labels(["tench, Tinca tinca", "goldfish", "white shark"], ["White-Shark", "tench"])
+        LabelMatch(indices=(2, 0), num_labels=3)
     """
-    found = _find(model_labels, set_labels, mapping or {})
+    fitting = _fitting_classes(model_labels, set_labels, mapping or {})
     names = _in_order(model_labels)
-    missing = [label for label, indices in zip(set_labels, found, strict=True) if not indices]
+    missing = [label for label, indices in zip(set_labels, fitting, strict=True) if not indices]
     fix = "add them to the set's label mapping"
     if missing:
         counts = f"{len(missing)} of the set's {len(set_labels)} classes are none of the model's {len(names)}"
         raise InputError(f"labels: {counts} ({_quoted(names[:3])}, ...): {_quoted(missing)}; {fix}")
     ambiguous = [
         f"{label!r} ({_quoted([names[index] for index in indices])})"
-        for label, indices in zip(set_labels, found, strict=True)
+        for label, indices in zip(set_labels, fitting, strict=True)
         if len(indices) > 1
     ]
     if ambiguous:
@@ -67,14 +71,14 @@ def match_labels(
             f"labels: classes of the set that could be several of the model's: {'; '.join(ambiguous)}; {fix}"
         )
     by_index: dict[int, list[str]] = {}
-    for label, (index,) in zip(set_labels, found, strict=True):
+    for label, (index,) in zip(set_labels, fitting, strict=True):
         by_index.setdefault(index, []).append(label)
     shared = [f"{_quoted(labels)} ({names[index]!r})" for index, labels in by_index.items() if len(labels) > 1]
     if shared:
         raise InputError(
             f"labels: classes of the set that are the same one of the model's: {'; '.join(shared)}; {fix}"
         )
-    return LabelMatch(tuple(index for (index,) in found), len(names))
+    return LabelMatch(tuple(index for (index,) in fitting), len(names))
 
 
 def count_matches(
@@ -82,17 +86,17 @@ def count_matches(
     set_labels: Sequence[str],
     mapping: Mapping[str, str | int] | None = None,
 ) -> int:
-    """How many classes of the set fit exactly one class of the model; for a report before anything runs.
+    """Number of classes of the set that fit exactly one class of the model, for a report before anything runs.
 
     Args:
-        model_labels: As for `match_labels`.
-        set_labels: As for `match_labels`.
-        mapping: As for `match_labels`.
+        model_labels: as for `match_labels`.
+        set_labels: as for `match_labels`.
+        mapping: as for `match_labels`.
 
     Raises:
-        InputError: The mapping names a class that is not there.
+        InputError: the mapping names a class that does not exist.
     """
-    return sum(len(indices) == 1 for indices in _find(model_labels, set_labels, mapping or {}))
+    return sum(len(indices) == 1 for indices in _fitting_classes(model_labels, set_labels, mapping or {}))
 
 
 def restrict(logits: Tensor, match: LabelMatch) -> Tensor:
@@ -100,13 +104,13 @@ def restrict(logits: Tensor, match: LabelMatch) -> Tensor:
 
     Args:
         logits: (B, number of the model's classes).
-        match: What `match_labels` found for this model and set.
+        match: from `match_labels` for this model and set.
 
     Returns:
-        (B, number of the set's classes); the same tensor where that changes nothing.
+        (B, number of the set's classes); the same tensor where all are kept in their order.
 
     Raises:
-        ValueError: The logits are not those of the matched model.
+        ValueError: the logits are not those of the matched model.
     """
     if logits.shape[-1] != match.num_labels:
         raise ValueError(f"logits of {logits.shape[-1]} classes, but the match is for {match.num_labels}")
@@ -115,26 +119,26 @@ def restrict(logits: Tensor, match: LabelMatch) -> Tensor:
     return logits[..., list(match.indices)]
 
 
-def _find(
+def _fitting_classes(
     model_labels: Sequence[str] | Mapping[int, str], set_labels: Sequence[str], mapping: Mapping[str, str | int]
 ) -> list[tuple[int, ...]]:
-    """For each class of the set the model's classes that it fits, by the first rule that fits any."""
+    """For each class of the set, the model's classes that it fits, by the first rule that fits any."""
     model = _in_order(model_labels)
     model_synsets, set_synsets = _synsets(model), _synsets(set_labels)
     by_synset = _index([synset and {synset} for synset in model_synsets])
     model_names, set_names = _names(model, model_synsets), _names(set_labels, set_synsets)
     rules = [(rule, _index([rule(name) for name in model_names])) for rule in (_same, _plain, _first, _any)]
     chosen = _check_mapping(mapping, model, set_labels)
-    found = []
+    fitting = []
     for label, synset, name in zip(set_labels, set_synsets, set_names, strict=True):
         if label in chosen:
-            found.append((chosen[label],))
+            fitting.append((chosen[label],))
         elif synset in by_synset:
-            found.append(tuple(by_synset[synset]))
+            fitting.append(tuple(by_synset[synset]))
         else:
             fits = ({index for key in rule(name) for index in table.get(key, ())} for rule, table in rules)
-            found.append(tuple(sorted(next(filter(None, fits), ()))))
-    return found
+            fitting.append(tuple(sorted(next(filter(None, fits), ()))))
+    return fitting
 
 
 def _in_order(labels: Sequence[str] | Mapping[int, str]) -> list[str]:
@@ -144,7 +148,7 @@ def _in_order(labels: Sequence[str] | Mapping[int, str]) -> list[str]:
 
 
 def _synsets(labels: Sequence[str]) -> list[str | None]:
-    """The synset ids of labels that are some, and of ImageNet's 1000 classes in their usual order."""
+    """The labels that are synset ids, and the ids of ImageNet's 1000 classes in their usual order; else None."""
     classes = imagenet_classes()
     if len(labels) == len(classes):
         same = sum(_plain(label) == _plain(name) for label, (_, name) in zip(labels, classes, strict=True))
@@ -161,7 +165,7 @@ def _names(labels: Sequence[str], synsets: Sequence[str | None]) -> list[str]:
     ]
 
 
-# The rules: each makes of a name the keys by which it is found.
+# The rules: each maps a name to the keys under which it is indexed.
 
 
 def _same(name: str) -> set[str]:
@@ -191,11 +195,13 @@ def _index(keys_of_each: list[set[str] | None]) -> dict[str, list[int]]:
 def _check_mapping(
     mapping: Mapping[str, str | int], model: Sequence[str], set_labels: Sequence[str]
 ) -> dict[str, int]:
-    """The mapping, with indices for names."""
+    """The mapping, with indices in place of names."""
     chosen = {}
     for label, target in mapping.items():
         if label not in set_labels:
-            raise InputError(f"label mapping: {label!r} is no class of the set; it has {_quoted(set_labels[:5])}, ...")
+            raise InputError(
+                f"label mapping: {label!r} is no class of the set, which has {_quoted(set_labels[:5])}, ..."
+            )
         places = [target] if isinstance(target, int) else [i for i, name in enumerate(model) if name == target]
         if len(places) != 1 or not 0 <= places[0] < len(model):
             raise InputError(

@@ -101,6 +101,6 @@ def _read_record(row: object, where: str) -> Record:
         raise InputError(f"{where}: {error}") from error
 
 
-def _require(condition: bool, field: str, value: object, wanted: str) -> None:
+def _require(condition: bool, field: str, value: object, requirement: str) -> None:
     if not condition:
-        raise InputError(f"field {field!r} must be {wanted}, not {value!r}")
+        raise InputError(f"field {field!r} must be {requirement}, not {value!r}")

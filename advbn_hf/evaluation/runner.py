@@ -92,7 +92,8 @@ def run_suite(
     """
     for evaluated in models:  # the running statistics of processes that trained together differ by the last batch
         broadcast(list(evaluated.model.to(accelerator.device).buffers()))
-    fingerprints = {evaluated.name: evaluated.fingerprint() for evaluated in models}
+    kept = settings.output_dir is not None
+    fingerprints = {evaluated.name: evaluated.fingerprint() if kept else evaluated.name for evaluated in models}
     measured = []
     with _predictions_folder(settings) as folder:
         for loaded, matched in zip(sets, matches, strict=True):

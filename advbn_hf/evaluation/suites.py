@@ -1,7 +1,7 @@
-"""Suites: YAML files that list sets of images to evaluate on. The schema is this:
+"""Suites: YAML files that list sets of images to evaluate on. Their schema:
 
 sets:                      the sets, in the order in which they are evaluated and reported; each has
-  - name                   what the reports call it; no two sets share one
+  - name                   its name in reports; no two sets share one
     dataset                Hub id, folder, or "embedded"; without it, `dataset_name` of the command line
     config                 configuration of the dataset; of "embedded", the style
     revision               branch, tag or commit on the Hub
@@ -11,21 +11,21 @@ sets:                      the sets, in the order in which they are evaluated an
     layout                 "imagenet-c": dataset is a folder of released ImageNet-C files, nested by category
                            (CATEGORY/CORRUPTION/SEVERITY/CLASS/FILE) or flat (CORRUPTION/SEVERITY/CLASS/FILE)
     shift                  name of a shift or of a group of them ("corruptions", "extra_corruptions", "filters",
-                           "plain"), or list of names, that is made of the images; with layout, a choice of the
+                           "plain"), or list of names, to apply to the images; with layout, a selection of the
                            folder's
-    severities             list of severities, 1 to 5 (by default all that the shift has)
-    size                   pixels: as ImageNet-C was made, the shorter side is brought to 8/7 of it and the central
-                           square cut out before the shift (by default images keep their size)
+    severities             list of severities, 1 to 5 (by default all of the shift)
+    size                   pixels: as for ImageNet-C, the shorter side is resized to 8/7 of it and the central square
+                           cropped before the shift (by default images keep their size)
     seed                   seed of the shift (0 by default)
-    branch                 which branch of an AdvBN model is reported first: "clean" (default) or "auxiliary"
+    branch                 branch of an AdvBN model to report first: "clean" (default) or "auxiliary"
     labels                 mapping from the set's classes to the model's, where names and synset ids do not match
     preprocessing          "processor": the checkpoint's own (default); "none": scale the values to the model's range,
-                           but do not resize or crop, for images that have the model's size already
+                           but do not resize or crop, for images of the model's size
     mce                    over a set of corruptions, the mean corruption error, divided by the errors of "alexnet" or
                            of the "baseline" (none by default)
     clean                  name of the set without corruptions, for the relative mean corruption error
-defaults:                  the same keys but name, for all sets that do not say otherwise
-mean_over:                 names of the sets for a last row with their mean
+defaults:                  the same keys but name, for all sets that do not set them
+mean_over:                 names of the sets to average in a last row
 """
 
 import dataclasses
@@ -48,7 +48,7 @@ Normaliser = Literal["alexnet", "baseline"]
 
 @dataclass(frozen=True)
 class SetEntry:
-    """One set of a suite; the top of this file says what the fields mean.
+    """One set of a suite; the fields are explained at the top of this file.
 
     Raises:
         InputError: a field has the wrong type or value.
@@ -92,15 +92,15 @@ class SetEntry:
             ("preprocessing", get_args(Preprocessing)),
             ("mce", (None, *get_args(Normaliser))),
         ):
-            wanted = " or ".join(str(choice) for choice in choices if choice is not None)
-            _require(getattr(self, name) in choices, name, wanted, getattr(self, name))
+            requirement = " or ".join(str(choice) for choice in choices if choice is not None)
+            _require(getattr(self, name) in choices, name, requirement, getattr(self, name))
         _require(self.size is None or is_integer(self.size, least=1), "size", "a number of pixels", self.size)
         _require(is_integer(self.seed, least=0), "seed", "a whole number of 0 or more", self.seed)
         _require(self.labels is None or isinstance(self.labels, Mapping), "labels", "a mapping", self.labels)
         self._check_shifts()
 
     def _check_shifts(self) -> None:
-        # A released folder says itself which corruptions it has.
+        # The corruptions of a released folder are known once it is read.
         known = self.shift if self.layout else shift_names()
         for shift in self.shift:
             if shift not in known:
@@ -111,13 +111,13 @@ class SetEntry:
 
     @property
     def location(self) -> dict[str, str | None]:
-        """Where its images are: the arguments of `load_images` and `inspect_images`."""
+        """Keyword arguments of `load_images` and `inspect_images`."""
         fields = ("split", "config", "revision", "image_column", "label_column")
         return {"name": self.dataset, **{field: getattr(self, field) for field in fields}}
 
     @property
     def title(self) -> str:
-        """What the records call the set: its name, and where shifted images come from, since files differ."""
+        """The records' `set`: its name, and where shifted images come from, since their files differ."""
         if self.layout:
             return f"{self.name} (released)" if self.name == "ImageNet-C" else f"{self.name} (ImageNet-C, released)"
         labels = dict.fromkeys(shift_label(shift) for shift in self.shift)
@@ -133,7 +133,7 @@ class Suite:
         mean_over: names of sets for a last row with their mean.
 
     Raises:
-        InputError: two sets have one name, or a name is not there.
+        InputError: two sets have one name, or a named set does not exist.
     """
 
     sets: tuple[SetEntry, ...]
@@ -144,9 +144,9 @@ class Suite:
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise InputError(f"sets: two have the name {twice[0]!r}; give each its own")
-        wanted = [("mean_over", name) for name in self.mean_over]
-        wanted += [(f"set {entry.name!r}: clean", entry.clean) for entry in self.sets if entry.clean]
-        for field, name in wanted:
+        references = [("mean_over", name) for name in self.mean_over]
+        references += [(f"set {entry.name!r}: clean", entry.clean) for entry in self.sets if entry.clean]
+        for field, name in references:
             check_choice(field, name, names)
 
     def only(self, names: list[str]) -> "Suite":
@@ -235,6 +235,6 @@ def _check_keys(values: object, known: list[str] | tuple[str, ...], where: str) 
             raise InputError(f"{where}: unknown key {key!r}; {suggestion(key, known)}")
 
 
-def _require(condition: object, field: str, wanted: str, value: object) -> None:
+def _require(condition: object, field: str, requirement: str, value: object) -> None:
     if not condition:
-        raise InputError(f"{field}: must be {wanted}, not {value!r}")
+        raise InputError(f"{field}: must be {requirement}, not {value!r}")

@@ -79,6 +79,16 @@ class DataArguments:
         default=False, metadata={"help": "Leave out images that cannot be decoded, and name them at the end."}
     )
 
+    @property
+    def source(self) -> dict[str, str | None]:
+        """Keyword arguments of `load_images` and `SetEntry` for every split."""
+        return {
+            "config": self.dataset_config_name,
+            "revision": self.dataset_revision,
+            "image_column": self.image_column,
+            "label_column": self.label_column,
+        }
+
 
 def reported_arguments(args: AdvBNTrainingArguments) -> dict[str, Any]:
     """The training arguments that a model card reports, by their names."""

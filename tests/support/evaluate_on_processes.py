@@ -19,7 +19,7 @@ def evaluate(folder: str | Path, rank: int) -> list[Record]:
     generator = torch.Generator().manual_seed(rank)
     for _ in range(rank + 1):
         model.split.tail(model.split.stem(pixel_values=torch.randn(8, 3, 32, 32, generator=generator)))
-    return evaluate_suite(model, processor=load_processor(folder), sets=["clean"], max_samples=50)
+    return evaluate_suite(model, processor=load_processor(folder), sets=["clean"], max_samples=50, batch_size=10)
 
 
 if __name__ == "__main__":

@@ -15,13 +15,13 @@ def load_metric(name: str) -> "evaluate.EvaluationModule":
     """Loads one of our metrics.
 
     Args:
-        name: One of `METRICS`.
+        name: one of `METRICS`.
 
     Returns:
-        The module, with `compute`, `add` and `add_batch`; `evaluate.load` of the metric's folder gives the same.
+        The module, with `compute`, `add` and `add_batch`; `evaluate.load` of the metric's folder returns the same.
 
     Raises:
-        InputError: There is no such metric.
+        InputError: there is no such metric.
     """
     # Not above: while a recipe is being imported, its folder is on the path, and evaluate.py there hides the library.
     import evaluate

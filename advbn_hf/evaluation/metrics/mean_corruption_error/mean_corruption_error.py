@@ -59,8 +59,8 @@ Returns:
     corruption_errors: corruption -> error in percent of the baseline's.
 
 Raises:
-    InputError: an error is outside [0, 1], a measurement is missing or there twice, or the baseline has not the same
-        corruptions or makes no errors.
+    InputError: an error is outside [0, 1], a measurement is missing or there twice, or the baseline has other
+        corruptions or no errors.
 """
 
 
@@ -113,7 +113,7 @@ def _group(corruptions: list[str], severities: list[int], errors: list[float]) -
         if not 0 <= error <= 1:
             raise InputError(f"errors: {name} at severity {severity} must be a fraction in [0, 1], not {error}")
         if severity in measured.setdefault(name, {}):
-            raise InputError(f"corruptions: {name} at severity {severity} is there twice")
+            raise InputError(f"corruptions: {name} at severity {severity} occurs twice")
         measured[name][severity] = error
     if not measured:
         raise InputError("corruptions: there is no measurement")
