@@ -1,6 +1,6 @@
 """Adapters within a model, such as PEFT's LoRA, merged into the weights that they adapt.
 
-Adapted layers are known by what they offer, so that nothing here needs PEFT.
+Adapted layers are recognised by their methods, so that nothing here needs PEFT.
 """
 
 import copy
@@ -19,10 +19,10 @@ def has_adapters(model: nn.Module) -> bool:
 
 
 def merged(model: nn.Module) -> nn.Module:
-    """A plain copy of an adapted model, with every adapter folded into the weights; the model stays as it is.
+    """A plain copy of an adapted model, with every adapter merged into the weights; the model is unchanged.
 
-    Layer by layer it is what PEFT's `merge_and_unload` does, which only `PeftModel` has: models adapted by
-    `model.add_adapter(...)` have nothing like it, and saved they would be their adapters alone.
+    It does what PEFT's `merge_and_unload` does, which only `PeftModel` has. Models adapted by `model.add_adapter(...)`
+    lack it, and their own `save_pretrained` writes the adapters alone.
 
     Args:
         model: a Transformers model, adapted or not.
@@ -36,7 +36,7 @@ def merged(model: nn.Module) -> nn.Module:
         if _is_adapted(module) and not any(path.startswith(f"{outer}.") for outer in done):
             model.set_submodule(path, _plain_layer(module))
             done.append(path)
-    for name in ("peft_config", "_hf_peft_config_loaded"):  # by these Transformers knows an adapted model
+    for name in ("peft_config", "_hf_peft_config_loaded"):  # Transformers recognises an adapted model by these
         vars(model).pop(name, None)
     return model
 

@@ -1,13 +1,13 @@
-"""Where to perturb: the modules after which one could, those that have a name, and the axis of the channels.
+"""Where to perturb: the possible modules, the two named places, and the axis of the channels.
 
-The names go by the network's sequence of blocks, or of stages of blocks: modules that are called one after another and
-stand beside each other, as the entries of a list of modules (lists in a list are read as one) or as children of one
-class in any other module; single layers do not count where there are blocks. Of several it is the one of the most
-parameters.
+Names are resolved against the network's sequence of blocks, or of stages of blocks: modules that are called one after
+another and are siblings, as entries of a list of modules (nested lists are read as one) or as children of the same
+class in any other module; single layers do not count where there are blocks. Of several sequences the one with the
+most parameters is taken.
 
-"embeddings" is what ends last before the sequence begins, in time: name the module in a network that computes
-something else in between. Where nothing does, since the first stage holds the embeddings itself, it is the same as
-"auto".
+"embeddings" is the module that ends last before the sequence begins, in time: name the module in a network that
+computes something else in between. Where none does, since the first stage holds the embeddings itself, it is the same
+as "auto".
 
 "auto" is where the method was published. If the resolution of the feature maps changes along the sequence, the network
 is hierarchical, and the features are perturbed after the last entry of the first resolution, the end of the first
@@ -36,8 +36,8 @@ class InsertionPoint:
     Args:
         path: the module's path in the model, for `AdvBNConfig.insert_after`.
         shape: shape of its feature map for one image: (C, H, W), (H, W, C) or (N, C).
-        share: share of the forward pass's floating point operations that are done when the module ends, in 0..1.
-        names: those of "embeddings" and "auto" that stand for it.
+        share: share of the forward pass's floating point operations done by the end of the module, in 0..1.
+        names: which of "embeddings" and "auto" are resolved to it.
     """
 
     path: str
@@ -92,7 +92,7 @@ def named_places(model: nn.Module, calls: list[ModuleCall]) -> dict[str, str | N
 
     Args:
         model: the classifier.
-        calls: what `probe` saw of it.
+        calls: its calls, from `probe`.
     """
     sequence = _largest_sequence(model, calls)
     if not sequence:
@@ -105,8 +105,8 @@ def find_insertion(calls: list[ModuleCall], places: Mapping[str, str | None], in
     """The call after which to perturb.
 
     Args:
-        calls: what `probe` saw of the classifier.
-        places: its named ones.
+        calls: the classifier's, from `probe`.
+        places: its named places.
         insert_after: a module path, or one of the names.
 
     Raises:
@@ -137,12 +137,12 @@ def find_insertion(calls: list[ModuleCall], places: Mapping[str, str | None], in
 def channel_axis(model: nn.Module, calls: list[ModuleCall], call: ModuleCall) -> int:
     """Which axis of a feature map holds the channels: 1, or -1 for the last.
 
-    The weights tell: going back in time from the end of the call, the first module with weights for as many outputs as
-    one of the two axes is long, but not the other. Where none has, it is the first for maps and the last for tokens.
+    Found by the weights: going back in time from the end of the call, the first module whose number of outputs equals
+    the length of one of the two axes, but not of the other. Without one it is 1 for maps and -1 for tokens.
 
     Args:
         model: the classifier.
-        calls: what `probe` saw of it.
+        calls: its calls, from `probe`.
         call: one of them, with a feature map.
     """
     for earlier in reversed(calls[: calls.index(call) + 1]):
@@ -192,7 +192,7 @@ def _largest_sequence(model: nn.Module, calls: list[ModuleCall]) -> list[ModuleC
 
 
 def _sequences(path: str, module: nn.Module, called: dict[str, ModuleCall]) -> list[list[str]]:
-    """Paths of modules in a module that belong together, as the rule at the top of this file says."""
+    """Paths of modules in a module that form a sequence, by the rule at the top of this file."""
     entries = _entries(path, module, called)
     if isinstance(module, (nn.ModuleList, nn.Sequential)):
         blocks = [entry for entry, child in entries.items() if _is_block(child)]
@@ -230,7 +230,7 @@ def _resolution(call: ModuleCall) -> tuple[int, ...]:
 
 
 def _outline(paths: list[str], most: int = 24) -> list[str]:
-    """The paths of the outermost levels, as many whole levels as fit into `most`."""
+    """The paths of the outermost levels, as many complete levels as fit into `most`."""
     for depth in range(max((path.count(".") for path in paths), default=0), 0, -1):
         shown = [path for path in paths if path.count(".") <= depth]
         if len(shown) <= most:

@@ -1,4 +1,4 @@
-"""Plain Transformers image classifiers and their processors, with one clear line where getting one fails."""
+"""Plain Transformers image classifiers and their processors, with one clear line where loading fails."""
 
 import json
 from pathlib import Path
@@ -25,18 +25,18 @@ def load_classifier(name: str | Path, **kwargs: Any) -> PreTrainedModel:
 
     Args:
         name: folder or Hub id.
-        kwargs: for `AutoModelForImageClassification.from_pretrained`. With `ignore_mismatched_sizes=True` a head of
-            another number of classes is made anew.
+        kwargs: for `AutoModelForImageClassification.from_pretrained`. With `ignore_mismatched_sizes=True` a head for
+            another number of classes is replaced by an untrained one.
 
     Raises:
         InputError: if there is no such model, it cannot be read, or it has no classification head.
     """
     try:
-        # Unless it is told not to, Transformers asks on a terminal whether to run code of the repository.
+        # Without trust_remote_code=False, Transformers asks on a terminal whether to run the repository's code.
         model, loading = AutoModelForImageClassification.from_pretrained(
             name, output_loading_info=True, trust_remote_code=False, **kwargs
         )
-    except Exception as error:  # files that are not what their names say fail in a dozen ways
+    except Exception as error:  # damaged and mislabelled files raise a dozen types
         raise InputError(f"cannot load the image classifier {name}: {_reason(error)}") from error
     if loading["missing_keys"]:
         missing = min(loading["missing_keys"])
@@ -52,7 +52,7 @@ def load_classifier_for(
     Args:
         names: the dataset's class names in the order of its labels; None where it has none.
         name: folder or Hub id of the model.
-        new_head: whether to make a new head where the numbers of classes differ.
+        new_head: whether a new head is created where the numbers of classes differ.
         kwargs: as for `load_classifier`.
 
     Returns:
@@ -77,7 +77,7 @@ def load_classifier_for(
         raise InputError(f"the dataset orders the classes of {name} otherwise; use Dataset.align_labels_with_mapping")
     for key, value in _labels(names).items():
         setattr(model.config, key, value)
-    if hasattr(model.config, "label_names"):  # of timm's models, and what is read back of them
+    if hasattr(model.config, "label_names"):  # timm's models read it when they are loaded
         model.config.label_names = names
     return model
 
@@ -130,10 +130,12 @@ def _labels(names: list[str]) -> dict[str, dict]:
 
 def _reason(error: Exception) -> str:
     """Why loading failed, in one line."""
-    if isinstance(error, UnpicklingError):  # torch would advise to read it all the same
+    if isinstance(error, UnpicklingError):  # torch's own text advises to read it anyway
         return PICKLED
     if isinstance(error, ImportError) and "timm" in str(error) and not is_timm_available():
         return 'it needs timm, by pip install "advbn_hf[timm]"'
-    if str(error).strip() and isinstance(error, LookupError | TypeError | AttributeError):  # their text says little
+    if str(error).strip() and isinstance(
+        error, LookupError | TypeError | AttributeError
+    ):  # their text alone is too short
         return f"{type(error).__name__}: {first_line(error)}"
     return first_line(error)

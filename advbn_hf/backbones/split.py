@@ -27,10 +27,10 @@ from .tracing import evaluating, probe, probe_inputs
 
 @dataclass(frozen=True)
 class Recording:
-    """What one forward pass had computed at the insertion point.
+    """What one forward pass has computed up to the insertion point.
 
     Args:
-        inputs: what the model was called with.
+        inputs: the model's keyword arguments.
         outputs: for each stem module the outputs of its calls, in order.
         features: the insertion module's feature map, (B, C, H, W), (B, H, W, C) or (B, N, C).
     """
@@ -54,7 +54,7 @@ class Recording:
         return self.mapped(pick)
 
     def to(self, device: torch.device, non_blocking: bool = False) -> "Recording":
-        """The same on a device; this is what Accelerate calls on what a batch holds."""
+        """The same on a device; Accelerate calls it on the values of a batch."""
         return self.mapped(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def mapped(self, function: Callable[[Tensor], Tensor]) -> "Recording":
@@ -66,18 +66,17 @@ class Recording:
 class Split:
     """A classifier cut in two after a module.
 
-    Its attributes, besides `model` and `insert_after` (the path that was found): `named_places`, the paths that
-    "embeddings" and "auto" stand for; `stem_modules`, the outermost modules of the stem; `stem_weights`, all of its
-    parameters; `channel_axis`, 1 or -1, the axis of the features' channels; `rectified`, whether none of the features
-    is negative.
+    Its attributes, besides `model` and `insert_after` (a path): `named_places`, the paths that "embeddings" and "auto"
+    are resolved to; `stem_modules`, the outermost modules of the stem; `stem_weights`, all of its parameters;
+    `channel_axis`, 1 or -1, the axis of the features' channels; `rectified`, whether none of the features is negative.
 
     Args:
-        model: the classifier; it is run on noise to see what its modules do.
+        model: the classifier; it is run on noise to trace its modules.
         insert_after: path of the insertion module, "embeddings" or "auto" (see `advbn_hf.backbones.insertion`).
 
     Raises:
         InputError: if the model does not run on images alone or gives no logits, or if the module does not exist,
-            outputs no feature map, runs more than once in a forward pass, or is no place to cut.
+            outputs no feature map, runs more than once in a forward pass, or the model cannot be cut there.
     """
 
     def __init__(self, model: PreTrainedModel, insert_after: str) -> None:
@@ -116,7 +115,7 @@ class Split:
         """Runs the model up to the insertion point.
 
         Args:
-            inputs: what the model's forward takes.
+            inputs: keyword arguments of the model's forward.
 
         Returns:
             The recording that `tail` replays.
@@ -172,7 +171,7 @@ class Split:
     def _loose_stem_weights(self, recording: Recording) -> list[nn.Parameter]:
         """Parameters that belong to the stem but to none of its modules, such as the class token of timm's ViT.
 
-        The modules around the insertion module hold them, and no gradient gets to them through the tail.
+        The modules around the insertion module hold them, and no gradient reaches them through the tail.
         """
         parts = self.insert_after.split(".")
         around = [self.model.get_submodule(".".join(parts[:depth])) for depth in range(len(parts))]

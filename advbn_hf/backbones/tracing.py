@@ -1,4 +1,4 @@
-"""One forward pass of a classifier, watched: what each module gave out, in which order, and at what cost."""
+"""One traced forward pass of a classifier: what each module outputs, in which order, and at what cost."""
 
 import inspect
 from collections.abc import Iterator
@@ -24,9 +24,9 @@ class ModuleCall:
 
     Args:
         path: the module's path in the model; "" is the model itself.
-        shape: shape of its feature map, (B, C, H, W), (B, H, W, C) or (B, N, C); None where its output is none.
+        shape: shape of its feature map, (B, C, H, W), (B, H, W, C) or (B, N, C); None where it outputs none.
         flops: floating point operations of the forward pass up to the end of the call; 0 where they are not counted.
-        varies: whether its feature map differs from image to image; what is learned, as latents are, does not.
+        varies: whether its feature map differs from image to image; learned latents do not.
     """
 
     path: str
@@ -36,9 +36,9 @@ class ModuleCall:
 
 
 def probe_inputs(model: PreTrainedModel, batch_size: int = 2) -> dict[str, Tensor]:
-    """A batch of noise of the size that the model's config, or timm's, names; of 224 pixels where none is named.
+    """A batch of noise of the image size in the model's config, or in timm's; of 224 pixels where neither has one.
 
-    Each image has a colour cast of its own, so that features are seen to differ from image to image.
+    Each image has its own colour cast, so that features visibly differ from image to image.
 
     Args:
         model: a classifier with `pixel_values` as its main input.
@@ -57,7 +57,7 @@ def probe_inputs(model: PreTrainedModel, batch_size: int = 2) -> dict[str, Tenso
 def probe(
     model: PreTrainedModel, inputs: dict[str, Tensor], count_flops: bool = False
 ) -> tuple[list[ModuleCall], Tensor]:
-    """Runs a model once in eval mode and without gradients and tells what each module did; changes nothing.
+    """Runs a model once in eval mode and without gradients and records every module call; changes nothing.
 
     Args:
         model: the classifier.
@@ -87,7 +87,7 @@ def probe(
         stack.enter_context(evaluating(model, forget=True))
         stack.enter_context(torch.no_grad())
         if count_flops:
-            stack.enter_context(sdpa_kernel(SDPBackend.MATH))  # the counter knows no fused attention of the CPU
+            stack.enter_context(sdpa_kernel(SDPBackend.MATH))  # the counter does not count the CPU's fused attention
             stack.enter_context(counter)
         for path, module in model.named_modules():
             handle = module.register_forward_hook(lambda _, __, output, path=path: watch(path, output))
@@ -99,7 +99,7 @@ def probe(
             takes = ", ".join(list(inspect.signature(model.forward).parameters)[:4])
             raise InputError(
                 f"{type(model).__name__} does not run on pixel_values {tuple(inputs['pixel_values'].shape)} alone; "
-                f"its forward takes ({takes}, ...) and says: {first_line(error)}"
+                f"its forward takes ({takes}, ...) and fails with: {first_line(error)}"
             ) from error
     logits = logits_of(output) if isinstance(output, ModelOutput) else None
     if logits is None or logits.shape != (batch_size, model.config.num_labels):

@@ -1,4 +1,4 @@
-"""Record and replay: the tail gives what the whole model gives, computes only itself, and says what it cannot do."""
+"""Record and replay: the tail equals the uncut model and computes only itself; what cannot be cut is refused."""
 
 from typing import NamedTuple
 
@@ -139,13 +139,13 @@ def attributes_of(model):
 
 @pytest.mark.parametrize("name", MODELS)
 @torch.no_grad()
-def test_replay_equals_the_whole_model_bit_for_bit(name):
+def test_replay_equals_the_uncut_model_bit_for_bit(name):
     model = MODELS[name]().eval()
     images, _ = images_and_labels()
-    whole = model(images).logits
+    uncut = model(images).logits
     for insert_after in ["embeddings", "auto", *(point.path for point in insertion_points(model))]:
         split = Split(model, insert_after)
-        assert torch.equal(split.tail(split.stem(pixel_values=images)).logits, whole), insert_after
+        assert torch.equal(split.tail(split.stem(pixel_values=images)).logits, uncut), insert_after
 
 
 def test_rectified_features_are_found():
@@ -238,7 +238,7 @@ def test_named_tuples_are_recorded_cut_into_rows_and_replayed():
 
 @torch.no_grad()
 def test_wrapping_leaves_nothing_behind_that_modules_keep_in_eval_mode():
-    """LeViT keeps attention biases from its first pass in eval mode until it is told to train."""
+    """LeViT keeps attention biases from its first pass in eval mode until it is put into train mode."""
     plain, model = (tiny_model("LevitForImageClassification") for _ in range(2))
     split = Split(model, "auto")
     for weight in plain.parameters():
