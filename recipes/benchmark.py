@@ -112,7 +112,7 @@ def profile(
 def loading(
     args: BenchmarkArguments, training_args: TrainingBenchmarkArguments, accelerator: Accelerator
 ) -> tuple[str, Numbers]:
-    """Waiting for images over a whole step, for the Trainer's own loaders."""
+    """Share of a step that waits for its images, with the Trainer's own loaders."""
     return measure_loading(training_args.train_batch_size, args.repeats, accelerator.device)
 
 

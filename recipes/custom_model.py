@@ -84,6 +84,7 @@ AutoModelForImageClassification.register(NetworkConfig, NetworkForImageClassific
 
 
 def main() -> None:
+    """Trains on the embedded benchmark, then loads each branch as a model of the network's own class."""
     (args,) = parse((AdvBNTrainingArguments,))
     use_all_cores()
     set_seed(args.seed)
@@ -110,9 +111,8 @@ def main() -> None:
     for branch, folder in (("clean", {}), ("auxiliary", {"subfolder": "auxiliary"})):
         plain = AutoModelForImageClassification.from_pretrained(args.output_dir, **folder)
         accuracy = metrics[f"eval_{branch}_accuracy"]
-        print(
-            f"{branch}: {type(plain).__name__} perturbed after {model.advbn_config.insert_after}, {accuracy:.1%} right"
-        )
+        place = model.advbn_config.insert_after
+        print(f"{branch}: {type(plain).__name__} perturbed after {place}, accuracy {accuracy:.1%}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Images made from images, kept on disk under the content of their sources."""
+"""Images made from images, cached on disk by the content of their sources."""
 
 import shutil
 import tempfile
@@ -21,22 +21,22 @@ _content_hashes: dict[str, str] = {}  # by the fingerprint that `datasets` gives
 def cached_images(
     dataset: Dataset, make: Callable[..., dict[str, Any]], recipe: list[Any], num_proc: int | None, desc: str
 ) -> Dataset:
-    """Makes one image of each image of a dataset, or finds them on disk, where an earlier call left them.
+    """Makes one image from each image of a dataset, or reads those that an earlier call cached.
 
-    A second process that asks for the same ones waits for the first. Whatever stops it, no unfinished cache is found.
+    A second process that asks for the same ones waits for the first. A cache is complete or it is not there.
 
     Args:
-        dataset: A set with a column "image".
-        make: From a row `{"image": {"bytes", "path"}}` and its index to such a row.
-        recipe: All that `make` depends on besides the row, as JSON values.
-        num_proc: Processes that make images; None: this one.
-        desc: The progress bar's text.
+        dataset: a set with a column "image".
+        make: from a row `{"image": {"bytes", "path"}}` and its index to such a row.
+        recipe: all that `make` depends on besides the row, as JSON values.
+        num_proc: processes that make images; None: this one.
+        desc: the progress bar's text.
 
     Returns:
         A set of the one column "image", `Image(decode=False)`, with the same number of rows.
 
     Raises:
-        InputError: An image's file is missing.
+        InputError: an image's file is missing.
     """
     source = dataset.select_columns("image").with_format(None).cast_column("image", Image(decode=False))
     if source._fingerprint not in _content_hashes:  # hashing takes a while, and one call follows another
@@ -73,11 +73,11 @@ def read_image(value: dict[str, Any] | None, index: int) -> tuple[str, bytes]:
     """The name and content of an image's file; both empty if there is none.
 
     Args:
-        value: What a column of type `Image(decode=False)` holds.
-        index: The row, for the message.
+        value: what a column of type `Image(decode=False)` holds.
+        index: the row, for the message.
 
     Raises:
-        InputError: The file is missing.
+        InputError: the file is missing.
     """
     value = value or {}
     path, data = value.get("path"), value.get("bytes")

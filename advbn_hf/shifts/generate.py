@@ -1,4 +1,4 @@
-"""Shifts that are generated on the fly: which there are, and what each does to an image or a whole set."""
+"""Shifts that are generated on the fly: their names, and what each does to an image or a dataset."""
 
 import hashlib
 import importlib
@@ -25,11 +25,11 @@ class Kind:
     """What the shifts of one group have in common.
 
     Args:
-        label: What their numbers are called in tables.
-        severities: Empty where there is only one strength.
-        library: The distribution that makes them; None where this package does.
-        module: The name that the library is imported by.
-        extra: The extra of this package that installs the library.
+        label: what their numbers are called in tables.
+        severities: empty where there is only one strength.
+        library: the distribution that makes them; None where this package does.
+        module: the name that the library is imported by.
+        extra: the extra of this package that installs the library.
     """
 
     label: str
@@ -66,7 +66,7 @@ def severities(shift: str) -> tuple[int, ...]:
     """The severities of a shift: (1, 2, 3, 4, 5) for corruptions, () for all others.
 
     Raises:
-        InputError: There is no such shift.
+        InputError: there is no such shift.
     """
     return _kind(shift).severities
 
@@ -78,7 +78,7 @@ def shift_label(shift: str) -> str:
         "ImageNet-C-style, generated", "Instagram-style, generated" or "generated".
 
     Raises:
-        InputError: There is no such shift.
+        InputError: there is no such shift.
     """
     return _kind(shift).label
 
@@ -87,11 +87,11 @@ def check_shift(shift: str, severity: int | None = None) -> None:
     """Checks that a shift can be generated here.
 
     Args:
-        shift: Its name.
-        severity: One of `severities(shift)`, None if that is empty.
+        shift: its name.
+        severity: one of `severities(shift)`, None if that is empty.
 
     Raises:
-        InputError: There is no such shift or severity, or its library is not installed.
+        InputError: there is no such shift or severity, or its library is not installed.
     """
     kind = _kind(shift)
     if kind.severities:
@@ -119,26 +119,26 @@ def shift_images(
     """Replaces every image of a dataset by its shifted version.
 
     An image's randomness depends on the image, the shift, the severity and the seed alone: not on its row, the
-    other rows or the number of processes. The images are kept under `datasets`' cache folder and found again by
-    their content; a second process that asks for the same ones waits for the first.
+    other rows or the number of processes. The images are cached under `datasets`' cache folder by the content of their
+    sources; a second process that asks for the same ones waits for the first.
 
     Images that cannot be decoded stay as they are, for `ImageDataset` to name or leave out as in any other set.
 
     Args:
-        dataset: A map-style set with a column "image".
-        shift: One of `shift_names()`.
-        severity: One of `severities(shift)`; None if it has none.
-        seed: Seed of all that is drawn at random, 0 or more.
-        size: None: shift images as they are, stored without loss. Otherwise the protocol of ImageNet-C: shorter side
+        dataset: a map-style set with a column "image".
+        shift: one of `shift_names()`.
+        severity: one of `severities(shift)`; None if it has none.
+        seed: seed of all that is drawn at random, 0 or more.
+        size: none: shift images as they are, stored without loss. Otherwise the protocol of ImageNet-C: shorter side
             to `size` * 256 / 224 (bilinear), the central `size` x `size` pixels, then the shift; corruptions are
             stored as JPEG of quality 85 as its authors did, other shifts without loss.
-        num_proc: Processes that generate; None: this one.
+        num_proc: processes that generate; None: this one.
 
     Returns:
         The same rows and columns, with the features that they had.
 
     Raises:
-        InputError: There is no such shift or severity, its library is not installed, another argument is out of
+        InputError: there is no such shift or severity, its library is not installed, another argument is out of
             range, there is no column "image", or an image is too small for the shift or missing on disk.
     """
     check_shift(shift, severity)
@@ -161,16 +161,16 @@ def shift_image(image: Image.Image, shift: str, severity: int | None = None, *, 
     """Shifts one image. Global random state is the same afterwards.
 
     Args:
-        image: Mode RGB; at least 32 x 32 pixels for corruptions.
-        shift: One of `shift_names()`, which `check_shift` has accepted.
-        severity: As `check_shift` takes it.
-        seed: All randomness comes from it; 0 to 2**32 - 1.
+        image: mode RGB; at least 32 x 32 pixels for corruptions.
+        shift: one of `shift_names()`, which `check_shift` has accepted.
+        severity: as `check_shift` takes it.
+        seed: all randomness comes from it; 0 to 2**32 - 1.
 
     Returns:
         An image of mode RGB and the same size.
 
     Raises:
-        InputError: The image is too small.
+        InputError: the image is too small.
     """
     if shift in FILTERS:
         return apply_filter(image, shift)
@@ -189,7 +189,7 @@ def library_of(shift: str) -> str | None:
     """The distribution that makes a shift, such as "pilgram2"; None where this package does.
 
     Raises:
-        InputError: There is no such shift.
+        InputError: there is no such shift.
     """
     return _kind(shift).library
 

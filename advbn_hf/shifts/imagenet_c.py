@@ -40,17 +40,17 @@ def corrupt(image: Image.Image, name: str, severity: int, seed: int) -> Image.Im
     """Applies one corruption. The global random state of NumPy is the same afterwards.
 
     Args:
-        image: Mode RGB, at least 32 x 32 pixels.
-        name: One of `CORRUPTIONS` or `EXTRA_CORRUPTIONS`.
-        severity: One of `SEVERITIES`.
-        seed: All randomness comes from it; 0 to 2**32 - 1.
+        image: mode RGB, at least 32 x 32 pixels.
+        name: one of `CORRUPTIONS` or `EXTRA_CORRUPTIONS`.
+        severity: one of `SEVERITIES`.
+        seed: all randomness comes from it; 0 to 2**32 - 1.
 
     Returns:
         An image of the same mode and size.
 
     Raises:
-        InputError: The image is too small.
-        ImportError: The extra `corruptions` is not installed.
+        InputError: the image is too small.
+        ImportError: the extra `corruptions` is not installed.
     """
     import imagecorruptions
 

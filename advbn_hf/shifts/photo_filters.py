@@ -52,14 +52,14 @@ def apply_filter(image: Image.Image, name: str) -> Image.Image:
     """Applies one filter.
 
     Args:
-        image: Mode RGB.
-        name: One of `FILTERS`.
+        image: mode RGB.
+        name: one of `FILTERS`.
 
     Returns:
         An image of the same mode and size.
 
     Raises:
-        ImportError: The extra `filters` is not installed.
+        ImportError: the extra `filters` is not installed.
     """
     import pilgram2
 

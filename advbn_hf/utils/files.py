@@ -1,4 +1,4 @@
-"""Writing files and folders whole: under a temporary name first, then renamed into place."""
+"""Writing files and folders atomically: under a temporary name first, then renamed into place."""
 
 import os
 import shutil

@@ -52,7 +52,7 @@ BACKBONES: dict[str, Callable[[], PreTrainedModel]] = {
 
 
 class StraightforwardForImageClassification(AdvBNForImageClassification):
-    """AdvBN as one writes it down first: one perturbation of the batch, and a complete backward pass for each step."""
+    """AdvBN in its most direct form: one perturbation of the batch, and a complete backward pass for each step."""
 
     def training_output(self, recording: Recording, objective: Objective) -> AdvBNOutput:
         """CE(tail_clean(f)) + CE(tail_auxiliary(f_adv)), with neither smoothing nor ascent statistics."""
@@ -61,29 +61,29 @@ class StraightforwardForImageClassification(AdvBNForImageClassification):
         shape = [1] * features.ndim
         shape[self.split.channel_axis] = -1
         channels = features.shape[self.split.channel_axis]
-        mean_multiplier, deviation_multiplier = (
+        mean_multiplier, std_multiplier = (
             torch.ones(channels, device=features.device).view(shape).requires_grad_() for _ in range(2)
         )
         self.backbone.eval()
         for _ in range(config.num_steps):
-            adversarial = self._perturbed(features, mean_multiplier, deviation_multiplier)
+            adversarial = self._perturbed(features, mean_multiplier, std_multiplier)
             F.cross_entropy(self.tail_logits(recording, adversarial, "auxiliary"), labels).backward()
-            for multiplier in (mean_multiplier, deviation_multiplier):
+            for multiplier in (mean_multiplier, std_multiplier):
                 multiplier.data += config.step_size * multiplier.grad.sign()
                 multiplier.data.clamp_(1 - config.epsilon, 1 + config.epsilon)
                 multiplier.grad = None
         self.zero_grad()
         self.train()
-        adversarial = self._perturbed(features, mean_multiplier.detach(), deviation_multiplier.detach())
+        adversarial = self._perturbed(features, mean_multiplier.detach(), std_multiplier.detach())
         auxiliary_logits = self.tail_logits(recording, adversarial, "auxiliary")
         logits = self.tail_logits(recording, None, "clean")
         loss = F.cross_entropy(logits, labels) + F.cross_entropy(auxiliary_logits, labels)
         return AdvBNOutput(loss=loss, logits=logits, auxiliary_logits=auxiliary_logits)
 
-    def _perturbed(self, features: Tensor, mean_multiplier: Tensor, deviation_multiplier: Tensor) -> Tensor:
+    def _perturbed(self, features: Tensor, mean_multiplier: Tensor, std_multiplier: Tensor) -> Tensor:
         axes = [axis for axis in range(features.ndim) if axis != self.split.channel_axis % features.ndim]
         mean = features.mean(axes, keepdim=True)
-        perturbed = (features - mean) * deviation_multiplier + mean * mean_multiplier
+        perturbed = (features - mean) * std_multiplier + mean * mean_multiplier
         perturbed = perturbed.to(features.dtype)
         return torch.where(perturbed < 0, 0, perturbed) if self.split.rectified else perturbed
 
