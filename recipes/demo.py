@@ -9,7 +9,7 @@ It needs `pip install advbn_hf[demo]`. --export_space DIR writes the page as a S
 import importlib.util
 from dataclasses import dataclass, field
 
-from advbn_hf import InputError
+from advbn_hf.errors import InputError, check_at_least
 from advbn_hf.utils.cli import run
 from advbn_hf.utils.files import check_empty
 from advbn_hf.utils.options import parse
@@ -39,8 +39,7 @@ def main() -> None:
     (args,) = parse((DemoArguments,))
     if args.model is None:
         raise InputError("model: give the Hub id or folder of the model to show")
-    if args.num_examples < 0:
-        raise InputError(f"num_examples must be 0 or more, got {args.num_examples}")
+    check_at_least("num_examples", args.num_examples, 0)
     if not 1 <= args.server_port <= 65535:
         raise InputError(f"server_port must be in 1..65535, got {args.server_port}")
     if importlib.util.find_spec("gradio") is None:

@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 
 from torch import nn
 
-from ..errors import InputError
+from ..errors import InputError, check_choice
 
 Branch = Literal["clean", "auxiliary"]
 BRANCHES: tuple[Branch, ...] = get_args(Branch)
@@ -139,8 +139,7 @@ def check_synchronizable(model: nn.Module) -> None:
 
 
 def _check_branch(branch: str) -> None:
-    if branch not in BRANCHES:
-        raise InputError(f'branch: there is no {branch!r}; choose "clean" or "auxiliary"')
+    check_choice("branch", branch, BRANCHES)
 
 
 def _outermost_norms(model: nn.Module, skipped: set[int]) -> list[tuple[str, nn.Module]]:

@@ -8,7 +8,7 @@ from accelerate import Accelerator
 from transformers import BaseImageProcessor
 from transformers.utils import logging
 
-from ..errors import InputError
+from ..errors import InputError, check_at_least
 from ..utils.run_lock import lock_folder
 from .models import EvaluatedModel, Model, evaluated_models
 from .records import Record
@@ -85,8 +85,7 @@ def evaluate_suite(
         >>> [(record.model, record.set, record.metric, record.n) for record in records]
         [('model', 'clean', 'accuracy', 20), ('model', 'clean', 'top5_accuracy', 20), ('model', 'clean', 'ece', 20)]
     """
-    if max_samples is not None and max_samples < 1:
-        raise InputError(f"max_samples must be 1 or more, got {max_samples}")
+    check_at_least("max_samples", max_samples, 1)
     settings = RunSettings(None if output_dir is None else Path(output_dir), batch_size, num_workers, skip_bad_images)
     if not isinstance(suite, Suite):
         suite = load_suite(suite, overrides)

@@ -12,7 +12,7 @@ from accelerate.utils import broadcast, gather_object
 
 from ..data.images import BadImages, ImageDataset
 from ..data.transforms import EvaluationTransform, Unresized
-from ..errors import InputError
+from ..errors import InputError, check_at_least
 from ..utils.fingerprint import hash_settings
 from .inference import predict
 from .labels import LabelMatch
@@ -47,8 +47,7 @@ class RunSettings:
 
     def __post_init__(self) -> None:
         for name, least in (("batch_size", 1), ("num_workers", 0)):
-            if getattr(self, name) < least:
-                raise InputError(f"{name} must be {least} or more, got {getattr(self, name)}")
+            check_at_least(name, getattr(self, name), least)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
 from ..errors import InputError
+from ..utils.predicates import is_number
 
 LOCAL_FOLDER = "path/to/this/folder"  # what the code of a card loads, until it is on the Hub
 TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{16,}")  # of the Hub
@@ -43,7 +44,7 @@ def validate_metadata(content: Mapping[str, Any]) -> None:
     except (TypeError, KeyError) as error:
         raise InputError("card metadata: model-index must list models with results and metrics") from error
     for kind, value in metrics:
-        if isinstance(value, bool) or not isinstance(value, int | float):
+        if not is_number(value):
             raise InputError(f"card metadata: {kind} must be a number, not {value!r}")
 
 

@@ -129,7 +129,7 @@ def shift_images(
         shift: one of `shift_names()`.
         severity: one of `severities(shift)`; None if it has none.
         seed: seed of all that is drawn at random, 0 or more.
-        size: none: shift images as they are, stored without loss. Otherwise the protocol of ImageNet-C: shorter side
+        size: None: shift images as they are, stored without loss. Otherwise the protocol of ImageNet-C: shorter side
             to `size` * 256 / 224 (bilinear), the central `size` x `size` pixels, then the shift; corruptions are
             stored as JPEG of quality 85 as its authors did, other shifts without loss.
         num_proc: processes that generate; None: this one.

@@ -6,7 +6,7 @@ from typing import Any
 
 from ..backbones.adapters import has_adapters
 from ..config import AdvBNConfig
-from ..errors import InputError
+from ..errors import InputError, check_at_least
 from ..hub.metadata import validate_metadata
 from ..modeling import AdvBNForImageClassification
 from ..training_args import AdvBNTrainingArguments, check_perturbations
@@ -115,8 +115,7 @@ def check_arguments(
     """
     if data_args.dataset_name is None:
         raise InputError('dataset_name: give a Hub id or folder, or "embedded"')
-    if data_args.max_eval_samples is not None and data_args.max_eval_samples < 1:
-        raise InputError(f"max_eval_samples must be 1 or more, got {data_args.max_eval_samples}")
+    check_at_least("max_eval_samples", data_args.max_eval_samples, 1)
     if data_args.streaming and args.max_steps <= 0:
         raise InputError("max_steps: a stream has no length; give the number of steps to train for")
     if data_args.streaming and model_args.backbone_config is not None:

@@ -1,6 +1,7 @@
 """The training of a new classifier from scratch, before it is made robust."""
 
 from pathlib import Path
+from typing import Any
 
 from transformers import BaseImageProcessor, PreTrainedModel, Trainer, TrainingArguments
 
@@ -9,6 +10,9 @@ from ..data.images import ImageDataset, SetEpochCallback, collate
 from ..training_args import AdvBNTrainingArguments
 from ..utils.files import filling
 from .arguments import ModelArguments
+
+# Up over 30 % of the steps, then down along a cosine, as PyTorch's OneCycleLR does.
+ONE_CYCLE: dict[str, Any] = {"lr_scheduler_type": "cosine", "warmup_steps": 0.3}
 
 
 def train_base(
@@ -37,8 +41,7 @@ def train_base(
             output_dir=str(folder),
             num_train_epochs=model_args.base_epochs,
             learning_rate=model_args.base_learning_rate,
-            lr_scheduler_type="cosine",
-            warmup_steps=0.3,  # a rise over 30 % of the steps, as OneCycle has
+            **ONE_CYCLE,
             per_device_train_batch_size=args.per_device_train_batch_size,
             dataloader_num_workers=args.dataloader_num_workers,
             dataloader_pin_memory=args.dataloader_pin_memory,

@@ -8,6 +8,7 @@ from typing import Any
 from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainingArguments, set_seed
 
 from advbn_hf.backbones.loading import load_classifier, new_classifier
+from advbn_hf.training.base import ONE_CYCLE
 
 from .datasets import DecodedImages
 from .views import Collator
@@ -86,8 +87,7 @@ def base_model(model: str, images: DecodedImages, settings: BaseSettings, seed: 
         output_dir=str(temporary),
         num_train_epochs=settings.epochs,
         learning_rate=settings.learning_rate,
-        lr_scheduler_type="cosine",
-        warmup_steps=0.3,  # a rise over 30 % of the steps, as OneCycle has
+        **ONE_CYCLE,
         per_device_train_batch_size=settings.batch_size,
         seed=seed,
         **QUIET,

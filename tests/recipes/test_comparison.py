@@ -55,6 +55,13 @@ def recipe(monkeypatch, *options):
     run(compare.main)
 
 
+@pytest.fixture
+def compared(monkeypatch, folder):
+    """The folder of a finished comparison; only what is missing in it is made."""
+    recipe(monkeypatch, *OPTIONS, "--output_dir", folder)
+    return folder
+
+
 def test_a_run_stops_and_resumes(monkeypatch, folder, capsys):
     made, tune = [], grid_module.fine_tune
 
@@ -93,11 +100,11 @@ def test_a_run_stops_and_resumes(monkeypatch, folder, capsys):
     assert "| advbn | 2 |" in capsys.readouterr().out
 
 
-def test_one_trial_made_again_gives_the_same_and_leaves_the_others_in_the_report(monkeypatch, folder):
-    before = json.loads((folder / "comparison.json").read_text())
-    stored = {path: path.stat().st_mtime_ns for path in (folder / "trials").iterdir()}
-    recipe(monkeypatch, *OPTIONS, "--output_dir", folder, "--methods", "advbn", "--seeds", "1", "--again", "true")
-    after = json.loads((folder / "comparison.json").read_text())
+def test_one_trial_made_again_gives_the_same_and_leaves_the_others_in_the_report(monkeypatch, compared):
+    before = json.loads((compared / "comparison.json").read_text())
+    stored = {path: path.stat().st_mtime_ns for path in (compared / "trials").iterdir()}
+    recipe(monkeypatch, *OPTIONS, "--output_dir", compared, "--methods", "advbn", "--seeds", "1", "--again", "true")
+    after = json.loads((compared / "comparison.json").read_text())
     assert [path for path, changed in stored.items() if path.stat().st_mtime_ns != changed] == [
         path for path in stored if path.name.startswith("advbn_digits_resnet_1_")
     ]
@@ -106,8 +113,8 @@ def test_one_trial_made_again_gives_the_same_and_leaves_the_others_in_the_report
         assert one == other
 
 
-def test_equal_time_and_other_settings_are_other_trials(monkeypatch, folder):
-    grid = Grid(folder, SMALL)
+def test_equal_time_and_other_settings_are_other_trials(monkeypatch, compared):
+    grid = Grid(compared, SMALL)
     trials = {(method, budget): Trial(method, "digits", "resnet", 0, budget)
             for method in ("plain", "advbn") for budget in ("steps", "time")}  # fmt: skip
     monkeypatch.setitem(grid._costs, ("resnet", "plain"), grid_module.Cost(10.0, 1.0))
@@ -115,16 +122,16 @@ def test_equal_time_and_other_settings_are_other_trials(monkeypatch, folder):
     assert {place: grid.steps(trial) for place, trial in trials.items()} == {
         ("plain", "steps"): 3, ("advbn", "steps"): 3, ("advbn", "time"): 3, ("plain", "time"): 8
     }  # fmt: skip
-    count = len(list((folder / "trials").iterdir()))
+    count = len(list((compared / "trials").iterdir()))
     grid.make(trials["advbn", "time"])  # as many steps: the same trial
-    assert len(list((folder / "trials").iterdir())) == count
+    assert len(list((compared / "trials").iterdir())) == count
     assert {trial.method for trial in grid.stored(["steps"])} == {"plain", "advbn"}
     monkeypatch.setitem(MODELS, "resnet", MODELS["resnet"] | {"hidden_sizes": [8, 8, 8, 12]})
     assert grid.stored(["steps"]) == []  # made with another model
 
 
-def test_bases_are_ordinary_checkpoints(folder):
-    bases = sorted((folder / "bases").iterdir())
+def test_bases_are_ordinary_checkpoints(compared):
+    bases = sorted((compared / "bases").iterdir())
     assert len(bases) == 2
     assert AutoModelForImageClassification.from_pretrained(bases[0]).config.id2label[3] == "3"
 
