@@ -1,7 +1,7 @@
 """What AdvBN does to image classifiers: where it cuts them, which norms it doubles, and what a step costs.
 
 python recipes/architectures.py                                            the table of README, in Markdown
-python recipes/architectures.py --only ResNetForImageClassification ...    some of its rows
+python recipes/architectures.py --only ResNetForImageClassification ...    some classes of it
 
 The models are small published sizes of each class, untrained, on noise of the size that they are made for. The cost is
 the time of a training step in the recommended setting over that of plain fine-tuning of the same tail: forward and
@@ -72,13 +72,13 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
 
 @dataclass
 class TableArguments:
-    """Which rows, and how long to time them."""
+    """What to measure, and how long."""
 
     only: list[str] | None = field(default=None, metadata={"help": "Names of the classes to measure."})
     batch_size: int = field(default=2, metadata={"help": "Images in a step."})
     repeats: int = field(default=5, metadata={"help": "How often to time each of the two steps, in turn."})
     output_file: str = field(
-        default="outputs/architectures.json", metadata={"help": "Where the rows go, with every repeat."}
+        default="outputs/architectures.json", metadata={"help": "Where the numbers are written, with every repeat."}
     )
 
 
@@ -95,7 +95,7 @@ class Measurement:
 
 
 def main() -> None:
-    """Measures row by row, then prints and writes the table."""
+    """Measures class by class, then prints and writes the table."""
     (args,) = parse((TableArguments,))
     use_all_cores()
     for name in args.only or []:
@@ -110,7 +110,12 @@ def main() -> None:
 
 
 def measure(name: str, args: TableArguments) -> Measurement:
-    """One row of the table."""
+    """Builds a model of a class, and measures it.
+
+    Args:
+        name: one of `ARCHITECTURES`.
+        args: how long to measure.
+    """
     torch.manual_seed(0)
     backbone = new_model(name)
     inputs = probe_inputs(backbone, args.batch_size)

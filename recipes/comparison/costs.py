@@ -61,14 +61,14 @@ class _Step:
         self.device = PartialState().device
         self.model = method.wrap(base).to(self.device).train()
         self.collate = Collator(method.views, seed=0)
-        self.rows = [images[row] for row in range(min(settings.batch_size, len(images)))]
+        self.images = [images[index] for index in range(min(settings.batch_size, len(images)))]
         trained = [weight for weight in self.model.parameters() if weight.requires_grad]
         # A learning rate of 0, so that repeating a few images leaves the weights as they are.
         self.optimizer = torch.optim.SGD(trained, lr=0.0, momentum=0.9)
         self.average = moving_average(self.model, method.averaging) if method.averaging else None
 
     def __call__(self) -> None:
-        batch = {name: tensor.to(self.device) for name, tensor in self.collate(self.rows).items()}
+        batch = {name: tensor.to(self.device) for name, tensor in self.collate(self.images).items()}
         self.model(**batch).loss.backward()
         self.optimizer.step()
         self.optimizer.zero_grad()
