@@ -41,7 +41,7 @@ def find_duplicates(training: Dataset, evaluation: Dataset, seconds: float = 60.
     Args:
         training: a split from `load_images`.
         evaluation: another.
-        seconds: how long to go on; rows that are not reached are not compared.
+        seconds: the time after which to stop; rows that are not reached by then are not compared.
     """
     begin = time.monotonic()
     known: dict[tuple[int, bytes], list[int]] = {}

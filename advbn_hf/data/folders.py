@@ -187,8 +187,8 @@ def check_read(
         data_files: the files that `datasets` found for each split.
 
     Raises:
-        InputError: images would be left out, or lie at different depths. Of images that lie in no split's folder
-            a warning tells the number.
+        InputError: images would be left out, or lie at different depths. The number of images that lie in no split's
+            folder is logged.
     """
     found = sum(_count(tree, data_files).values(), Counter())
     missing = tree.images - found

@@ -1,4 +1,4 @@
-"""Rows of a split, decoded and transformed, as the model's inputs; and what happens to images that cannot be."""
+"""Rows of a split as the model's inputs, decoded and transformed; damaged images are logged or raise."""
 
 import json
 import os
@@ -27,14 +27,14 @@ class BadImages:
     """A log of the images that could not be decoded, one JSON line each, shared by data workers and processes.
 
     Args:
-        path: The file to append to; a run that resumes goes on with its own.
+        path: the file to append to; a resumed run appends to the one it has.
     """
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
 
     def add(self, split: str | None, row: int, file: str | None, error: str) -> None:
-        """Notes one image; a single O_APPEND write, so that lines of several writers do not mix."""
+        """Logs one image, in a single O_APPEND write, so that lines of several writers do not mix."""
         line = json.dumps({"split": split, "row": row, "file": file, "error": error}) + "\n"
         handle = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         try:
@@ -58,11 +58,11 @@ class ImageDataset(torch.utils.data.Dataset):
     there are, nor on what was read before it.
 
     Args:
-        dataset: A split from `load_images`.
+        dataset: a split from `load_images`.
         transform: `TrainingTransform` or `EvaluationTransform`.
-        bad_images: Where to note images that cannot be decoded; their `pixel_values` are None, and `collate` drops
+        bad_images: where to log images that cannot be decoded; their `pixel_values` are None, and `collate` drops
             them. None: they raise `InputError` with the row's index and file.
-        seed: Of what is random in the transform.
+        seed: of what is random in the transform.
     """
 
     def __init__(self, dataset: Dataset, transform: Transform, bad_images: BadImages | None = None, seed: int = 0):
@@ -72,7 +72,7 @@ class ImageDataset(torch.utils.data.Dataset):
         self.epoch = torch.tensor(0).share_memory_()  # data workers that outlive an epoch see the next one
 
     def set_epoch(self, epoch: int) -> None:
-        """Draws anew from now on; `SetEpochCallback` has a Trainer call it."""
+        """Changes the random part of each transform; `SetEpochCallback` has a Trainer call it."""
         self.epoch.fill_(epoch)
 
     def __len__(self) -> int:
@@ -84,17 +84,17 @@ class ImageDataset(torch.utils.data.Dataset):
 
 
 class SetEpochCallback(TrainerCallback):
-    """Tells the training set the epoch, by its `set_epoch` if it has one.
+    """Calls `set_epoch` of the training set, if it has one, at the start of each epoch.
 
-    Accelerate's data loaders do so in some cases only: not on several processes, nor in the epoch that a run which is
-    gone on with begins in.
+    Accelerate's data loaders do so in some cases only: not on several processes, nor in the first epoch of a resumed
+    run.
     """
 
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Before the first image of the epoch is read."""
-        dataset = kwargs["train_dataloader"].dataset
+        dataset = getattr(kwargs["train_dataloader"], "dataset", None)  # loaders need not have one
         if hasattr(dataset, "set_epoch"):
             dataset.set_epoch(int(state.epoch or 0))
 
@@ -103,17 +103,17 @@ def collate(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
     """Makes a batch of rows, without those that could not be decoded.
 
     Args:
-        rows: Rows of `ImageDataset` or `StreamedImageDataset`.
+        rows: rows of `ImageDataset` or `StreamedImageDataset`.
 
     Returns:
         "pixel_values", float32 (B, C, H, W), and "labels", int64 (B,).
 
     Raises:
-        InputError: No row is left, or the transform gave the images different sizes.
+        InputError: no row is left, or the transform gave the images different sizes.
     """
     rows = [row for row in rows if row["pixel_values"] is not None]
     if not rows:
-        raise InputError("a whole batch of images cannot be decoded; fix or remove those that the log names")
+        raise InputError("no image of a batch can be decoded; fix or remove those that the log names")
     shapes = sorted({tuple(row["pixel_values"].shape) for row in rows})
     if len(shapes) > 1:
         raise InputError(
@@ -128,7 +128,7 @@ def collate(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
 
 @contextmanager
 def random_numbers_of(*key: int) -> Iterator[None]:
-    """Within the block torch's random numbers are those of a key; after it they go on as if there had been none.
+    """Seeds torch's global generator with a key within the block; after it, the generator has its state from before.
 
     Args:
         key: numbers of 0 or more.
@@ -147,13 +147,13 @@ def reader(
     bad_images: BadImages | None,
     num_labels: int | None = None,
 ) -> Callable[[dict[str, Any], int], dict[str, Any]]:
-    """What makes the model's input of a row and its number.
+    """The function that turns a row and its number into the model's input.
 
     Args:
-        dataset: The split, for its name.
-        transform: As in `ImageDataset`.
-        bad_images: As in `ImageDataset`.
-        num_labels: As in `StreamedImageDataset`.
+        dataset: the split, for its name.
+        transform: as in `ImageDataset`.
+        bad_images: as in `ImageDataset`.
+        num_labels: as in `StreamedImageDataset`.
     """
     split = None if dataset.split is None else str(dataset.split)
     return partial(_read, transform=transform, split=split, bad_images=bad_images, num_labels=num_labels)

@@ -38,19 +38,19 @@ def load_images(
     Args:
         name: "embedded", a Hub id, or a folder of images (one subfolder per class), of parquet files, or written by
             `save_to_disk`.
-        split: The split's name; slices such as "train[:10%]" work where `datasets.load_dataset` reads them.
-        config: The dataset's configuration; for "embedded" the style.
-        revision: Branch, tag or commit on the Hub.
-        streaming: Return an `IterableDataset` that reads as it goes.
-        image_column: The images' column; by default the only one of type `Image`.
-        label_column: The labels' column; by default the only `ClassLabel`, else the only integer, string or bool one.
+        split: the split's name; slices such as "train[:10%]" work where `datasets.load_dataset` reads them.
+        config: the dataset's configuration; for "embedded" the style.
+        revision: branch, tag or commit on the Hub.
+        streaming: return an `IterableDataset` that reads as it goes.
+        image_column: the images' column; by default the only one of type `Image`.
+        label_column: the labels' column; by default the only `ClassLabel`, else the only integer, string or bool one.
 
     Returns:
         The split with exactly the columns "image" (`Image(decode=False)`: file bytes and path) and "label"
         (`ClassLabel` where the classes have names, else integers).
 
     Raises:
-        InputError: The dataset, configuration, split or a column is not there (the message names what is), is not of
+        InputError: the dataset, configuration, split or a column is not there (the message names what is), is not of
             a usable type, is ambiguous, or the split is empty.
     """
     dataset = open_split(name, split, config, revision, streaming)
@@ -63,7 +63,7 @@ def load_images(
     if streaming and kind.dtype in _STRINGS:
         raise InputError(f"label_column {label!r}: a stream of strings cannot be numbered; load it without streaming")
 
-    # First of all: a stream decodes and encodes images anew in any step before it.
+    # First of all: in any step before it, a stream would decode images and encode them again.
     dataset = dataset.cast_column(image, Image(decode=False)).select_columns([image, label])
     dataset = dataset.rename_columns({old: new for old, new in ((image, "image"), (label, "label")) if old != new})
     try:
@@ -91,12 +91,12 @@ def class_names(dataset: Dataset | IterableDataset) -> list[str] | None:
 
 @dataclass(frozen=True)
 class SourceInfo:
-    """What can be known of a split before it is downloaded.
+    """What is known of a split before it is downloaded.
 
     Args:
-        columns: Names of its columns.
-        num_rows: Number of its rows; None if that is not written down.
-        names: Names of its classes in the order of their numbers; None if they are not written down.
+        columns: names of its columns.
+        num_rows: number of its rows; None where no metadata has it.
+        names: names of its classes in the order of their numbers; None where no metadata has them.
     """
 
     columns: tuple[str, ...]
@@ -113,18 +113,18 @@ def inspect_images(
     image_column: str | None = None,
     label_column: str | None = None,
 ) -> SourceInfo:
-    """Reaches for one split and reads its head, not more.
+    """Reads the columns and metadata of one split, without downloading it.
 
     Args:
-        name: As in `load_images`, and so are all others.
-        split: The split's name.
-        config: The dataset's configuration.
-        revision: Branch, tag or commit on the Hub.
-        image_column: The images' column.
-        label_column: The labels' column.
+        name: as in `load_images`, and so are all others.
+        split: the split's name.
+        config: the dataset's configuration.
+        revision: branch, tag or commit on the Hub.
+        image_column: the images' column.
+        label_column: the labels' column.
 
     Raises:
-        InputError: As in `load_images`.
+        InputError: as in `load_images`.
     """
     stream = open_split(name, split, config, revision, streaming=True)
     splits = stream.info.splits or {}
@@ -147,11 +147,11 @@ def check_labels(dataset: Dataset | IterableDataset, num_labels: int) -> None:
     Of a stream only the declared classes can be checked beforehand.
 
     Args:
-        dataset: The split.
-        num_labels: The number of the model's labels.
+        dataset: the split.
+        num_labels: the number of the model's labels.
 
     Raises:
-        InputError: Some labels are missing or outside 0..num_labels - 1; the message names them.
+        InputError: some labels are missing or outside 0..num_labels - 1; the message names them.
     """
     fix = f"the model has the labels 0..{num_labels - 1}; fix the data, or choose another label_column or model"
     if isinstance(dataset, IterableDataset):

@@ -1,4 +1,4 @@
-"""A streaming split as the model's inputs, shared out among processes and data workers, from any batch on."""
+"""A streaming split as the model's inputs, shared among processes and data workers, from any batch on."""
 
 import copy
 import itertools
@@ -23,13 +23,13 @@ class StreamedImageDataset(torch.utils.data.IterableDataset):
     pass.
 
     Args:
-        dataset: A streaming split from `load_images`, shuffled or not; every pass is shuffled anew.
-        transform: As in `ImageDataset`.
-        bad_images: As in `ImageDataset`; rows are numbered as each data worker reads them.
-        seed: Of what is random in the transform.
-        rank: Which process this is.
-        world_size: Number of processes.
-        num_labels: Of the model; a label beyond raises `InputError`, since a stream cannot be looked through before.
+        dataset: a streaming split from `load_images`, shuffled or not; each pass is shuffled differently.
+        transform: as in `ImageDataset`.
+        bad_images: as in `ImageDataset`; rows are numbered as each data worker reads them.
+        seed: of what is random in the transform.
+        rank: which process this is.
+        world_size: number of processes.
+        num_labels: of the model; a label beyond raises `InputError`, since a stream cannot be checked beforehand.
     """
 
     def __init__(
@@ -48,21 +48,21 @@ class StreamedImageDataset(torch.utils.data.IterableDataset):
         self.passed_batches, self.batch_size = 0, 1
 
     def pass_over(self, batches: int, batch_size: int) -> None:
-        """Begins after so many batches, whose images are neither decoded nor transformed.
+        """Starts after some batches, whose images are neither decoded nor transformed.
 
-        Data workers take turns. A round of theirs that was begun is begun once more, and `load_stream` goes on in it.
+        Data workers take turns: this skips complete rounds of theirs, and `load_stream` the rest of the batches.
         """
         self.passed_batches, self.batch_size = batches, batch_size
 
     def takers(self, num_workers: int) -> int:
-        """How many data workers take turns: those that have rows."""
+        """The number of data workers that take turns: those that have rows."""
         return max(min(num_workers, self.dataset.num_shards), 1)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         worker = get_worker_info()
         number, workers = (worker.id, worker.num_workers) if worker else (0, 0)
         to_pass = self.passed_batches // self.takers(workers) * self.batch_size
-        # A copy, since data workers share the epoch of the original, and none may move another one on.
+        # A copy, since data workers share the epoch of the original, and none may change another's.
         dataset = copy.deepcopy(self.dataset)
         for epoch in itertools.count():
             dataset.set_epoch(epoch)
@@ -79,14 +79,14 @@ class StreamedImageDataset(torch.utils.data.IterableDataset):
 
 
 def _numbered(dataset: IterableDataset) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The rows with their numbers; one that is not what the dataset says of its columns is named."""
+    """The rows with their numbers; a row that does not fit the dataset's features is named."""
     row = -1
     try:
         for row, value in enumerate(dataset):
             yield row, value
     except ValueError as error:
         reason = " ".join(str(error).split()).rstrip(".")
-        raise InputError(f"row {row + 1}: {reason}; fix it, or what the dataset says of its columns") from error
+        raise InputError(f"row {row + 1}: {reason}; fix it, or the features that the dataset declares") from error
 
 
 def load_stream(
@@ -94,11 +94,11 @@ def load_stream(
     args: TrainingArguments,
     collate: Callable[[list[dict[str, Any]]], dict[str, torch.Tensor]],
 ) -> DataLoader:
-    """Makes batches of a stream, of which each process has its part already: Accelerate would share it out once more.
+    """Makes batches of a stream that is shared among processes already: Accelerate would share it once more.
 
     Args:
         stream: the images.
-        args: say how large batches are and how many data workers there are.
+        args: the size of batches and the number of data workers.
         collate: makes a batch of rows.
 
     Returns:
@@ -111,7 +111,7 @@ def load_stream(
         num_workers=args.dataloader_num_workers,
         pin_memory=args.dataloader_pin_memory,
         prefetch_factor=args.dataloader_prefetch_factor,
-        generator=torch.Generator(),  # the global one would draw once more in a run that is gone on with
+        generator=torch.Generator(),  # the global one would draw once more in a resumed run
     )
     alone = {"num_processes": 1, "process_index": 0, "dispatch_batches": False}
     loader = prepare_data_loader(loader, args.device, put_on_device=True, **alone)

@@ -17,7 +17,7 @@ class EvaluationTransform:
     """The checkpoint's own image processor, unchanged. Also for training without random augmentation.
 
     Args:
-        processor: The checkpoint's image processor.
+        processor: the checkpoint's image processor.
     """
 
     def __init__(self, processor: BaseImageProcessor):
@@ -34,7 +34,7 @@ class Unresized:
     Processors that take no options, as timm's, are known by what they make of black and of white.
 
     Args:
-        processor: The checkpoint's image processor.
+        processor: the checkpoint's image processor.
     """
 
     def __init__(self, processor: BaseImageProcessor):
@@ -63,10 +63,10 @@ class TrainingTransform:
     Random numbers come from torch's global generator, which `ImageDataset` seeds for every row.
 
     Args:
-        processor: The checkpoint's image processor.
+        processor: the checkpoint's image processor.
 
     Raises:
-        InputError: The processor gives images no fixed size.
+        InputError: the processor gives images no fixed size.
     """
 
     def __init__(self, processor: BaseImageProcessor):
@@ -93,8 +93,8 @@ def random_crop_box(width: int, height: int) -> tuple[int, int, int, int]:
     4:3. After ten crops that do not fit, it is the largest central one within these ratios.
 
     Args:
-        width: Width of the image in pixels.
-        height: Height of the image in pixels.
+        width: width of the image in pixels.
+        height: height of the image in pixels.
 
     Returns:
         Left, upper, right and lower edge in pixels, right and lower exclusive.

@@ -112,7 +112,7 @@ def test_a_class_that_is_a_link_is_read(streaming):
     assert rows == by_folder([*grid("cat", "dog", splits=["train"]), "train/emu/1.png"])
 
 
-def test_names_of_files_tell_the_splits():
+def test_names_of_files_name_the_splits():
     files = ["cat/train_1.png", "cat/test_2.png", "dog/train_3.png", "dog/test-4.png"]
     assert read(folder(files), "test") == by_folder([files[1], files[3]])
 
@@ -246,7 +246,7 @@ def test_parquet_files_that_number_classes_in_another_order(streaming):
         load_images("data", "test", streaming=streaming)
 
 
-def test_parquet_files_of_no_split_are_told_of(caplog):
+def test_parquet_files_of_no_split_are_named(caplog):
     for name in ("train.parquet", "test.parquet"):
         parquet(name, ["cat", "dog"], [0, 1])
     load_images("data", "train")

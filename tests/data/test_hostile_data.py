@@ -200,7 +200,7 @@ def test_archives_that_are_not_as_they_should_be(tmp_path, name, streaming):
 
 @pytest.mark.parametrize("streaming", [False, True])
 def test_files_come_as_they_are(tmp_path, streaming):
-    """A JPEG that is decoded and encoded anew is another image."""
+    """A JPEG that is decoded and encoded again is another image."""
     pixels = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
     data = encoded(PILImage.fromarray(pixels), "JPEG", quality=95)
     features = Features({"photo": Image(), "kind": ClassLabel(names=["a", "b"])})

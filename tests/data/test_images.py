@@ -63,7 +63,7 @@ def good() -> Dataset:
 
 
 @pytest.fixture
-def spoilt() -> Dataset:
+def damaged() -> Dataset:
     """Ten rows; 3, 5, 6 and 8 are damaged."""
     images, names = [encoded(index) for index in range(10)], [f"{index}.png" for index in range(10)]
     for row, (name, data) in zip((3, 5, 6, 8), DAMAGED.items(), strict=True):
@@ -146,21 +146,21 @@ def test_row_without_a_label(label):
         ImageDataset(rows([encoded(0), encoded(1)], labels=[0, label]), EvaluationTransform(PROCESSOR))[1]
 
 
-def test_message_comes_whole_out_of_a_worker(spoilt):
+def test_message_of_a_worker_is_complete(damaged):
     with pytest.raises(InputError) as caught:
-        load(ImageDataset(spoilt, EvaluationTransform(PROCESSOR)), workers=1)
+        load(ImageDataset(damaged, EvaluationTransform(PROCESSOR)), workers=1)
     last = str(caught.value).strip().splitlines()[-1]  # torch puts the worker's traceback before it
     assert last.partition("InputError: ")[2].startswith("row 3 (text.jpg): ")
 
 
 @pytest.mark.parametrize("streaming", [False, True])
-def test_bad_images_are_dropped_and_named(spoilt, tmp_path, streaming):
+def test_bad_images_are_dropped_and_named(damaged, tmp_path, streaming):
     bad, transform = BadImages(tmp_path / "bad.jsonl"), EvaluationTransform(PROCESSOR)
     assert bad.summary() == []
     if streaming:
-        images = StreamedImageDataset(spoilt.to_iterable_dataset(), transform, bad)
+        images = StreamedImageDataset(damaged.to_iterable_dataset(), transform, bad)
     else:
-        images = ImageDataset(spoilt, transform, bad)
+        images = ImageDataset(damaged, transform, bad)
     for _ in range(2):  # met in two epochs, named once
         one_pass = list(islice(images, 10)) if streaming else images
         assert [greys(batch) for batch in load(one_pass)] == [[0, 1, 2], [4, 7], [9]]

@@ -1,4 +1,4 @@
-"""A stream has every row once a pass, whoever reads it, and goes on where it was."""
+"""A stream has every row once a pass, whoever reads it, and resumes after any batch."""
 
 from itertools import islice
 
@@ -58,14 +58,14 @@ def test_processes_and_workers_share_each_pass(dataset, num_shards, workers):
 
 @pytest.mark.parametrize("num_shards", [1, 4])
 @pytest.mark.parametrize("workers", [0, 2])
-def test_it_goes_on_after_any_batch(dataset, num_shards, workers):
+def test_it_starts_after_any_batch(dataset, num_shards, workers):
     rows = dataset.to_iterable_dataset(num_shards=num_shards).shuffle(seed=0, buffer_size=5)
-    whole = batches(StreamedImageDataset(rows, TrainingTransform(PROCESSOR), seed=1), 12, workers, batch_size=5)
+    complete = batches(StreamedImageDataset(rows, TrainingTransform(PROCESSOR), seed=1), 12, workers, batch_size=5)
     for passed in (1, 4, 7):
         stream = StreamedImageDataset(rows, TrainingTransform(PROCESSOR), seed=1)
         stream.pass_over(passed, 5)
         rest = batches(stream, 12 - passed, workers, batch_size=5)
-        assert torch.equal(torch.cat(rest), torch.cat(whole[passed:]))
+        assert torch.equal(torch.cat(rest), torch.cat(complete[passed:]))
 
 
 def test_what_is_passed_over_is_not_decoded(dataset):
@@ -83,7 +83,7 @@ def test_a_stream_without_rows_ends(dataset):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("settings", [{}, {"gradient_accumulation_steps": 2, "dataloader_num_workers": 2}], ids=str)
-def test_a_streamed_run_goes_on_where_it_was(dataset, tmp_path, settings):
+def test_a_streamed_run_resumes_where_it_was(dataset, tmp_path, settings):
     """Seven steps of four images are three passes over twelve; the checkpoint lies in the second."""
 
     def train(folder, seed, **resume):
@@ -106,11 +106,11 @@ def test_a_streamed_run_goes_on_where_it_was(dataset, tmp_path, settings):
         trainer.train(**resume)
         return trainer
 
-    whole = train("whole", 0)
-    resumed = train("resumed", 1, resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-4"))
+    uninterrupted = train("uninterrupted", 0)
+    resumed = train("resumed", 1, resume_from_checkpoint=str(tmp_path / "uninterrupted" / "checkpoint-4"))
     assert resumed.state.global_step == 7
     assert not resumed.args.ignore_data_skip
-    assert models_equal(whole.model, resumed.model)
-    ended = train("ended", 1, resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-7"))
+    assert models_equal(uninterrupted.model, resumed.model)
+    ended = train("ended", 1, resume_from_checkpoint=str(tmp_path / "uninterrupted" / "checkpoint-7"))
     assert ended.state.global_step == 7
-    assert models_equal(whole.model, ended.model)
+    assert models_equal(uninterrupted.model, ended.model)

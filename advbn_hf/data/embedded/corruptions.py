@@ -20,10 +20,10 @@ def corrupt(images: np.ndarray, kind: str, severity: int, rng: np.random.Generat
     """Applies one corruption.
 
     Args:
-        images: Uint8 (N, 48, 48, 3).
-        kind: A key of `CORRUPTIONS`.
-        severity: One of `SEVERITIES`.
-        rng: Draws noise, directions and fog.
+        images: uint8 (N, 48, 48, 3).
+        kind: a key of `CORRUPTIONS`.
+        severity: one of `SEVERITIES`.
+        rng: draws noise, directions and fog.
 
     Returns:
         Uint8 (N, 48, 48, 3).
@@ -35,8 +35,8 @@ def corrupt(images: np.ndarray, kind: str, severity: int, rng: np.random.Generat
 # Each takes float32 images (N, 48, 48, 3) in [0, 1], the strength and a generator; the result may leave [0, 1].
 
 
-def _gaussian_noise(images: np.ndarray, deviation: float, rng: np.random.Generator) -> np.ndarray:
-    return images + deviation * rng.standard_normal(images.shape, dtype=np.float32)
+def _gaussian_noise(images: np.ndarray, std: float, rng: np.random.Generator) -> np.ndarray:
+    return images + std * rng.standard_normal(images.shape, dtype=np.float32)
 
 
 def _shot_noise(images: np.ndarray, photons: float, rng: np.random.Generator) -> np.ndarray:
@@ -116,7 +116,7 @@ def _each(images: np.ndarray, edit: Callable[[Image.Image], Image.Image]) -> np.
     return to_float(np.stack([np.asarray(edit(Image.fromarray(image))) for image in to_uint8(images)]))
 
 
-# Kind -> how it is done, and its strength at severity 1, 3 and 5. Noise, brightness, saturation and JPEG are as strong
+# Kind -> its function, and its strength at severity 1, 3 and 5. Noise, brightness, saturation and JPEG are as strong
 # as in ImageNet-C; what is measured in pixels, contrast and fog are weaker, or they would hide a digit of 38 pixels.
 CORRUPTIONS = {
     "gaussian_noise": (_gaussian_noise, (0.08, 0.18, 0.38)),

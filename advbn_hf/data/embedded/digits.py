@@ -1,4 +1,4 @@
-"""The embedded benchmark: real handwriting in one training style and five unseen ones, made on the spot.
+"""The embedded benchmark: real handwriting in one training style and five unseen ones, generated where it is used.
 
 The handwriting is scikit-learn's `load_digits`: 1,797 scans of 8x8 from "Optical Recognition of Handwritten Digits" of
 the UCI repository. No scan is in two splits.
@@ -27,20 +27,20 @@ def scan_indices(split: str) -> np.ndarray:
         Row numbers of `load_digits().images`; no two splits share one.
 
     Raises:
-        InputError: There is no such split.
+        InputError: there is no such split.
     """
     check_choice("split", split, _SCANS)
     return np.random.RandomState(0).permutation(1797)[_SCANS[split]]  # RandomState: the same in every NumPy
 
 
 def load_embedded(style: str = "clean", split: str = "train", num_images: int | None = None, seed: int = 0) -> Dataset:
-    """Makes one set of the embedded benchmark; see `rendering.render` for what it gives and what it refuses.
+    """Makes one set of the embedded benchmark; see `rendering.render` for what it returns and raises.
 
     Args:
-        style: One of `STYLES`. All but "clean" are unseen: they have no training split.
+        style: one of `STYLES`. All but "clean" are unseen: they have no training split.
         split: "train", "validation" (drawn from scans kept out of training; choose settings on it) or "test".
-        num_images: How many images; by default 4000, 1000 and 2000 for the three splits.
-        seed: Seed of poses, colours, noise and all else that is drawn at random, but not of the choice of scans.
+        num_images: how many images; by default 4000, 1000 and 2000 for the three splits.
+        seed: seed of poses, colours, noise and all else that is drawn at random, but not of the choice of scans.
     """
     return render("embedded", _scans, style, split, num_images, seed)
 

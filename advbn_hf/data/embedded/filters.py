@@ -21,8 +21,8 @@ class Filter:
 
     Args:
         saturation: 0 is grey, 1 leaves the colours as they are.
-        red, green, blue: What the tone curve makes of the inputs 0, 25, 50, 75 and 100 %, in %.
-        vignette: Share of the light lost in the corners; where negative, share of the way to white there.
+        red, green, blue: what the tone curve makes of the inputs 0, 25, 50, 75 and 100 %, in %.
+        vignette: share of the light lost in the corners; where negative, share of the way to white there.
     """
 
     saturation: float
@@ -52,8 +52,8 @@ def apply_filter(images: np.ndarray, name: str) -> np.ndarray:
     """Applies one filter.
 
     Args:
-        images: Uint8 (N, 48, 48, 3).
-        name: A key of `FILTERS`.
+        images: uint8 (N, 48, 48, 3).
+        name: a key of `FILTERS`.
 
     Returns:
         Uint8 (N, 48, 48, 3).

@@ -61,7 +61,7 @@ def render(
 
     Args:
         source: name of the benchmark, for the progress bar.
-        glyphs_of: gives the glyphs of a split; no two splits may share one.
+        glyphs_of: returns the glyphs of a split; no two splits may share one.
         style: one of `STYLES`. All but "clean" are unseen: they have no training split.
         split: "train", "validation" (choose settings on it) or "test".
         num_images: how many images; by default those of `SPLITS`.
@@ -72,7 +72,7 @@ def render(
         `severity` (1, 3 or 5 for corruptions; else 0). Kinds and severities come in equal numbers.
 
     Raises:
-        InputError: There is no such style or split, or a number is out of range.
+        InputError: there is no such style or split, or a number is out of range.
     """
     check_choice("style", style, STYLES)
     check_choice("split", split, SPLITS)
@@ -82,11 +82,11 @@ def render(
     check_at_least("seed", seed, 0)
     total = num_images or SPLITS[split]
     glyphs = glyphs_of(split)
-    rows = np.resize(np.arange(len(glyphs.ink)), total + _BATCH)  # goes round the glyphs as often as needed
+    rows = np.resize(np.arange(len(glyphs.ink)), total + _BATCH)  # repeats the glyphs as often as needed
     columns = {"image": [], "label": glyphs.labels[rows[:total]].tolist(), "kind": [], "severity": []}
     starts = range(0, total, _BATCH)
     for start in tqdm(starts, desc=f"{source} {style} {split}", unit="batch", delay=3, leave=False):
-        # The last batch too is drawn whole, so that its images do not depend on num_images.
+        # The last batch too is drawn completely, so that its images do not depend on num_images.
         images, variants = _draw(style, glyphs.ink[rows[start : start + _BATCH]], (split, start, seed))
         for image, variant in zip(images[: total - start], variants, strict=False):
             kind, severity = _VARIANTS[style][variant]

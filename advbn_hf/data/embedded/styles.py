@@ -1,6 +1,6 @@
 """Draws images from glyphs: the style of the training set, and the two styles that share nothing with it.
 
-Every function works on a whole batch of N images at once. Masks are float32 (N, 48, 48) in [0, 1], 1 where the glyph
+Every function works on a batch of N images at once. Masks are float32 (N, 48, 48) in [0, 1], 1 where the glyph
 is; images are uint8 (N, 48, 48, 3), RGB. Randomness comes only from the generator that is passed in.
 """
 
@@ -21,8 +21,8 @@ def draw_masks(glyphs: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Enlarges glyphs smoothly to about 38 pixels and places each with its own small rotation, scale and shift.
 
     Args:
-        glyphs: Float (N, S, S), ink in [0, 1].
-        rng: Rotation is uniform within 10 degrees, scale within 10 % and shift within 2.5 pixels.
+        glyphs: float (N, S, S), ink in [0, 1].
+        rng: rotation is uniform within 10 degrees, scale within 10 % and shift within 2.5 pixels.
 
     Returns:
         Masks, float32 (N, 48, 48) in [0, 1].
@@ -51,8 +51,8 @@ def draw_clean(masks: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Draws the training style: light warm ink on a dark cool ground, uneven light, a noisy sensor.
 
     Args:
-        masks: Float (N, 48, 48) in [0, 1].
-        rng: Jitters the colours, and makes the texture, the direction of the light and the noise (deviation 0.02).
+        masks: float (N, 48, 48) in [0, 1].
+        rng: jitters the colours; draws texture, direction of the light and noise (standard deviation 0.02).
 
     Returns:
         Images, uint8 (N, 48, 48, 3).
@@ -73,9 +73,9 @@ def draw_stylized(masks: np.ndarray, texture: str, rng: np.random.Generator) -> 
     """Paints glyph and ground each with the texture in two saturated colours, one light and the other dark.
 
     Args:
-        masks: Float (N, 48, 48) in [0, 1].
-        texture: One of `TEXTURES`.
-        rng: Picks hues, which of the two is light, and scale, direction and phase of the texture.
+        masks: float (N, 48, 48) in [0, 1].
+        texture: one of `TEXTURES`.
+        rng: picks hues, which of the two is light, and scale, direction and phase of the texture.
 
     Returns:
         Images, uint8 (N, 48, 48, 3).
@@ -96,8 +96,8 @@ def draw_sketch(masks: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Draws the outline of the glyph in black on white.
 
     Args:
-        masks: Float (N, 48, 48) in [0, 1].
-        rng: Picks the width of the line, 1.6 to 2.8 pixels.
+        masks: float (N, 48, 48) in [0, 1].
+        rng: picks the width of the line, 1.6 to 2.8 pixels.
 
     Returns:
         Images, uint8 (N, 48, 48, 3).
@@ -114,9 +114,9 @@ def smooth_noise(count: int, cells: int, rng: np.random.Generator) -> np.ndarray
     """Gaussian noise on a grid, interpolated by cubic splines.
 
     Args:
-        count: Number of images N.
-        cells: Grid points along each side.
-        rng: Draws the values at the grid points, of deviation 1.
+        count: number of images N.
+        cells: grid points along each side.
+        rng: draws the values at the grid points, of standard deviation 1.
 
     Returns:
         Float32 (N, 48, 48).
@@ -146,9 +146,9 @@ def _interpolation(cells: int) -> np.ndarray:
     return ndimage.zoom(np.eye(cells, dtype=np.float32), (SIZE / cells, 1), order=3)
 
 
-def _jittered(colour: tuple[float, float, float], spread: float, count: int, rng: np.random.Generator) -> np.ndarray:
-    """`count` colours (N, 1, 1, 3) within `spread` of `colour`."""
-    jitter = rng.uniform(-spread, spread, (count, 1, 1, 3))
+def _jittered(colour: tuple[float, float, float], width: float, count: int, rng: np.random.Generator) -> np.ndarray:
+    """`count` colours (N, 1, 1, 3) within `width` of `colour`."""
+    jitter = rng.uniform(-width, width, (count, 1, 1, 3))
     return (np.array(colour) + jitter).astype(np.float32)
 
 
