@@ -5,7 +5,7 @@ import io
 from matplotlib.figure import Figure
 from PIL import Image
 
-from ..reporting.plot_style import GREY, INK, LANE_COLOURS, LANE_MARKERS, PALE, plain_axes, plain_text
+from ..reporting.plot_style import GREY, INK, PALE, plain_axes, plain_text, series_style
 from .sweep import Sweep
 
 
@@ -23,13 +23,12 @@ def plot_sweep(sweep: Sweep, chosen: int) -> Image.Image:
     for place, branch in enumerate(sweep.predictions):
         own = branch.probabilities[0].argmax()
         label = f"{branch.title}: {branch.class_names[own]}"
-        style = {"color": LANE_COLOURS[place % len(LANE_COLOURS)], "marker": LANE_MARKERS[place % len(LANE_MARKERS)]}
         axes.plot(
             places,
             (100 * branch.probabilities[:, own]).tolist(),
             label=plain_text(label[:48]),
             linewidth=1.8,
-            **style,
+            **series_style(place),
         )
     axes.set(ylim=(-4, 104), xticks=places, xticklabels=sweep.steps)
     axes.set_xlim(-0.4, len(sweep.steps) - 0.6)

@@ -19,13 +19,13 @@ KNOWN_MODELS = {
 }
 
 
-class Column(NamedTuple):
+class TableColumn(NamedTuple):
     """A model, or one branch of it.
 
     Args:
         model: as in the records.
         branch: "clean", "auxiliary" or None.
-        label: how people read it, for example "AdvBN auxiliary".
+        label: the heading that people read, for example "AdvBN auxiliary".
     """
 
     model: str
@@ -39,7 +39,7 @@ class Column(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Cell:
+class TableCell:
     """An accuracy.
 
     Args:
@@ -48,7 +48,7 @@ class Cell:
         interval: lower and upper end of the 95 % interval, if n is known.
         gain: points (hundredths) above the baseline on the same set; None without a baseline.
         p_value: of the paired test of that gain; None if there was none.
-        is_first: whether the suite reports this branch first on this set.
+        is_first: whether this is the branch to report first on this set.
     """
 
     value: float
@@ -60,7 +60,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Row:
+class TableRow:
     """The accuracies on one set, or their mean over several.
 
     Args:
@@ -70,11 +70,11 @@ class Row:
     """
 
     name: str
-    cells: dict[Column, Cell]
+    cells: dict[TableColumn, TableCell]
     mean_over: tuple[str, ...] = ()
 
     @property
-    def baseline(self) -> Cell | None:
+    def baseline(self) -> TableCell | None:
         """The baseline's accuracy, if it was measured."""
         return _baseline(self.cells)
 
@@ -94,27 +94,27 @@ class Table:
         rows: the sets in the order of the records, then the mean if one was asked for.
     """
 
-    columns: tuple[Column, ...]
-    rows: tuple[Row, ...]
+    columns: tuple[TableColumn, ...]
+    rows: tuple[TableRow, ...]
 
 
 def comparison_table(
     records: Iterable[Record], mean_over: Sequence[str] = (), first: Mapping[str, str] | None = None
 ) -> Table:
-    """Lines up the accuracies of all models on all sets.
+    """Arranges the accuracies of all models on all sets.
 
     Args:
         records: measurements; of other metrics than accuracy, only the paired tests' are used.
         mean_over: names of the rows (sets) for a last row with their mean. The mean of a column that lacks one of them
             is absent. Its interval averages the ends of theirs, which is wide enough however the sets depend on each
-            other (the deviation of a mean is at most the mean of the deviations).
+            other (the standard deviation of a mean is at most the mean of the standard deviations).
         first: name of a row -> the branch that is to be marked there.
 
     Returns:
         The table.
 
     Raises:
-        InputError: one thing was measured twice, or `mean_over` names a set without a record.
+        InputError: there are two accuracies for one cell, or `mean_over` names a set without a record.
     """
     records = list(records)
     accuracies = [record for record in records if record.metric == "accuracy"]
@@ -124,7 +124,7 @@ def comparison_table(
         if record.metric == P_VALUE
     }
     columns = {(column.model, column.branch): column for column in columns_of(accuracies)}
-    rows: dict[str, dict[Column, Cell]] = {}
+    rows: dict[str, dict[TableColumn, TableCell]] = {}
     for record in accuracies:
         column = columns[record.model, record.branch]
         cells = rows.setdefault(set_label(record), {})
@@ -133,8 +133,8 @@ def comparison_table(
         interval = wilson_interval(record.value, record.n) if record.n else None
         p_value = p_values.get((set_label(record), record.model, record.branch))
         is_first = record.branch is not None and (first or {}).get(set_label(record)) == record.branch
-        cells[column] = Cell(record.value, record.n, interval, None, p_value, is_first)
-    table_rows = [Row(name, _with_gains(cells)) for name, cells in rows.items()]
+        cells[column] = TableCell(record.value, record.n, interval, None, p_value, is_first)
+    table_rows = [TableRow(name, _with_gains(cells)) for name, cells in rows.items()]
     if mean_over:
         table_rows.append(_mean_row(rows, tuple(mean_over)))
     return Table(tuple(columns.values()), tuple(row for row in table_rows if row.cells))
@@ -202,7 +202,7 @@ def set_label(record: Record) -> str:
     return " ".join(str(part) for part in (record.set, record.shift, record.severity) if part is not None)
 
 
-def columns_of(records: Sequence[Record]) -> tuple[Column, ...]:
+def columns_of(records: Sequence[Record]) -> tuple[TableColumn, ...]:
     """The models and branches that records are about, in the order in which tables show them.
 
     Args:
@@ -212,7 +212,7 @@ def columns_of(records: Sequence[Record]) -> tuple[Column, ...]:
     order = [*KNOWN_MODELS, *(model for model, _ in keys)]
     keys.sort(key=lambda key: (order.index(key[0]), key[1] == "auxiliary"))
     models = [model for model, _ in keys]
-    return tuple(Column(model, branch, _label(model, branch, models)) for model, branch in keys)
+    return tuple(TableColumn(model, branch, _label(model, branch, models)) for model, branch in keys)
 
 
 def _label(model: str, branch: str | None, models: list[str]) -> str:
@@ -221,11 +221,11 @@ def _label(model: str, branch: str | None, models: list[str]) -> str:
     return f"{name} {branch}" if branch == "auxiliary" or (branch and models.count(model) > 1) else name
 
 
-def _baseline(cells: dict[Column, Cell]) -> Cell | None:
+def _baseline(cells: dict[TableColumn, TableCell]) -> TableCell | None:
     return next((cell for column, cell in cells.items() if column.model == "baseline"), None)
 
 
-def _with_gains(cells: dict[Column, Cell]) -> dict[Column, Cell]:
+def _with_gains(cells: dict[TableColumn, TableCell]) -> dict[TableColumn, TableCell]:
     baseline = _baseline(cells)
     if baseline is None:
         return cells
@@ -233,22 +233,22 @@ def _with_gains(cells: dict[Column, Cell]) -> dict[Column, Cell]:
     return {column: replace(cell, gain=gains[column]) for column, cell in cells.items()}
 
 
-def _mean_row(rows: dict[str, dict[Column, Cell]], names: tuple[str, ...]) -> Row:
+def _mean_row(rows: dict[str, dict[TableColumn, TableCell]], names: tuple[str, ...]) -> TableRow:
     missing = [name for name in names if name not in rows]
     if missing:
         raise InputError(f"mean_over: no accuracy on {', '.join(missing)}; there are {', '.join(rows) or 'none'}")
     shared = [column for column in rows[names[0]] if all(column in rows[name] for name in names)]
     cells = {column: _mean_cell([rows[name][column] for name in names]) for column in shared}
-    return Row(f"mean of {len(names)} sets", _with_gains(cells), names)
+    return TableRow(f"mean of {len(names)} sets", _with_gains(cells), names)
 
 
-def _mean_cell(cells: list[Cell]) -> Cell:
+def _mean_cell(cells: list[TableCell]) -> TableCell:
     known = all(cell.n for cell in cells)
     interval = tuple(fmean(ends) for ends in zip(*(cell.interval for cell in cells), strict=True)) if known else None
-    return Cell(fmean(cell.value for cell in cells), sum(cell.n for cell in cells) if known else None, interval)
+    return TableCell(fmean(cell.value for cell in cells), sum(cell.n for cell in cells) if known else None, interval)
 
 
-def _grid(table: Table, show: Callable[[Cell], str]) -> list[list[str]]:
+def _grid(table: Table, show: Callable[[TableCell], str]) -> list[list[str]]:
     """Header and body as text; a gain has its own column, right of its accuracy, where there is any."""
     gaining = {column for row in table.rows for column, cell in row.cells.items() if cell.gain is not None}
     header = ["set", "images"]
@@ -266,7 +266,7 @@ def _grid(table: Table, show: Callable[[Cell], str]) -> list[list[str]]:
     return [header, *body]
 
 
-def _gain(cell: Cell) -> str:
+def _gain(cell: TableCell) -> str:
     if cell.gain is None:
         return ""
     if cell.p_value is None:
@@ -278,11 +278,11 @@ def _bold(text: str, is_bold: bool) -> str:
     return f"**{text}**" if is_bold else text
 
 
-def _half_width(cell: Cell) -> str:
+def _half_width(cell: TableCell) -> str:
     return f" +-{50 * (cell.interval[1] - cell.interval[0]):3.1f}" if cell.interval else ""
 
 
-def _ends(cell: Cell) -> str:
+def _ends(cell: TableCell) -> str:
     return f" [{100 * cell.interval[0]:.1f}, {100 * cell.interval[1]:.1f}]" if cell.interval else ""
 
 

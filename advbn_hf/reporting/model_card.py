@@ -11,7 +11,7 @@ from huggingface_hub import ModelCard
 from ..evaluation.records import P_VALUE, Record
 from ..hub.card import CARD_FILE, NO_BASELINE, ONE_RUN, base_of, eval_result, fill_template, public, text
 from ..utils.files import write_atomically
-from .accuracy_table import Row, Table, comparison_table, renamed, set_label, to_markdown
+from .accuracy_table import Table, TableCell, TableColumn, TableRow, comparison_table, renamed, set_label, to_markdown
 
 
 def render_card(
@@ -87,7 +87,7 @@ def save_card(card: ModelCard, folder: str | Path) -> None:
 
 
 def _limits(table: Table) -> list[str]:
-    """What the measurements say against the model, and what they cannot say."""
+    """Weaknesses that the measurements show, and what they do not show."""
     rows = [row for row in table.rows if not row.mean_over and any(c.model == "advbn" for c in row.cells)]
     if not rows:
         return ["Its accuracy was not measured."]
@@ -98,43 +98,42 @@ def _limits(table: Table) -> list[str]:
     ]
     if not any(row.baseline for row in rows):
         limits.append(NO_BASELINE)
-    lost, close = _without_gain(rows)
+    gains = [(row, column, cell) for row in rows for column, cell in _ours(row) if cell.gain is not None]
+    lost = [_gain(row, column, cell) for row, column, cell in gains if cell.gain <= 0]
     if lost:
         limits.append(f"No gain over the baseline on {', '.join(lost)} (points).")
+    close = [_gain(row, column, cell) for row, column, cell in gains if cell.gain > 0 and _may_be_chance(row, cell)]
     if close:
-        limits.append(f"A gain that the 95 % intervals cannot tell from none on {', '.join(close)} (points).")
+        tests = "paired tests" if any(cell.p_value is not None for _, _, cell in gains) else "95 % intervals"
+        limits.append(f"A gain that the {tests} cannot tell from none on {', '.join(close)} (points).")
     return limits + _branches_apart(rows)
 
 
-def _lowest(rows: list[Row]) -> str:
+def _lowest(rows: list[TableRow]) -> str:
     accuracies = [(cell.value, row, column) for row in rows for column, cell in _ours(row)]
     value, row, column = min(accuracies, key=lambda accuracy: accuracy[0])
     return f"Its lowest accuracy is {100 * value:.1f} %, on {text(row.name)} ({column.label})."
 
 
-def _without_gain(rows: list[Row]) -> tuple[list[str], list[str]]:
-    """Sets and branches that lost or stood still, and those whose interval overlaps the baseline's."""
-    lost, close = [], []
-    for row in rows:
-        for column, cell in _ours(row):
-            if cell.gain is None:
-                continue
-            told = f"{text(row.name)} ({column.label} {cell.gain:+.1f})"
-            if cell.gain <= 0:
-                lost.append(told)
-            elif cell.interval and row.baseline.interval and cell.interval[0] <= row.baseline.interval[1]:
-                close.append(told)
-    return lost, close
+def _gain(row: TableRow, column: TableColumn, cell: TableCell) -> str:
+    return f"{text(row.name)} ({column.label} {cell.gain:+.1f})"
 
 
-def _branches_apart(rows: list[Row]) -> list[str]:
+def _may_be_chance(row: TableRow, cell: TableCell) -> bool:
+    """Whether the paired test's p-value is 0.05 or more; without a test, whether the 95 % intervals overlap."""
+    if cell.p_value is not None:
+        return cell.p_value >= 0.05
+    return bool(cell.interval and row.baseline.interval) and cell.interval[0] <= row.baseline.interval[1]
+
+
+def _branches_apart(rows: list[TableRow]) -> list[str]:
     pairs = [(row, first, second) for row in rows for first, second in pairwise(_ours(row))]
     if not pairs:
         return []
     row, *branches = max(pairs, key=lambda pair: abs(pair[1][1].value - pair[2][1].value))
-    told = " and ".join(f"{100 * cell.value:.1f} % ({column.label})" for column, cell in branches)
-    return [f"The branches differ, most on {text(row.name)}: {told}. Choose the branch on data like yours."]
+    accuracies = " and ".join(f"{100 * cell.value:.1f} % ({column.label})" for column, cell in branches)
+    return [f"The branches differ, most on {text(row.name)}: {accuracies}. Choose the branch on data like yours."]
 
 
-def _ours(row: Row) -> list:
+def _ours(row: TableRow) -> list[tuple[TableColumn, TableCell]]:
     return [(column, cell) for column, cell in row.cells.items() if column.model == "advbn"]

@@ -12,23 +12,34 @@ from ..utils.files import write_atomically
 
 # Okabe and Ito's colours, told apart by colour-blind readers too (jfly.uni-koeln.de/color).
 BLUE, VERMILLION, GREEN, PURPLE, ORANGE = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00"
-
-
-LANE_COLOURS = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE)
-
-
-LANE_MARKERS = ("o", "D", "s", "^", "v")
-
-
+SERIES_COLOURS = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE)
+SERIES_MARKERS = ("o", "D", "s", "^", "v")
 INK, GREY, PALE = "#1a1a1a", "#6e6e6e", "#e4e4e4"
 
 
 def plain_text(text: str) -> str:
-    """Matplotlib would set what stands between dollars as a formula."""
+    """Text with its dollars escaped, between which Matplotlib would set a formula."""
     return text.replace("$", r"\$")
 
 
+def series_style(place: int) -> dict[str, str]:
+    """Colour and marker of a series by its place in the legend; they repeat after five.
+
+    Args:
+        place: 0 or more.
+    """
+    return {
+        "color": SERIES_COLOURS[place % len(SERIES_COLOURS)],
+        "marker": SERIES_MARKERS[place % len(SERIES_MARKERS)],
+    }
+
+
 def new_figure(height: float) -> Figure:
+    """An empty figure, 8.4 inches wide.
+
+    Args:
+        height: in inches.
+    """
     figure = Figure(figsize=(8.4, height), layout="constrained", facecolor="white")
     figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12)
     return figure
@@ -48,7 +59,7 @@ def plain_axes(axes: Axes, grid: Literal["x", "y", "both"] = "both") -> None:
 
 
 def write_figure(figure: Figure, path: str | os.PathLike, dpi: int = 150, colours: int | None = 256) -> None:
-    """Writes a figure as PNG, whole; 256 colours are a third of the size, and of plots no difference to the eye."""
+    """Writes a figure as PNG, atomically; with 256 colours plots look the same in a third of the size."""
     drawn, small = io.BytesIO(), io.BytesIO()
     figure.savefig(drawn, format="png", dpi=dpi)
     image = Image.open(drawn).convert("RGB")

@@ -1,4 +1,4 @@
-"""Images for people: the gain per set, what the sets look like, the training curve."""
+"""Plots of a run: the gain per set, samples of the sets, the training curve."""
 
 import os
 import textwrap
@@ -8,24 +8,24 @@ import datasets
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from PIL import Image, ImageOps
 
 from ..data.transforms import to_rgb
 from ..errors import InputError
-from .accuracy_table import Cell, Column, Row, Table
+from .accuracy_table import Table, TableCell, TableColumn, TableRow
 from .plot_style import (
     BLUE,
     GREEN,
     GREY,
     INK,
-    LANE_COLOURS,
-    LANE_MARKERS,
     ORANGE,
     PALE,
     VERMILLION,
     new_figure,
     plain_axes,
     plain_text,
+    series_style,
     write_figure,
 )
 
@@ -44,7 +44,7 @@ TRAINING_PANELS = {  # title -> key of the log: colour and label
         "std_distance": (ORANGE, "of the standard deviation"),
     },
 }
-LANE, GAP = 0.26, 0.22  # inches: the height of one model's lane in a set, and the gap between sets
+LINE, GAP = 0.26, 0.22  # inches: the height of one model's line in a set, and the gap between sets
 
 
 def plot_gain(table: Table, path: str | os.PathLike) -> None:
@@ -59,12 +59,12 @@ def plot_gain(table: Table, path: str | os.PathLike) -> None:
     """
     if not table.rows:
         raise InputError("results: no accuracy to draw")
-    lanes = [column for column in table.columns if not column.is_reference]
-    height = max(len(lanes), 1) * LANE + GAP
+    drawn = [column for column in table.columns if not column.is_reference]
+    height = max(len(drawn), 1) * LINE + GAP
     figure = new_figure(1.6 + height * len(table.rows))
     axes = figure.add_subplot()
     for index, row in enumerate(table.rows):
-        _draw_row(axes, row, lanes, top=index * height, height=height)
+        _draw_row(axes, row, drawn, top=index * height, height=height)
     _dress_gain(axes, table, bottom=len(table.rows) * height)
     write_figure(figure, path)
 
@@ -136,7 +136,7 @@ def plot_training(
     write_figure(figure, path)
 
 
-def _draw_row(axes: Axes, row: Row, lanes: list[Column], top: float, height: float) -> None:
+def _draw_row(axes: Axes, row: TableRow, drawn: list[TableColumn], top: float, height: float) -> None:
     middle, weight = top + height / 2, "bold" if row.mean_over else "normal"
     if row.mean_over:
         axes.axhline(top, color=GREY, linewidth=0.8)
@@ -149,13 +149,13 @@ def _draw_row(axes: Axes, row: Row, lanes: list[Column], top: float, height: flo
     for column, cell in row.cells.items():
         if column.is_reference:
             _draw_reference(axes, column.model, cell, top, height)
-    for place, column in enumerate(lanes):
+    for place, column in enumerate(drawn):
         if column in row.cells:
-            y = top + GAP / 2 + LANE * (place + 0.5)
-            _draw_lane(axes, row.cells[column], row.baseline, place, y, weight)
+            y = top + GAP / 2 + LINE * (place + 0.5)
+            _draw_cell(axes, row.cells[column], row.baseline, place, y, weight)
 
 
-def _draw_reference(axes: Axes, model: str, cell: Cell, top: float, height: float) -> None:
+def _draw_reference(axes: Axes, model: str, cell: TableCell, top: float, height: float) -> None:
     ends = (top + 0.08, top + height - 0.08)
     if model == "base":
         axes.plot([100 * cell.value] * 2, ends, color=GREY, linewidth=1.3, linestyle=(0, (2, 1.5)), zorder=3)
@@ -165,15 +165,15 @@ def _draw_reference(axes: Axes, model: str, cell: Cell, top: float, height: floa
     axes.plot([100 * cell.value] * 2, ends, color=INK, linewidth=2.2, solid_capstyle="butt", zorder=4)
 
 
-def _draw_lane(axes: Axes, cell: Cell, baseline: Cell | None, place: int, y: float, weight: str) -> None:
-    value, colour = 100 * cell.value, LANE_COLOURS[place % len(LANE_COLOURS)]
+def _draw_cell(axes: Axes, cell: TableCell, baseline: TableCell | None, place: int, y: float, weight: str) -> None:
+    value, style = 100 * cell.value, series_style(place)
+    colour = style["color"]
     if baseline:
         axes.plot([100 * baseline.value, value], [y, y], color=colour, linewidth=6, alpha=0.35,
                   solid_capstyle="butt", zorder=2)  # fmt: skip
     if cell.interval:
         axes.plot([100 * end for end in cell.interval], [y, y], color=colour, linewidth=1.3, zorder=5)
-    axes.plot(value, y, LANE_MARKERS[place % len(LANE_MARKERS)], color=colour, markersize=6.5, zorder=6,
-              markeredgecolor="white", markeredgewidth=0.7)  # fmt: skip
+    axes.plot(value, y, **style, markersize=6.5, zorder=6, markeredgecolor="white", markeredgewidth=0.7)
     beside = {"transform": axes.get_yaxis_transform(), "ha": "right", "va": "center"}
     axes.text(1.09, y, f"{value:.1f}", color=INK, fontsize=9.5, weight=weight, **beside)
     if cell.gain is not None:
@@ -195,24 +195,23 @@ def _dress_gain(axes: Axes, table: Table, bottom: float) -> None:
     axes.set_title(plain_text(_headline(table)), loc="left", fontsize=12, weight="bold", color=INK, pad=pad)
 
 
-def _legend_handle(axes: Axes, column: Column, table: Table):
+def _legend_handle(axes: Axes, column: TableColumn, table: Table) -> Line2D:
     if column.is_reference:
         line = {"linewidth": 2.2} if column.model == "baseline" else {"linewidth": 1.3, "linestyle": (0, (2, 1.5))}
         style = {"color": INK if column.model == "baseline" else GREY, **line}
         return axes.plot([], [], label=plain_text(column.label), **style)[0]
     place = [other for other in table.columns if not other.is_reference].index(column)
-    return axes.plot([], [], LANE_MARKERS[place % len(LANE_MARKERS)], color=LANE_COLOURS[place % len(LANE_COLOURS)],
-                     label=plain_text(column.label))[0]  # fmt: skip
+    return axes.plot([], [], linestyle="none", label=plain_text(column.label), **series_style(place))[0]
 
 
 def _headline(table: Table) -> str:
-    """The finding, on the branch that a plain `from_pretrained` loads; no finding, no claim."""
-    last = table.rows[-1]
-    gains = [(column, cell.gain) for column, cell in last.cells.items() if column.model == "advbn"]
-    if not last.mean_over or not gains or gains[0][1] is None:
-        return "Accuracy per set"
-    column, gain = gains[0]
-    return f"{column.label}: {_signed(gain)} points over the baseline\n(mean of {', '.join(last.mean_over)})"
+    """The gain of the branch that a plain `from_pretrained` loads, where it and a mean over sets were measured."""
+    mean = table.rows[-1]
+    for column, cell in mean.cells.items():
+        if column.model == "advbn" and column.branch != "auxiliary" and mean.mean_over and cell.gain is not None:
+            gain = f"{column.label}: {_signed(cell.gain)} points over the baseline"
+            return f"{gain}\n(mean of {', '.join(mean.mean_over)})"
+    return "Accuracy per set"
 
 
 def _signed(gain: float) -> str:

@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from ..errors import InputError
 from ..evaluation.records import Record
 from ..evaluation.statistics import wilson_interval
-from .accuracy_table import Column, columns_of
-from .plot_style import GREY, INK, LANE_COLOURS, LANE_MARKERS, new_figure, plain_axes, plain_text, write_figure
+from .accuracy_table import TableColumn, columns_of
+from .plot_style import GREY, INK, new_figure, plain_axes, plain_text, series_style, write_figure
 
 ACROSS = 5  # panels in a row
 
@@ -45,7 +45,7 @@ def plot_severities(records: Iterable[Record], path: str | os.PathLike) -> None:
     write_figure(figure, path)
 
 
-def _draw_set(grid: np.ndarray, panels: dict[str, list[Record]], columns: tuple[Column, ...]) -> None:
+def _draw_set(grid: np.ndarray, panels: dict[str, list[Record]], columns: tuple[TableColumn, ...]) -> None:
     for axes, (shift, points) in zip(grid.flat, panels.items(), strict=False):
         _draw_panel(axes, sorted(points, key=lambda point: point.severity), columns)
         axes.set_title(plain_text(shift.replace("_", " ")), loc="left", fontsize=9, color=INK, pad=3)
@@ -60,7 +60,7 @@ def _draw_set(grid: np.ndarray, panels: dict[str, list[Record]], columns: tuple[
             axes.tick_params(labelbottom=True)
 
 
-def _draw_panel(axes: Axes, points: list[Record], columns: tuple[Column, ...]) -> None:
+def _draw_panel(axes: Axes, points: list[Record], columns: tuple[TableColumn, ...]) -> None:
     places = [column for column in columns if not column.is_reference]
     for column in columns:
         own = [point for point in points if (point.model, point.branch) == (column.model, column.branch)]
@@ -69,8 +69,7 @@ def _draw_panel(axes: Axes, points: list[Record], columns: tuple[Column, ...]) -
             style = {"color": INK if column.model == "baseline" else GREY, "linestyle": (0, (3, 1.5)), "marker": "."}
         else:
             place = places.index(column)
-            style = {"color": LANE_COLOURS[place % len(LANE_COLOURS)]}
-            style["marker"] = LANE_MARKERS[place % len(LANE_MARKERS)]
+            style = series_style(place)
         axes.plot(severities, values, label=plain_text(column.label), linewidth=1.4, markersize=3.5, zorder=3, **style)
         if all(point.n for point in own):
             ends = [wilson_interval(point.value, point.n) for point in own]

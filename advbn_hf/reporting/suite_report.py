@@ -1,4 +1,4 @@
-"""What people look at after an evaluation: tables of sets and of metrics, for the terminal and as Markdown."""
+"""The report of an evaluation: tables of sets and of metrics, for the terminal and as Markdown."""
 
 import os
 from collections.abc import Iterable
@@ -33,7 +33,7 @@ class SuiteReport:
 
     @cached_property
     def by_set(self) -> list[Record]:
-        """The records about whole sets."""
+        """The records of complete sets."""
         return [record for record in self.records if record.shift is None]
 
     @cached_property
@@ -48,7 +48,7 @@ class SuiteReport:
         return "\n\n".join([to_text(self.table), *([align_text(grid)] if len(grid) > 1 else [])])
 
     def write_markdown(self, path: str | os.PathLike) -> None:
-        """Writes the same tables as Markdown, and one of all shifts, whole.
+        """Writes the same tables as Markdown, and one of all shifts.
 
         Args:
             path: the file.
@@ -63,7 +63,7 @@ class SuiteReport:
         write_atomically(path, "\n\n".join(parts) + "\n")
 
     def _metrics(self) -> list[list[str]]:
-        """Header, then a line for each metric of each set."""
+        """Header, then a row for each metric of each set."""
         shown = [record for record in self.by_set if record.metric in METRICS]
         columns = columns_of(shown)
         lines: dict[tuple[str, str], dict[tuple[str, str | None], str]] = {}

@@ -14,9 +14,9 @@ from advbn_hf.reporting.plot_style import (
     BLUE,
     GREY,
     INK,
-    LANE_COLOURS,
-    LANE_MARKERS,
     ORANGE,
+    SERIES_COLOURS,
+    SERIES_MARKERS,
     VERMILLION,
     new_figure,
     plain_axes,
@@ -150,7 +150,7 @@ def plot_sensitivity(points: Sequence[Point], title: str, path: str | os.PathLik
         here = [point for point in points if point.setting == setting]
         in_force = {point.value: point.in_force for point in here}
         axes.axhline(0, color=INK, linewidth=1)
-        for dataset, colour, marker in zip(datasets, LANE_COLOURS, LANE_MARKERS, strict=False):
+        for dataset, colour, marker in zip(datasets, SERIES_COLOURS, SERIES_MARKERS, strict=False):
             of_dataset = [point for point in here if point.shifts.dataset == dataset]
             places = [list(in_force).index(point.value) for point in of_dataset]
             for name, face, style in (("shifts", colour, "-"), ("clean", "white", ":")):

@@ -95,6 +95,7 @@ def test_p_values_and_the_mean_of_branches_are_told_and_claimed_for_no_branch():
     rendered = card([*RECORDS, *paired, *mean])
     assert metadata(rendered)["metrics"] == ["accuracy"]
     assert metadata(rendered)["model-index"] == metadata(card())["model-index"]
+    assert "the paired tests cannot tell from none on filters (AdvBN clean +15.0)" in rendered.text
     assert "+15.0 (p 0.250)" in rendered.text and "| AdvBN mean | gain |" in rendered.text
     assert "AdvBN mean: the mean of both branches' probabilities" in rendered.text
     assert "mean of both" not in card().text
