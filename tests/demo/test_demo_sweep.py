@@ -80,7 +80,7 @@ def test_what_is_no_image_is_named(tmp_path):
             read_image(tmp_path / name)
 
 
-def test_plot_and_words_tell_the_confidence_in_the_first_answer():
+def test_plot_and_text_show_the_confidence_in_the_first_prediction():
     probabilities = torch.tensor([[0.9, 0.1], [0.4, 0.6], [0.1, 0.9]])
     steps = ["as it is", "1", "2"]
     seen = Sweep("fog", steps, [gradient()] * 3, [SweepPredictions("baseline", ["$cat$", "dog"], probabilities)])

@@ -1,4 +1,4 @@
-"""Metadata of cards: the route that checks it, and what a repository's own says."""
+"""Metadata of cards: the route that checks it, and the metadata of a repository's own card."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ LISTS = {"datasets", "metrics", "tags"}  # metadata that must be lists of string
 
 @route("POST", "/api/validate-yaml")
 def validate_yaml(store: Store, request: Request) -> Reply:
-    """The Hub checks types and syntax of the metadata, and little of what it means."""
+    """The Hub checks the metadata's types and syntax, and little of its meaning."""
     try:
         metadata = front_matter(request.json["content"])
     except yaml.YAMLError as error:
@@ -34,7 +34,7 @@ def validate_yaml(store: Store, request: Request) -> Reply:
 
 
 def invalid(messages: list[str]) -> Reply:
-    """The answer to metadata with errors."""
+    """The reply to metadata with errors."""
     return Reply({"errors": [{"message": message} for message in messages], "warnings": []}, status=400)
 
 

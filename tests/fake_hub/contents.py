@@ -15,7 +15,7 @@ def root_tree(store: Store, request: Request, kind: str, repo_id: str, revision:
 
 @route("GET", "/api/{kind}/{repo_id}/tree/{revision}/{path}")
 def tree(store: Store, request: Request, kind: str, repo_id: str, revision: str, path: str) -> Reply:
-    """What is in a folder, or below it where `recursive`; in one page."""
+    """The content of a folder, with subfolders if `recursive`; in one page."""
     refuse_expand(request.flag("expand"))
     commit = store.readable(kind, repo_id, request.account).commit(revision)
     start = f"{path.strip('/')}/" if path else ""
@@ -36,7 +36,7 @@ def paths_info(store: Store, request: Request, kind: str, repo_id: str, revision
 
 
 def refuse_expand(expand: bool) -> None:
-    """Each file's last commit and security scan are not kept."""
+    """The double does not keep each file's last commit and security scan."""
     if expand:
         raise HubError(501, "the double of the Hub does not know expand=true")
 
@@ -48,7 +48,7 @@ def paths_of(commit: Commit) -> set[str]:
 
 
 def entry(commit: Commit, path: str) -> dict[str, Any]:
-    """A file or folder in the words of tree and paths-info."""
+    """A file or folder as tree and paths-info describe it."""
     if blob := commit.files.get(path):
         listed = {"type": "file", "path": path, "oid": blob.oid, "size": len(blob.data)}
         pointer = {"oid": blob.sha256, "size": len(blob.data), "pointerSize": len(blob.pointer)}

@@ -14,19 +14,19 @@ class Fault:
     Args:
         method: HTTP method, e.g. `"POST"`.
         path: regular expression, searched in the request's path and query.
-        status: answer with this status instead of doing what was asked.
+        status: reply with this status, and do nothing else.
         headers: sent along with `status`, e.g. `{"Retry-After": "0"}` or `{"X-Error-Code": "GatedRepo"}`.
         cut: close the connection in the middle of the `"request"`, which then has no effect, or in the middle of the
-            `"answer"`, when it has had its effect.
-        delay: seconds to wait before anything else; alone, a slow but right answer.
-        times: so many requests, or all of them where None.
+            `"reply"`, after the request has taken effect.
+        delay: seconds to wait before anything else; alone, a slow but correct reply.
+        times: number of requests that fail; None: all.
     """
 
     method: str
     path: str
     status: int | None = None
     headers: dict[str, str] = field(default_factory=dict)
-    cut: Literal["request", "answer"] | None = None
+    cut: Literal["request", "reply"] | None = None
     delay: float = 0.0
     times: int | None = 1
 
@@ -40,7 +40,7 @@ class Fault:
 
 
 class Faults:
-    """The faults to come, first come first served."""
+    """Faults that are still to happen, in the order they were added."""
 
     def __init__(self) -> None:
         self._queue: list[Fault | Callable[[str, str], Fault | None]] = []
@@ -73,5 +73,5 @@ class Faults:
 
     @property
     def pending(self) -> list[Fault]:
-        """Faults that were asked for a number of times and have not yet happened as often."""
+        """Faults with a number of times that have not happened that often yet."""
         return [fault for fault in self._queue if isinstance(fault, Fault) and fault.times]

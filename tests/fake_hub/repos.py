@@ -69,7 +69,7 @@ def describe(store: Store, request: Request, kind: str, repo_id: str, revision: 
 
 
 def sizes(blob: Blob) -> dict[str, Any]:
-    """A file's size and names, in the words of this route."""
+    """A file's size and hashes, as this route describes them."""
     pointer = {"sha256": blob.sha256, "size": len(blob.data), "pointerSize": len(blob.pointer)}
     return {"blobId": blob.oid, "size": len(blob.data), **({"lfs": pointer} if blob.lfs else {})}
 

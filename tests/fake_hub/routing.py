@@ -1,4 +1,4 @@
-"""From a request to the function that answers it."""
+"""From a request to the function that handles it."""
 
 import json
 import re

@@ -19,7 +19,7 @@ from .store import Account, HubError, Repo, Store
 
 @dataclass(frozen=True)
 class Seen:
-    """What was asked, with which token, and the status of the answer, 0 where the request was cut."""
+    """What was asked, with which token, and the status of the reply, 0 where the request was cut."""
 
     method: str
     path: str
@@ -94,10 +94,10 @@ class Handler(BaseHTTPRequestHandler):
             self.hang_up()
             return
         body = b"".join(self.read_body())
-        reply = refuse(fault) if fault and fault.status else self.answer(body)
+        reply = refuse(fault) if fault and fault.status else self.reply(body)
         self.hub.requests.append(Seen(self.command, self.path, self.token, reply.status))
         try:
-            self.send(reply, cut=fault is not None and fault.cut == "answer")
+            self.send(reply, cut=fault is not None and fault.cut == "reply")
         except ConnectionError:  # the client did not wait
             self.close_connection = True
 
@@ -119,7 +119,7 @@ class Handler(BaseHTTPRequestHandler):
             yield self.rfile.read(length // 2)
             yield self.rfile.read(length - length // 2)
 
-    def answer(self, body: bytes) -> Reply:
+    def reply(self, body: bytes) -> Reply:
         path, _, query = self.path.partition("?")
         try:
             with self.hub.lock:
@@ -136,7 +136,7 @@ class Handler(BaseHTTPRequestHandler):
     def send(self, reply: Reply, cut: bool) -> None:
         body = reply.body if isinstance(reply.body, bytes) else json.dumps(reply.body).encode()
         half = b"" if self.command == "HEAD" else body[: len(body) // 2]
-        if cut and not half:  # headers alone would be a whole answer
+        if cut and not half:  # headers alone would be a complete reply
             self.hang_up()
             return
         self.send_response(reply.status)
@@ -160,7 +160,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def refuse(fault: Fault) -> Reply:
-    """The answer of a request that a fault lets fail; the headers are those by which the client tells errors apart."""
+    """The reply to a request that a fault makes fail, with the headers by which clients tell errors apart."""
     status = HTTPStatus(fault.status)
     explained = {
         HTTPStatus.UNAUTHORIZED: {"X-Error-Message": "Invalid credentials in Authorization header"},

@@ -91,8 +91,8 @@ def test_etag_range_and_head(hub, api):
     blob = hub.repo("me/x").commit("main").files["w.safetensors"]
     assert (metadata.etag, metadata.size, metadata.commit_hash) == (blob.sha256, 10, api.repo_info("me/x").sha)
     for wanted, part in {"bytes=2-4": b"234", "bytes=7-": b"789", "bytes=-2": b"89"}.items():
-        with urllib.request.urlopen(urllib.request.Request(url, headers={"Range": wanted})) as answer:
-            assert (answer.status, answer.read()) == (206, part)
+        with urllib.request.urlopen(urllib.request.Request(url, headers={"Range": wanted})) as response:
+            assert (response.status, response.read()) == (206, part)
     with pytest.raises(urllib.error.HTTPError, match="416"):
         urllib.request.urlopen(urllib.request.Request(url, headers={"Range": "bytes=10-"}))
 
@@ -102,8 +102,8 @@ def test_lfs_takes_only_the_bytes_that_were_promised(hub, api):
     objects = [{"oid": "0" * 64, "size": 3}]
     body = {"operation": "upload", "transfers": ["basic"], "hash_algo": "sha256", "objects": objects}
     batch = urllib.request.Request(url, json.dumps(body).encode(), {"Authorization": f"Bearer {api.token}"})
-    with urllib.request.urlopen(batch) as answer:
-        upload = json.load(answer)["objects"][0]["actions"]["upload"]["href"]
+    with urllib.request.urlopen(batch) as response:
+        upload = json.load(response)["objects"][0]["actions"]["upload"]["href"]
     with pytest.raises(urllib.error.HTTPError, match="400"):
         urllib.request.urlopen(urllib.request.Request(upload, b"abc", method="PUT"))
     assert hub.repo("me/x").lfs == {}
@@ -224,7 +224,7 @@ def upload_weights(api):
     api.create_commit("me/x", [CommitOperationAdd("w.safetensors", BIG)], commit_message="one")
 
 
-@pytest.mark.parametrize(("cut", "statuses"), [("request", [0, 200]), ("answer", [200, 200])])
+@pytest.mark.parametrize(("cut", "statuses"), [("request", [0, 200]), ("reply", [200, 200])])
 def test_client_sends_weights_again_after_a_cut(hub, api, cut, statuses):
     hub.faults.add(Fault("PUT", "/lfs-storage/", cut=cut))
     upload_weights(api)
@@ -238,7 +238,7 @@ def test_client_waits_when_it_asks_too_often(hub, api):
     assert [seen.status for seen in hub.requests if "/preupload/" in seen.path] == [429, 200]
 
 
-@pytest.mark.parametrize(("cut", "files"), [("request", {}), ("answer", {"a.txt": b"1"})])
+@pytest.mark.parametrize(("cut", "files"), [("request", {}), ("reply", {"a.txt": b"1"})])
 def test_commit_whose_connection_is_cut_happened_or_not(hub, api, cut, files):
     hub.faults.add(Fault("POST", "/commit/", cut=cut))
     with pytest.raises(httpx.TransportError):
@@ -246,14 +246,14 @@ def test_commit_whose_connection_is_cut_happened_or_not(hub, api, cut, files):
     assert hub.files("me/x") == files
 
 
-def test_download_goes_on_after_a_cut(hub, api):
+def test_download_resumes_after_a_cut(hub, api):
     upload_weights(api)
-    hub.faults.add(Fault("GET", "/resolve/", cut="answer"))
+    hub.faults.add(Fault("GET", "/resolve/", cut="reply"))
     assert Path(api.hf_hub_download("me/x", "w.safetensors")).read_bytes() == BIG
     assert sum(seen.method == "GET" for seen in hub.requests) == 2
 
 
-def test_slow_answer_and_deciding_function(hub, api):
+def test_slow_reply_and_deciding_function(hub, api):
     asked = []
     hub.faults.add(lambda method, path: asked.append((method, path)) or Fault(method, path, delay=0.5))
     with pytest.raises(httpx.TimeoutException):

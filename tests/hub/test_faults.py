@@ -1,4 +1,4 @@
-"""Two hundred pushes to a Hub that fails at random: each arrives whole or changes nothing, and no token gets out.
+"""Two hundred pushes to a Hub that fails at random: each arrives complete or changes nothing, and no token leaks.
 
 `pytest -n 0 -rP --show-capture stdout tests/hub/test_faults.py` prints what went wrong and how the pushes ended.
 """
@@ -38,10 +38,10 @@ KINDS = {
     "failed with 500": {"status": 500},
     "failed with 503": {"status": 503},
     "cut in the request": {"cut": "request"},
-    "cut in the answer": {"cut": "answer"},
+    "cut in the reply": {"cut": "reply"},
     "slow": {"delay": 0.02},
     "slow and failed": {"delay": 0.02, "status": 502},
-    "slow and cut": {"delay": 0.02, "cut": "answer"},
+    "slow and cut": {"delay": 0.02, "cut": "reply"},
 }
 
 

@@ -1,4 +1,4 @@
-"""The whole loop through the double of the Hub, each step in a process of its own, as people would run it."""
+"""The complete loop through the double of the Hub, each step in its own process, as people would run it."""
 
 import json
 import re
@@ -65,7 +65,7 @@ print(json.dumps(logits))
 """
 
 # With the package: a private repository at a revision by an explicit token, measured and trained further.
-GO_ON = """
+RESUME = """
 import sys, json
 from accelerate import Accelerator
 from advbn_hf import AdvBNForImageClassification, AdvBNTrainer, AdvBNTrainingArguments, evaluate_suite
@@ -150,14 +150,14 @@ def test_from_a_data_set_by_id_to_a_model_by_id(hub, run, tmp_path):
     assert {branch: clean[branch] for branch in measured} == pytest.approx(measured)
 
     repo.private = True
-    went_on = run(
-        GO_ON, code_expected=1, home="third", input=f"{token} {repo.commit('main').oid} {tmp_path / 'again'}"
+    resumed = run(
+        RESUME, code_expected=1, home="third", input=f"{token} {repo.commit('main').oid} {tmp_path / 'again'}"
     )
-    assert json.loads(went_on.stdout.splitlines()[0]) == pytest.approx(measured)
+    assert json.loads(resumed.stdout.splitlines()[0]) == pytest.approx(measured)
     assert hub.files("me/again").keys() == model | {"README.md"}
     assert "base_model: me/insects-advbn" in hub.files("me/again")["README.md"].decode()
-    assert "Traceback" in went_on.stderr
-    assert went_on.stderr.splitlines()[-1].endswith("(Invalid reference for a branch: refs/pr/9)")
+    assert "Traceback" in resumed.stderr
+    assert resumed.stderr.splitlines()[-1].endswith("(Invalid reference for a branch: refs/pr/9)")
 
     everything = [*run.printed, *(str(seen.path) for seen in hub.requests)]
     everything += [

@@ -169,7 +169,7 @@ def test_what_lies_elsewhere_is_not_sent(client, checkpoint, tmp_path, name):
     assert client.requests == []
 
 
-def test_an_answer_that_tells_the_token_is_not_repeated(client, checkpoint):
+def test_a_token_in_a_reply_is_not_repeated(client, checkpoint):
     told = {"X-Error-Message": f"{SECRET} may not do that"}
     client.faults.add(Fault("POST", "/commit/", status=400, headers=told))
     with pytest.raises(InputError, match=r"\*\*\* may not do that"):
@@ -194,7 +194,7 @@ FAULTS = [
     (LFS, {"status": 403}, ConnectionError, "broke off"),
     (PREUPLOAD, {"status": 403}, InputError, "write access to me"),
     (INFO, {"status": 403, "headers": GATED}, InputError, "access is restricted"),
-    (INFO, {"cut": "answer"}, ConnectionError, "connection to the Hub failed"),
+    (INFO, {"cut": "reply"}, ConnectionError, "connection to the Hub failed"),
     (TREE, {"status": 404}, InputError, "no such repository"),
     (("POST", "/validate-yaml"), {"status": 503}, ConnectionError, "status 503"),
 ]
@@ -225,8 +225,8 @@ def test_a_failure_leaves_the_repo_as_it_was(client, checkpoint, existing, where
 
 
 @pytest.mark.parametrize(("where", "left"), [(COMMIT, WHOLE), (CREATE, None)])
-def test_an_answer_that_does_not_arrive(client, checkpoint, where, left):
-    client.faults.add(Fault(*where, cut="answer"))
+def test_a_reply_that_does_not_arrive(client, checkpoint, where, left):
+    client.faults.add(Fault(*where, cut="reply"))
     with pytest.raises(ConnectionError, match="command"):
         upload_checkpoint(checkpoint, "me/digits")
     assert left == (client.files("me/digits").keys() if client.store.repos else None)
@@ -235,9 +235,9 @@ def test_an_answer_that_does_not_arrive(client, checkpoint, where, left):
 
 
 @pytest.mark.skipif(
-    huggingface_hub.__version__.startswith("1."), reason="the client of huggingface_hub 1 does not ask again"
+    huggingface_hub.__version__.startswith("1."), reason="the client of huggingface_hub 1 does not retry"
 )
-def test_what_the_client_mends_itself(client, checkpoint, monkeypatch):
+def test_the_client_retries_by_itself(client, checkpoint, monkeypatch):
     monkeypatch.setattr("time.sleep", lambda seconds: None)
     client.faults.add(
         Fault("GET", "/tree/", status=503),

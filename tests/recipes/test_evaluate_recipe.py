@@ -285,7 +285,7 @@ def test_evaluator_of_evaluate_on_both_exported_branches(evaluate_model, job, tm
 
 
 @pytest.mark.slow
-def test_two_processes_give_the_same_answers(evaluate_model, job, tmp_path):
+def test_two_processes_give_the_same_predictions(evaluate_model, job, tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(RECIPE.parents[1]), "ACCELERATE_USE_CPU": "true"}
     environment["HF_DATASETS_CACHE"] = str(tmp_path / "cache")
     options = ["--dataset_name", job / "data", "--sets", "clean", "greyscale", "--batch_size", 3, "--output_dir"]
@@ -295,7 +295,7 @@ def test_two_processes_give_the_same_answers(evaluate_model, job, tmp_path):
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "one" / "results.json").read_bytes() == (tmp_path / "two" / "results.json").read_bytes()
-    answers = sorted((tmp_path / "one" / "predictions").iterdir())
-    assert len(answers) == 2
-    for path in answers:
+    stored = sorted((tmp_path / "one" / "predictions").iterdir())
+    assert len(stored) == 2
+    for path in stored:
         assert path.read_bytes() == (tmp_path / "two" / "predictions" / path.name).read_bytes()

@@ -131,7 +131,7 @@ def test_new_head_for_other_classes(monkeypatch, folders, tmp_path):
 
 
 @pytest.mark.slow
-def test_going_on_with_a_run(monkeypatch, folders, tmp_path):
+def test_resuming_a_run(monkeypatch, folders, tmp_path):
     saving = ("--save_strategy", "steps", "--save_steps", "1", "--baseline", "true")
     recipe(monkeypatch, job(folders, tmp_path / "whole", *saving))
     recipe(monkeypatch, job(folders, tmp_path / "parts", *saving, "--max_steps", "1"))

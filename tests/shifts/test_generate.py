@@ -181,7 +181,7 @@ def test_the_number_of_processes_does_not_matter(shift, cache, monkeypatch):
     assert contents(shift_images(photos(), shift, 2, num_proc=2)) == alone
 
 
-def test_a_image_does_not_depend_on_its_row_or_its_company():
+def test_an_image_does_not_depend_on_its_row_or_its_company():
     everything = contents(shift_images(photos(), "shot_noise", 4))
     some = photos().select([4, 1, 3])
     assert contents(shift_images(some, "shot_noise", 4)) == [everything[i] for i in (4, 1, 3)]
@@ -237,7 +237,7 @@ def test_what_cannot_be_decoded_stays_for_the_reader_to_name():
         reader[3]
 
 
-def test_a_image_too_small_is_named_and_leaves_no_cache(cache):
+def test_an_image_too_small_is_named_and_leaves_no_cache(cache):
     rows = [*photos(2), {"label": 0, "image": {"bytes": png(PHOTO.resize((20, 31))), "path": "small.png"}}]
     mixed = Dataset.from_list(rows, features=FEATURES)
     for num_proc in (None, 2):

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-ELEMENT = "element-6066-11e4-a52e-4f735466cecf"  # the key that the protocol names elements by
+ELEMENT = "element-6066-11e4-a52e-4f735466cecf"  # the protocol's key of an element's id
 OPTIONS = [
     "--headless",
     "--no-sandbox",
@@ -27,7 +27,7 @@ OPTIONS = [
 
 
 def why_not() -> str | None:
-    """The reason why no browser can be had here; None if one can."""
+    """Why there is no browser here; None if there is one."""
     missing = [name for name in ("chromium", "chromedriver") if shutil.which(name) is None]
     return f"no {' and no '.join(missing)} here: apt-get install chromium chromium-driver" if missing else None
 
@@ -36,7 +36,7 @@ class Browser:
     """One window.
 
     Args:
-        session: address of the driver's session.
+        session: the address of the driver's session.
     """
 
     def __init__(self, session: str) -> None:
@@ -47,7 +47,7 @@ class Browser:
         return _request(f"{self.session}/{path}", values)
 
     def find(self, css: str) -> str:
-        """The first element that fits a selector."""
+        """The first element that a selector matches."""
         return self.call("element", {"using": "css selector", "value": css})[ELEMENT]
 
     def type(self, css: str, keys: str) -> None:
@@ -60,20 +60,20 @@ class Browser:
         self.call("actions", {"actions": [{"type": "key", "id": "keyboard", "actions": actions}]})
 
     def run(self, script: str) -> Any:
-        """What a script returns."""
+        """Runs a script; its return value."""
         return self.call("execute/sync", {"script": script, "args": []})
 
     def text(self, css: str) -> str:
-        """The text to be seen in the first element that fits; empty where there is none."""
+        """The visible text of the first element that a selector matches; empty if there is none."""
         return self.run(f"return document.querySelector({json.dumps(css)})?.innerText ?? ''")
 
     def resize(self, width: int, height: int) -> None:
-        """Makes the page as large as some device's, however small."""
+        """Gives the page the size of a device, however small."""
         metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
         self.call("goog/cdp/execute", {"cmd": "Emulation.setDeviceMetricsOverride", "params": metrics})
 
     def screenshot(self, path: Path) -> None:
-        """Writes the whole page as PNG."""
+        """Writes the full page as PNG."""
         params = {"format": "png", "captureBeyondViewport": True}
         shot = self.call("goog/cdp/execute", {"cmd": "Page.captureScreenshot", "params": params})
         path.write_bytes(base64.b64decode(shot["data"]))
@@ -81,7 +81,7 @@ class Browser:
 
 @contextmanager
 def chromium(folder: Path) -> Iterator[Browser]:
-    """A new browser with a profile of its own.
+    """A new browser with its own profile.
 
     Args:
         folder: for the profile.
@@ -105,7 +105,7 @@ def chromium(folder: Path) -> Iterator[Browser]:
 
 
 def wait_until(holds: Callable[[], Any], seconds: float = 60) -> Any:
-    """Waits for something to become true and gives it."""
+    """Waits until a function returns something true, and returns that."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         found = holds()
@@ -119,7 +119,7 @@ def _request(address: str, values: dict[str, Any] | None) -> Any:
     data = None if values is None else json.dumps(values).encode()
     request = urllib.request.Request(address, data, {"Content-Type": "application/json"})
     try:
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            return json.load(answer)["value"]
+        with urllib.request.urlopen(request, timeout=60) as response:
+            return json.load(response)["value"]
     except urllib.error.HTTPError as error:
         raise AssertionError(json.load(error)["value"]["message"]) from error

@@ -71,7 +71,7 @@ def images_and_labels(
 
 
 def rows(num: int, **settings: int) -> list[dict]:
-    """The same as a dataset that a Trainer takes."""
+    """The same as a dataset for a Trainer."""
     return [
         {"pixel_values": image, "labels": label.item()}
         for image, label in zip(*images_and_labels(num, **settings), strict=True)
@@ -79,7 +79,7 @@ def rows(num: int, **settings: int) -> list[dict]:
 
 
 class EpochRows(list):
-    """The same as a dataset that is told the epoch, and notes in which ones it is read."""
+    """The same rows, with `set_epoch`; records the epochs in which they are read."""
 
     def __init__(self, num: int) -> None:
         super().__init__(rows(num))
@@ -100,7 +100,7 @@ def models_equal(one: PreTrainedModel | torch.nn.Module, other: PreTrainedModel 
 
 
 def move_auxiliary_norms(model: torch.nn.Module) -> None:
-    """Makes the branches of a model differ, as training does: at first they are copies."""
+    """Makes the branches of a model differ, as after training; in a new model they are equal."""
     for norm in two_branch_norms(model).values():
         for weight in norm.auxiliary.parameters():
             weight.data += 0.1

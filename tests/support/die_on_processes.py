@@ -13,7 +13,7 @@ from advbn_hf import AdvBNForImageClassification, AdvBNTrainer, AdvBNTrainingArg
 
 
 class Dies(TrainerCallback):
-    """Ends one process at an event, and leaves the time of its death."""
+    """Kills one process at an event, and writes the time."""
 
     def __init__(self, output_dir: str, rank: int, event: str) -> None:
         self.output_dir, self.rank = Path(output_dir), rank
@@ -26,7 +26,7 @@ class Dies(TrainerCallback):
 
 
 def main(output_dir: str, rank: str, event: str) -> None:
-    """Trains until then; each process leaves its number."""
+    """Trains until then; each process writes its id."""
     args = AdvBNTrainingArguments(
         output_dir, max_steps=50, save_steps=3, report_to="none", use_cpu=True, disable_tqdm=True
     )

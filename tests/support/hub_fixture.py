@@ -12,7 +12,7 @@ from fake_hub import HubDouble
 from huggingface_hub import constants
 from huggingface_hub.utils import close_session
 
-# Settings of whoever runs the tests that would lead a client past the double.
+# Settings of the person who runs the tests that would lead a client past the double.
 FOREIGN = ("HF_", "HUGGING", "TRANSFORMERS_OFFLINE", "XDG_CACHE_HOME")
 PROXIES = {"http_proxy", "https_proxy", "all_proxy"}
 
@@ -33,10 +33,10 @@ class LocalHub(HubDouble):
         return huggingface_hub.HfApi(endpoint=self.endpoint, token=token or False)
 
     def env(self, token: str | None = None, home: str = "home") -> dict[str, str]:
-        """The environment of a client in another process, which reads it when it is imported.
+        """The environment for a client in another process, which reads it at import.
 
         Args:
-            token: what it is logged in with, if at all.
+            token: its login; None: anonymous.
             home: name of its `HF_HOME`; clients of the same home share a cache.
         """
         kept = {
@@ -91,7 +91,7 @@ class LocalHub(HubDouble):
 
 @pytest.fixture
 def hub(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalHub]:
-    """A fresh double; the test fails if it was asked what it does not implement, or if a fault never happened."""
+    """A new double; the test fails if a request was not implemented or a fault never happened."""
     local = LocalHub(tmp_path_factory.mktemp("hub"))
     home = local.folder / "in_process"
     monkeypatch.delenv("HF_TOKEN", raising=False)

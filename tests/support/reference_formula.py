@@ -39,11 +39,11 @@ def formula_state_dict(
     cut: int = 1,
     num_classes: int = 1000,
 ) -> dict[str, torch.Tensor]:
-    """Returns a whole ResNet in the published layout, without the `module.` prefix.
+    """Returns a complete ResNet in the published layout, without the `module.` prefix.
 
     Args:
         depths: blocks per stage.
-        widths: channels of the 3x3 convolutions per stage. A bottleneck puts out four times as many.
+        widths: channels of the 3x3 convolutions per stage. A bottleneck outputs four times as many.
         bottleneck: blocks of three convolutions in place of two.
         cut: the last stage of the stem, counted from 1.
         num_classes: rows of the classifier.

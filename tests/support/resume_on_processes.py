@@ -1,4 +1,4 @@
-"""What `test_processes_resume.py` starts on two processes: a whole run, one that goes on, one on a stream."""
+"""What `test_processes_resume.py` starts on two processes: an uninterrupted run, a resumed one, one on a stream."""
 
 import sys
 from pathlib import Path
@@ -15,7 +15,7 @@ from advbn_hf.data.streaming import StreamedImageDataset
 
 
 def train(output_dir: str, resume_from: str | None = None) -> dict:
-    """Five steps over 21 images, of which two processes make two whole batches and a short one."""
+    """Five steps over 21 images, which two processes share as two full batches and a short one."""
     args = AdvBNTrainingArguments(
         output_dir,
         max_steps=5,
@@ -45,7 +45,7 @@ def train(output_dir: str, resume_from: str | None = None) -> dict:
 
 
 def train_on_stream(output_dir: str) -> dict:
-    """Three steps of two images a process over a stream of six, which is two passes; says which were seen."""
+    """Three steps of two images per process over a stream of six, which makes two passes; returns which were seen."""
     images = Dataset.from_dict(
         {"image": [Image.new("RGB", (32, 32), (row, row, row)) for row in range(6)], "label": [0] * 6},
         features=Features({"image": ImageFeature(), "label": Value("int64")}),
@@ -75,9 +75,9 @@ def train_on_stream(output_dir: str) -> dict:
 def main(output_dir: str) -> None:
     """Writes `rank<r>.pt`."""
     folder = Path(output_dir)
-    whole = train(str(folder / "whole"))
-    resumed = train(str(folder / "resumed"), resume_from=str(folder / "whole" / "checkpoint-2"))
-    kept = {"whole": whole, "resumed": resumed, "streamed": train_on_stream(str(folder / "streamed"))}
+    full = train(str(folder / "full"))
+    resumed = train(str(folder / "resumed"), resume_from=str(folder / "full" / "checkpoint-2"))
+    kept = {"full": full, "resumed": resumed, "streamed": train_on_stream(str(folder / "streamed"))}
     torch.save(kept, folder / f"rank{torch.distributed.get_rank()}.pt")
 
 

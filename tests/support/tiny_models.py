@@ -74,7 +74,7 @@ def tiny_model(name: str, seed: int = 0) -> PreTrainedModel:
 
 
 def settle(model: PreTrainedModel) -> None:
-    """Gives batch norms the running statistics of noise, where the model runs on images."""
+    """Sets the running statistics of batch norms to those of noise, if the model runs on images."""
     norms = [module for module in model.modules() if hasattr(module, "running_mean")]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
@@ -105,7 +105,7 @@ def _shrunk(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def _each(value: Any, change: Any) -> Any:
-    """A number or a list of them, each whole one changed."""
+    """A number or a list of them, each integer changed."""
     if isinstance(value, (list, tuple)):
         return type(value)(_each(entry, change) for entry in value)
     return change(value) if isinstance(value, int) and not isinstance(value, bool) else value

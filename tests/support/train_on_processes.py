@@ -21,7 +21,7 @@ JOBS = [(config, accumulation) for config in CONFIGS for accumulation in (1, 2)]
 
 
 def train(config: str, accumulation: int, output_dir: str) -> dict:
-    """Two steps on batches of 16 images a pass, however many processes share them."""
+    """Two steps with batches of 16 images, shared by all processes."""
     model = AdvBNForImageClassification.from_backbone(tiny_convnext(), CONFIGS[config])
     starts = []
     attack.starting_multipliers = lambda *settings: starts.append(starting_multipliers(*settings)) or starts[-1]
@@ -45,7 +45,7 @@ def train(config: str, accumulation: int, output_dir: str) -> dict:
 
 
 def main(output_dir: str) -> None:
-    """Does every job and writes `rank<r>.pt`."""
+    """Runs every job and writes `rank<r>.pt`."""
     kept = {job: train(*job, output_dir) for job in JOBS}
     rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
     torch.save(kept, Path(output_dir) / f"rank{rank}.pt")

@@ -51,7 +51,7 @@ def ctrl_c_is_heard():
 
 @SIGNALS
 @pytest.mark.parametrize("times", [1, 5])
-def test_a_signal_saves_the_step_and_going_on_ends_with_the_same_weights(tmp_path, request, number, times):
+def test_a_signal_saves_the_step_and_resuming_ends_with_the_same_weights(tmp_path, request, number, times):
     whole = trainer_of(tmp_path / "whole", max_steps=7)
     whole.train()
     handler = signal.getsignal(number)
@@ -92,7 +92,7 @@ def test_training_in_another_thread(tmp_path):
 @pytest.mark.slow
 @SIGNALS
 @pytest.mark.parametrize("during", ["baseline", "advbn"])
-def test_recipe_stops_with_one_line_and_goes_on(monkeypatch, folders, tmp_path, capsys, number, during):
+def test_recipe_stops_with_one_line_and_resumes(monkeypatch, folders, tmp_path, capsys, number, during):
     batches = []
     collate = finetune.collate
 
@@ -129,7 +129,7 @@ PLACES = {
 @pytest.mark.slow
 @pytest.mark.parametrize(("target", "number"), PLACES.values(), ids=PLACES)
 def test_recipe_stops_outside_of_the_training(monkeypatch, folders, tmp_path, capsys, target, number):
-    """At once: nothing half-written is left, and going on ends with what an uninterrupted run writes."""
+    """At once: nothing half-written is left, and the resumed run writes what an uninterrupted one does."""
     options = ["--backbone_config", json.dumps(SMALL), "--dataset_name", str(folders / "data"), *FAST]
     options += ["--cache_stem_features", "true", "--augment", "false", "--base_epochs", "1", "--save_strategy", "no"]
     go_on = ["--resume_from_checkpoint", "last"]

@@ -1,4 +1,4 @@
-"""Two processes with batch norm: uneven batches, the same model on both at the end, going on from a checkpoint."""
+"""Two processes with batch norm: uneven batches, the same model on both at the end, resuming from a checkpoint."""
 
 from pathlib import Path
 
@@ -23,36 +23,36 @@ def folder(tmp_path_factory):
 
 
 def test_both_processes_end_with_the_same_weights_and_running_statistics(folder):
-    first, second = (torch.load(folder / f"rank{rank}.pt")["whole"] for rank in range(2))
+    first, second = (torch.load(folder / f"rank{rank}.pt")["full"] for rank in range(2))
     assert (first["world"], second["world"]) == (2, 2)
     assert any("running_var" in name for name in first["weights"])
     torch.testing.assert_close(first["weights"], second["weights"], rtol=0, atol=0)
 
 
-def test_going_on_from_a_checkpoint_is_as_if_it_had_never_stopped(folder):
+def test_resuming_from_a_checkpoint_equals_never_stopping(folder):
     for rank in range(2):
         kept = torch.load(folder / f"rank{rank}.pt")
-        torch.testing.assert_close(kept["resumed"]["weights"], kept["whole"]["weights"], rtol=0, atol=0)
+        torch.testing.assert_close(kept["resumed"]["weights"], kept["full"]["weights"], rtol=0, atol=0)
 
 
-def test_images_of_each_epoch_are_drawn_anew(folder):
-    """Both runs end in the second epoch; each process is told of it."""
+def test_images_of_each_epoch_are_redrawn(folder):
+    """Both runs end in the second epoch, which reaches each process's dataset."""
     for rank in range(2):
         kept = torch.load(folder / f"rank{rank}.pt")
-        for run in ("whole", "resumed"):
-            told = [epoch for epoch in kept[run]["read_in"] if epoch is not None]
-            assert told == sorted(told)
-            assert set(told) == {0, 1}
+        for run in ("full", "resumed"):
+            epochs = [epoch for epoch in kept[run]["read_in"] if epoch is not None]
+            assert epochs == sorted(epochs)
+            assert set(epochs) == {0, 1}
 
 
 def test_evaluation_on_two_processes_is_that_of_the_saved_model(folder):
-    model = AdvBNForImageClassification.from_pretrained(folder / "whole" / "checkpoint-5").eval()
+    model = AdvBNForImageClassification.from_pretrained(folder / "full" / "checkpoint-5").eval()
     images = rows(8)
     with torch.no_grad():
         output = model(
             torch.stack([row["pixel_values"] for row in images]), torch.tensor([row["labels"] for row in images])
         )
-    eval_loss = torch.load(folder / "rank0.pt")["whole"]["eval_loss"]
+    eval_loss = torch.load(folder / "rank0.pt")["full"]["eval_loss"]
     assert eval_loss == pytest.approx(output.loss.item(), rel=1e-4)
 
 

@@ -175,7 +175,7 @@ def test_no_room_on_the_disk(tmp_path, monkeypatch):
         pass
 
 
-def test_a_batch_without_a_image(tmp_path):
+def test_a_batch_without_an_image(tmp_path):
     dataset = rows(8)
     dataset[2]["pixel_values"] = None
     with cached_stem_features(wrapped(tiny_resnet), dataset, tmp_path / "features", batch_size=4) as features:

@@ -68,7 +68,7 @@ def test_corruptions_are_twelve_kinds_at_three_severities():
     assert pairs == {(kind, severity) for kind, _ in pairs for severity in (1, 3, 5)}
 
 
-def test_a_higher_severity_changes_a_image_more():
+def test_a_higher_severity_changes_an_image_more():
     dataset = validation("corruptions")
     change = np.abs(pixels("corruptions") - pixels("clean")).mean(axis=(1, 2, 3))
     kinds, severities = np.array(dataset["kind"][:]), np.array(dataset["severity"][:])
