@@ -36,8 +36,8 @@ def load_images(
     one number in all of them; a missing one becomes -1, which `check_labels` names.
 
     Args:
-        name: "embedded", a Hub id, or a folder of images (one subfolder per class), of parquet files, or written by
-            `save_to_disk`.
+        name: "embedded", a Hub id, or a folder: of images as SPLIT/CLASS/file, or as CLASS/file, which is the split
+            "train"; of images with metadata files; of parquet files; or one written by `save_to_disk`.
         split: the split's name; slices such as "train[:10%]" work where `datasets.load_dataset` reads them.
         config: the dataset's configuration; for "embedded" the style.
         revision: branch, tag or commit on the Hub.

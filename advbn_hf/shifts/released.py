@@ -24,9 +24,9 @@ def find_corruptions(folder: str | Path) -> dict[str, dict[int, Path]]:
     if not folder.is_dir():
         raise InputError(f"dataset: there is no folder {folder}; unpack the released ImageNet-C files there")
     found: dict[str, dict[int, Path]] = {}
-    for path in sorted(path for path in folder.iterdir() if path.is_dir()):
+    for path in filter(Path.is_dir, _visible(folder)):
         # A folder without severities is a category.
-        inside = [path] if _severities(path) else sorted(child for child in path.iterdir() if child.is_dir())
+        inside = [path] if _severities(path) else list(filter(Path.is_dir, _visible(path)))
         for corruption in filter(_severities, inside):
             if corruption.name in found:
                 raise InputError(f"dataset: {folder} holds {corruption.name} twice; keep one of the folders")
@@ -51,13 +51,18 @@ def load_corruption(folder: Path) -> Dataset:
     Raises:
         InputError: the folder has no classes with files.
     """
-    classes = sorted(path.name for path in folder.iterdir() if path.is_dir())
-    rows = [(str(file), label) for label, name in enumerate(classes) for file in sorted((folder / name).iterdir())]
+    classes = [path.name for path in _visible(folder) if path.is_dir()]
+    rows = [(str(file), label) for label, name in enumerate(classes) for file in _visible(folder / name)]
     if not rows:
         raise InputError(f"dataset: {folder} holds no images; it must have a folder for each class")
     images = [{"bytes": None, "path": file} for file, _ in rows]
     features = Features({"image": Image(decode=False), "label": ClassLabel(names=classes)})
     return Dataset.from_dict({"image": images, "label": [label for _, label in rows]}, features=features)
+
+
+def _visible(folder: Path) -> list[Path]:
+    """What lies in a folder, sorted, without hidden files and folders such as .DS_Store and .ipynb_checkpoints."""
+    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
 
 
 def _severities(folder: Path) -> dict[int, Path]:

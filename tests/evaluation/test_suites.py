@@ -108,6 +108,9 @@ def released(folder, category=""):
 @pytest.mark.parametrize("category", ["weather", ""])
 def test_released_corruptions_nested_and_flat(tmp_path, category):
     folder = released(tmp_path / "c", category)
+    for hidden in (".ipynb_checkpoints/1", "fog/4/.ipynb_checkpoints", "fog/4/1/.thumbnails"):
+        (folder / category / hidden).mkdir(parents=True)
+    (folder / category / "fog" / "4" / "1" / ".DS_Store").touch()
     assert {name: list(found) for name, found in find_corruptions(folder).items()} == {
         "fog": [1, 4],
         "shot_noise": [1, 4],
