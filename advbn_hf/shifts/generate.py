@@ -25,7 +25,7 @@ class Kind:
     """What the shifts of one group have in common.
 
     Args:
-        label: what their numbers are called in tables.
+        label: how reports call their numbers.
         severities: empty where there is only one strength.
         library: the distribution that makes them; None where this package does.
         module: the name that the library is imported by.
@@ -72,7 +72,7 @@ def severities(shift: str) -> tuple[int, ...]:
 
 
 def shift_label(shift: str) -> str:
-    """What numbers from a shift must be called, since its images are not the published ones.
+    """The label of numbers from a shift in reports, since its images are not the published ones.
 
     Returns:
         "ImageNet-C-style, generated", "Instagram-style, generated" or "generated".
