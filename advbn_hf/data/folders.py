@@ -1,21 +1,17 @@
 """Folders of images: which part is which split, whatever the classes are called, and whether all of it is read."""
 
-import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from glob import escape
 from pathlib import Path
 
-from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
-from PIL import Image as PILImage
 from transformers.utils import logging
 
 from ..errors import InputError
+from .image_tree import ImageTree, Place, is_in, is_looked_for
 
 logger = logging.get_logger(__name__)
-
-Place = tuple[str, ...]  # a folder or file, by the names that lead to it from the dataset's folder
 
 # Names of splits to `datasets`; also with other words before or after, set off by one of "-._ 0123456789".
 _WORDS = {
@@ -28,58 +24,7 @@ _WITHIN = {
     split: re.compile(rf"(.*[-._ 0-9])?({'|'.join(words)})([-._ 0-9].*)?", re.IGNORECASE | re.DOTALL)
     for split, words in _WORDS.items()
 }
-_JUNK = ("__MACOSX", "__pycache__")
-_KNOWN = frozenset(ImageFolder.EXTENSIONS)
-_UNKNOWN = frozenset({".avif", ".avifs", ".heic", ".heif", ".jxl"})  # endings of images that `datasets` does not know
 _FIX = "arrange the folder as SPLIT/CLASS/file, with splits called train, validation and test"
-
-
-class ImageTree:
-    """What lies in a folder, hidden files and folders left out; symbolic links are followed.
-
-    Attributes:
-        root: the folder, as an absolute path.
-        images: number of images directly in each folder that has any.
-        unread: images whose names `datasets` does not look for, such as "1.Jpg" and "1.avif".
-        metadata: folders that hold a metadata file.
-        folders: all folders.
-        links: folders that are symbolic links.
-    """
-
-    def __init__(self, folder: str | Path) -> None:
-        self.root = Path(folder).expanduser().resolve()
-        self.images: Counter[Place] = Counter()
-        self.unread: list[Place] = []
-        self.metadata: set[Place] = set()
-        self.folders: set[Place] = set()
-        self.links: set[Place] = set()
-        self._walk((), frozenset())
-
-    def _walk(self, place: Place, above: frozenset[str]) -> None:
-        path = self.root.joinpath(*place)
-        above = above | {os.path.realpath(path)}
-        for entry in sorted(os.scandir(path), key=lambda entry: entry.name):
-            inner = (*place, entry.name)
-            if entry.name.startswith(".") or entry.name in _JUNK:
-                continue
-            if entry.is_dir():
-                if entry.is_symlink():
-                    if os.path.realpath(entry) in above:  # a link to a folder that it lies in
-                        continue
-                    self.links.add(inner)
-                self.folders.add(inner)
-                self._walk(inner, above)
-            elif entry.name in ImageFolder.METADATA_FILENAMES:
-                self.metadata.add(place)
-            elif _is_image(entry):
-                self.images[place] += 1
-                if not _is_looked_for(entry.name):
-                    self.unread.append(inner)
-
-    def below(self, places: Iterable[Place]) -> Counter[Place]:
-        """Number of images in each folder that is one of `places` or lies in one."""
-        starts = tuple(places)
-        return Counter({found: n for found, n in self.images.items() if any(_is_in(found, start) for start in starts)})
 
 
 def find_splits(name: str, tree: ImageTree, place: Place = ()) -> dict[str, list[Place]] | None:
@@ -149,12 +94,13 @@ def arrange(
     Raises:
         InputError: as in `find_splits`.
     """
-    splits, counts = find_splits(name, tree), _count(tree, data_files)
+    splits = find_splits(name, tree)
+    counts = {str(split): tree.found(files) for split, files in data_files.items()}
     if splits is None or counts == {split: tree.below(starts) for split, starts in splits.items()}:
         return splits, None
     if list(splits) == ["train"] and not any(map(_split_of, {place[-1] for place in tree.images if place})):
         found = sum(counts.values(), Counter())
-        if len(counts) > 1 and found == tree.images:  # names of files say it, such as "cat/train-1.png"
+        if found == tree.images:  # names of files say it, such as "cat/train-1.png"
             return None, None
         if found.total() < tree.images.total():
             logger.warning_once(
@@ -165,7 +111,7 @@ def arrange(
         split: [
             "/".join([*map(escape, place), "**"])
             for start in starts
-            for place in (start, *sorted(link for link in tree.links if _is_in(link, start) and link != start))
+            for place in (start, *sorted(link for link in tree.links if is_in(link, start) and link != start))
         ]
         for split, starts in splits.items()
     }
@@ -190,10 +136,10 @@ def check_read(
         InputError: images would be left out, or lie at different depths. The number of images that lie in no split's
             folder is logged.
     """
-    found = sum(_count(tree, data_files).values(), Counter())
+    found = sum(map(tree.found, data_files.values()), Counter())
     missing = tree.images - found
     starts = [place for places in splits.values() for place in places] if splits else [()]
-    inside = Counter({place: n for place, n in missing.items() if any(_is_in(place, start) for start in starts)})
+    inside = Counter({place: n for place, n in missing.items() if any(is_in(place, start) for start in starts)})
     total = sum(tree.images.values())
     if inside:
         place = next(iter(inside))
@@ -207,7 +153,7 @@ def check_read(
             f"dataset {name!r}: {sum(missing.values()):,} of {total:,} images lie outside its splits "
             f"({', '.join(splits)}) and are left out, such as {'/'.join(next(iter(missing)))}/..."
         )
-    if splits and not any(_is_in(place, start) for place in tree.metadata for start in starts):
+    if splits and not any(is_in(place, start) for place in tree.metadata for start in starts):
         _check_classes(name, tree, splits)
 
 
@@ -243,8 +189,7 @@ def _check_classes(name: str, tree: ImageTree, splits: Mapping[str, Iterable[Pla
     empty = sorted(
         "/".join(place)
         for place in tree.folders
-        if place[-1] not in known
-        and any(_is_in(place, start) and len(place) - len(start) == depth for start in starts)
+        if place[-1] not in known and any(is_in(place, start) and len(place) - len(start) == depth for start in starts)
     )
     if empty:
         logger.warning_once(f"dataset {name!r}: {_some(empty)} without images: not taken for classes")
@@ -254,24 +199,6 @@ def _check_classes(name: str, tree: ImageTree, splits: Mapping[str, Iterable[Pla
             logger.warning_once(f"dataset {name!r}: split {split!r} has no images of {_some(sorted(others))}")
 
 
-def _count(tree: ImageTree, data_files: Mapping[str, Iterable[str]]) -> dict[str, Counter[Place]]:
-    """Split -> number of images in each folder, of those that `datasets` found."""
-    counts: dict[str, Counter[Place]] = {}
-    for split, files in data_files.items():
-        folders = Counter(file.rpartition("/")[0] for file in files if _ending(file).lower() in _KNOWN)
-        counts[str(split)] = Counter({_place(tree, folder): n for folder, n in folders.items()})
-    return counts
-
-
-def _place(tree: ImageTree, folder: str) -> Place:
-    parts = Path(os.path.relpath(folder, tree.root)).parts
-    return () if parts == (".",) else parts
-
-
-def _is_in(place: Place, start: Place) -> bool:
-    return place[: len(start)] == start
-
-
 def _split_of(folder: str) -> str | None:
     """The split that a folder's name says."""
     if folder.lower() in _EXACT:
@@ -279,33 +206,12 @@ def _split_of(folder: str) -> str | None:
     return next((split for split, pattern in _WITHIN.items() if pattern.fullmatch(folder)), None)
 
 
-def _ending(name: str) -> str:
-    return Path(name).suffix
-
-
-def _is_image(entry: os.DirEntry) -> bool:
-    ending = _ending(entry.name).lower()
-    if ending:
-        return ending in _KNOWN or ending in _UNKNOWN
-    try:
-        with PILImage.open(entry.path):
-            return True
-    except Exception:  # what is no image raises more than a dozen types in PIL
-        return False
-
-
-def _is_looked_for(name: str) -> bool:
-    """`datasets` knows endings in lower and in upper case."""
-    ending = _ending(name)
-    return ending in (ending.lower(), ending.upper()) and ending.lower() in _KNOWN
-
-
 def _why(example: Place, arranged: bool) -> str:
     hidden = next((part for part in example[:-1] if part.startswith("__")), None)
     if hidden:
         return f"rename {hidden!r}, since datasets passes over folders whose names begin with __"
-    if not _is_looked_for(example[-1]) and example[-1] != "...":
-        return f"datasets does not know the ending {_ending(example[-1])!r}; convert or rename them"
+    if not is_looked_for(example[-1]) and example[-1] != "...":
+        return f"datasets does not know the ending {Path(example[-1]).suffix!r}; convert or rename them"
     return "remove or restore them" if arranged else _FIX
 
 

@@ -138,6 +138,7 @@ def inspect_images(
     image = _find_image_column(name, stream.features, image_column)
     label = stream.features[_find_label_column(name, stream.features, image, label_column)]
     names = label.names if isinstance(label, ClassLabel) else None
+    _check_names(name, names, declared=True)
     return SourceInfo(tuple(stream.features), num_rows or None, names)
 
 

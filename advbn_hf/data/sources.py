@@ -20,7 +20,8 @@ from transformers.utils import logging
 
 from ..errors import InputError, one_line
 from .embedded.digits import load_embedded
-from .folders import ImageTree, arrange, check_disjoint, check_read
+from .folders import arrange, check_disjoint, check_read
+from .image_tree import ImageTree
 
 logger = logging.get_logger(__name__)
 

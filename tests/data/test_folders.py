@@ -115,6 +115,7 @@ def test_a_class_that_is_a_link_is_read(streaming):
 def test_names_of_files_name_the_splits():
     files = ["cat/train_1.png", "cat/test_2.png", "dog/train_3.png", "dog/test-4.png"]
     assert read(folder(files), "test") == by_folder([files[1], files[3]])
+    assert read(folder(files[1::2], "others"), "test") == by_folder(files[1::2])
 
 
 def test_a_few_names_of_files_do_not(caplog):
