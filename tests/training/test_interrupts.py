@@ -136,7 +136,7 @@ def test_recipe_stops_outside_of_the_training(monkeypatch, folders, tmp_path, ca
 
     def fine_tune(folder, *more):
         monkeypatch.setattr(sys, "argv", ["finetune.py", "--output_dir", str(tmp_path / folder), *options, *more])
-        run(finetune.main, finetune.GO_ON)
+        run(finetune.main, finetune.RESUME)
 
     with monkeypatch.context() as patched:
         module, name = target.rsplit(".", 1)
