@@ -9,8 +9,7 @@ import numpy as np
 from huggingface_hub import CommitInfo
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from transformers import EvalPrediction
-from transformers.trainer_utils import EvalLoopOutput, TrainOutput
+from transformers.trainer_utils import TrainOutput
 from transformers.utils import logging
 
 from .data.images import SetEpochCallback
@@ -22,9 +21,10 @@ from .hub.generated_card import CardArguments, may_replace
 from .modeling import AdvBNForImageClassification
 from .training.arguments import check_trainable
 from .training.card import card_of_run
-from .training.checkpoints import ARGUMENTS_FILE, CheckpointMixin, refusing_pickles
+from .training.checkpoints import ARGUMENTS_FILE, CheckpointMixin
+from .training.evaluation import EvaluationMixin, Metrics, accuracy, preprocess_each_branch
 from .training.interrupts import StopAfterStep
-from .training.metrics import StepLog, accuracy, ascent_is_logged, metrics_of_each_branch, preprocess_each_branch
+from .training.metrics import StepLog, ascent_is_logged
 from .training.nonfinite import LossWatch, check_weights
 from .training.optimization import OptimizationMixin
 from .training.stem_cache import StemFeatures
@@ -34,7 +34,7 @@ from .utils.files import write_atomically
 logger = logging.get_logger(__name__)
 
 
-class AdvBNTrainer(OptimizationMixin, CheckpointMixin):
+class AdvBNTrainer(EvaluationMixin, OptimizationMixin, CheckpointMixin):
     """Trains an `AdvBNForImageClassification` with everything that `transformers.Trainer` offers.
 
     Beside `loss` it logs `clean_loss`, `adversarial_loss`, `clean_accuracy` and `auxiliary_accuracy`, and for the
@@ -79,7 +79,7 @@ class AdvBNTrainer(OptimizationMixin, CheckpointMixin):
         model: AdvBNForImageClassification,
         args: AdvBNTrainingArguments | None = None,
         *,
-        compute_metrics: Callable[[EvalPrediction], dict[str, float]] | None = None,
+        compute_metrics: Metrics | None = None,
         preprocess_logits_for_metrics: Callable[[Tensor, Tensor], Tensor] | None = None,
         **kwargs: Any,
     ) -> None:
@@ -125,16 +125,9 @@ class AdvBNTrainer(OptimizationMixin, CheckpointMixin):
         Raises:
             InputError: if the checkpoint is not complete, the loss or the weights are not finite, or the disk is full.
         """
-        checkpoint = self._checkpoint_to_resume(resume_from_checkpoint)
-        ignore_data_skip = self.args.ignore_data_skip
-        if isinstance(self.train_dataset, StreamedImageDataset):
-            self._skip_in_stream()
         self._losses.reset()
-        try:
-            with self._stop_after_step.listening(), refusing_pickles(checkpoint):
-                output = super().train(checkpoint, *args, **kwargs)
-        finally:
-            self.args.ignore_data_skip = ignore_data_skip
+        with self._resuming(resume_from_checkpoint) as checkpoint, self._stop_after_step.listening():
+            output = super().train(checkpoint, *args, **kwargs)
         self._share_statistics()
         return output
 
@@ -189,28 +182,6 @@ class AdvBNTrainer(OptimizationMixin, CheckpointMixin):
         if "loss" in logs:
             self._losses.check(self.accelerator, self.unwrapped)
 
-    def evaluation_loop(
-        self,
-        dataloader: Any,
-        description: str,
-        prediction_loss_only: bool | None = None,
-        ignore_keys: list[str] | None = None,
-        metric_key_prefix: str = "eval",
-    ) -> EvalLoopOutput:
-        """Runs the stem once and both tails, and calls `compute_metrics` for each branch."""
-        self._share_statistics()
-        compute_metrics = self.compute_metrics
-        self.compute_metrics = compute_metrics and metrics_of_each_branch(compute_metrics)
-        try:
-            output = super().evaluation_loop(
-                dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix
-            )
-        finally:
-            self.compute_metrics = compute_metrics
-        if isinstance(output.predictions, tuple):
-            output = output._replace(predictions=output.predictions[0])
-        return output
-
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Writes README.md from what is known, unless somebody has written or edited the one that is there.
 
@@ -221,11 +192,15 @@ class AdvBNTrainer(OptimizationMixin, CheckpointMixin):
             kwargs: likewise.
 
         Raises:
-            InputError: if an argument would make an invalid card.
+            InputError: if an argument would make an invalid card, or the model has none.
         """
         self.card_arguments = CardArguments(*args, **kwargs).over(self.card_arguments)
+        if not self.unwrapped.has_card:
+            raise InputError(
+                f"create_model_card: {type(self.unwrapped).__name__} has no card; leave its arguments out"
+            )
         path = Path(self.args.output_dir) / CARD_FILE
-        if not self.is_world_process_zero() or not self.unwrapped.has_card:
+        if not self.is_world_process_zero():
             return
         if may_replace(path):
             write_atomically(path, card_of_run(self))
@@ -295,9 +270,3 @@ class AdvBNTrainer(OptimizationMixin, CheckpointMixin):
         given = {"token": token, "revision": revision, "private": private, "create_pr": create_pr}
         options = options_from(self.args, commit_message=commit_message, **given)
         return upload(self.args.output_dir, self.hub_model_id, **options)
-
-    def _skip_in_stream(self) -> None:
-        """Has a stream begin where the checkpoint was written; the Trainer would decode all that came before."""
-        steps = 0 if self.args.ignore_data_skip else self._resumed_step
-        self.train_dataset.pass_over(steps * self.args.gradient_accumulation_steps, self.args.train_batch_size)
-        self.args.ignore_data_skip = True

@@ -171,10 +171,12 @@ def test_every_private_name_that_we_use_is_listed(folder):
 
 
 def test_every_private_part_of_the_trainer_that_we_use_is_listed():
-    tree = ast.parse((ROOT / "advbn_hf" / "training" / "checkpoints.py").read_text(encoding="utf-8"))
-    tree.body += ast.parse((ROOT / "advbn_hf" / "trainer.py").read_text(encoding="utf-8")).body
-    names = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
-    names |= {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
-    names |= {word.arg for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) for word in node.args.args}
+    names = set()
+    for path in (ROOT / "advbn_hf" / "trainer.py", *(ROOT / "advbn_hf" / "training").glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef):
+                names |= {node.name, *(argument.arg for argument in node.args.args)}
+            elif isinstance(node, ast.Attribute):
+                names.add(node.attr)
     taken = {name for name in names if name.startswith("_") and not name.startswith("__") and hasattr(Trainer, name)}
     assert taken <= {name.rpartition(".")[2] for name in SIGNATURES if name.startswith("transformers.Trainer.")}

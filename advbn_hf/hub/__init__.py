@@ -1,4 +1,4 @@
-"""Sending a finished checkpoint to the Hub: one commit of the files that belong there, and of no others."""
+"""A checkpoint on the Hub: its card, and one commit of the files that belong there and of no others."""
 
 from .contents import files_to_upload
 from .upload import check_access, full_repo_id, options_from, planned_changes, upload_checkpoint, upload_in_background

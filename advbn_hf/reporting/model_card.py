@@ -34,11 +34,11 @@ def render_card(
     Args:
         records: what was measured; "advbn" is this model.
         model_name: title of the card.
-        base_model: Hub id or folder of the model that was fine-tuned, or a few words; None if there is nothing to say.
+        base_model: Hub id or folder of the model that was fine-tuned, or a few words; None if it is not known.
             It becomes metadata where it is a Hub id (`namespace/name`, and no folder here).
         dataset: the same for the dataset.
         advbn_config: `AdvBNConfig.to_dict()`.
-        training: training arguments worth telling; None values and tokens are left out.
+        training: training arguments to list; None values and tokens are excluded.
         command: the command line that made the model, one argument an entry.
         versions: package -> version, see `utils.versions.installed_versions`.
         table: the comparison of the same records; by default one without a mean over sets.

@@ -13,7 +13,6 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
-import torch.distributed as dist
 from safetensors import SafetensorError
 from torch import nn
 from transformers import Trainer, TrainerState
@@ -23,6 +22,7 @@ from transformers.utils import PushInProgress, logging
 
 from ..backbones.adapters import has_adapters
 from ..config import AdvBNConfig
+from ..data.streaming import StreamedImageDataset
 from ..errors import InputError, first_line
 from ..hub import options_from, upload_in_background
 from ..hub.card import CARD_FILE
@@ -53,18 +53,33 @@ class CheckpointMixin(Trainer):
         """The model itself, whatever Accelerate has put around it."""
         return self.accelerator.unwrap_model(self.model)
 
-    def _checkpoint_to_resume(self, resume_from_checkpoint: str | bool | None) -> str | None:
-        """The complete checkpoint that `train` was asked to resume from, whose step is noted.
+    @contextmanager
+    def _resuming(self, resume_from_checkpoint: str | bool | None) -> Iterator[str | None]:
+        """Yields the checkpoint that `train` is to resume from; a stream begins in the block where that was written.
 
         Raises:
-            InputError: if it is not complete.
+            InputError: if it is not complete, or holds more than numbers.
         """
+        checkpoint = None
+        if resume_from_checkpoint:
+            checkpoint = complete_checkpoint(resume_from_checkpoint, self.args.output_dir)
         self._resumed_step, self.best_loaded_at = 0, None
-        if not resume_from_checkpoint:
-            return None
-        checkpoint = complete_checkpoint(resume_from_checkpoint, self.args.output_dir)
-        self._resumed_step = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME)).global_step
-        return checkpoint
+        if checkpoint:
+            self._resumed_step = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME)).global_step
+        ignore_data_skip = self.args.ignore_data_skip
+        if isinstance(self.train_dataset, StreamedImageDataset):
+            steps = 0 if ignore_data_skip else self._resumed_step
+            self.train_dataset.pass_over(steps * self.args.gradient_accumulation_steps, self.args.train_batch_size)
+            self.args.ignore_data_skip = True  # the Trainer would decode all that came before
+        try:
+            yield checkpoint
+        except UnpicklingError as error:
+            raise InputError(
+                f"resume_from_checkpoint: {checkpoint} holds more than numbers, so it is not read; "
+                "remove it and resume from another"
+            ) from error
+        finally:
+            self.args.ignore_data_skip = ignore_data_skip
 
     def set_initial_training_values(self, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
         """As in `Trainer`, but a run that has made all its steps has no epochs left: it would begin one more."""
@@ -127,12 +142,6 @@ class CheckpointMixin(Trainer):
         logger.info(f"Loading best model from {self.state.best_model_checkpoint} (score: {self.state.best_metric})")
         self._load_from_checkpoint(self.state.best_model_checkpoint)
         self.best_loaded_at = len(self.state.log_history)
-
-    def _share_statistics(self) -> None:
-        """Copies the first process's running statistics, which are saved, to all: each has seen its own images."""
-        if self.args.world_size > 1:
-            for buffer in self.unwrapped.buffers():
-                dist.broadcast(buffer, src=0)
 
 
 def seal(checkpoint: str | Path) -> None:
@@ -228,22 +237,6 @@ def check_same_structure(checkpoint: str | Path, saved: AdvBNConfig, running: Ad
             f"resume_from_checkpoint: {checkpoint} was trained with {name} {was}, and this run has {now}; "
             f"add --{name} {was}, or restart in another output_dir"
         )
-
-
-@contextmanager
-def refusing_pickles(checkpoint: str | None) -> Iterator[None]:
-    """Names the checkpoint where torch refuses to unpickle what the block reads of it.
-
-    Raises:
-        InputError: names the checkpoint.
-    """
-    try:
-        yield
-    except UnpicklingError as error:
-        raise InputError(
-            f"resume_from_checkpoint: {checkpoint} holds more than numbers, so it is not read; "
-            "remove it and resume from another"
-        ) from error
 
 
 @contextmanager

@@ -1,17 +1,13 @@
-"""What training steps and evaluations add to the log: losses and accuracies of each branch, and of the ascent."""
+"""What training steps add to the log: losses and accuracies of each branch, and of the ascent."""
 
 from collections import defaultdict
-from collections.abc import Callable
 
 from accelerate import Accelerator
 from torch import Tensor
-from transformers import EvalPrediction, TrainerState, TrainingArguments
+from transformers import TrainerState, TrainingArguments
 from transformers.trainer_utils import IntervalStrategy
 
-from ..backbones.norms import BRANCHES
 from ..method.losses import AdvBNOutput
-
-Metrics = Callable[[EvalPrediction], dict[str, float]]
 
 _LOGGED = (
     "clean_loss",
@@ -52,50 +48,6 @@ class StepLog:
         self._sums.clear()
         self._counts.clear()
         return {name: round(mean.item(), 6) for name, mean in means.items()}
-
-
-def accuracy(prediction: EvalPrediction) -> dict[str, float]:
-    """Share of samples whose largest logit is the label's; the default `compute_metrics`."""
-    return {"accuracy": float((prediction.predictions.argmax(axis=-1) == prediction.label_ids).mean())}
-
-
-def metrics_of_each_branch(compute_metrics: Metrics) -> Metrics:
-    """Metrics of both branches: `clean_accuracy` and `auxiliary_accuracy` for `accuracy`.
-
-    Args:
-        compute_metrics: takes the predictions (N, K) of one branch and the labels (N,).
-
-    Returns:
-        A function that takes the predictions of both branches, a pair of (N, K).
-    """
-
-    def compute(prediction: EvalPrediction) -> dict[str, float]:
-        metrics = {}
-        for branch, logits in zip(BRANCHES, prediction.predictions, strict=True):
-            of_branch = EvalPrediction(
-                logits, prediction.label_ids, inputs=prediction.inputs, losses=prediction.losses
-            )
-            metrics |= {f"{branch}_{name}": value for name, value in compute_metrics(of_branch).items()}
-        return metrics
-
-    return compute
-
-
-def preprocess_each_branch(preprocess: Callable[[Tensor, Tensor], Tensor]) -> Callable[..., tuple[Tensor, ...]]:
-    """Applies `preprocess_logits_for_metrics` to the logits of each branch.
-
-    Args:
-        preprocess: takes logits (B, K) and labels (B,).
-
-    Returns:
-        A function that takes the logits of both branches, or of one where there are no labels.
-    """
-
-    def preprocess_all(logits: Tensor | tuple[Tensor, ...], labels: Tensor) -> tuple[Tensor, ...]:
-        branches = logits if isinstance(logits, tuple) else (logits,)
-        return tuple(preprocess(branch, labels) for branch in branches)
-
-    return preprocess_all
 
 
 def ascent_is_logged(args: TrainingArguments, state: TrainerState) -> bool:

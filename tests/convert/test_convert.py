@@ -203,13 +203,14 @@ def convert(monkeypatch):
     return run
 
 
-def test_recipe_writes_a_contract_checkpoint(convert, published, tmp_path, capsys):
+def test_recipe_writes_a_checkpoint_of_both_branches(convert, published, tmp_path, capsys):
     state, output = small_resnet(depth=34, cut=3), tmp_path / "new" / "checkpoint"
     convert(published(state), output)
     assert "resnet.encoder.stages.2" in capsys.readouterr().out
     names = {str(path.relative_to(output)) for path in output.rglob("*") if path.is_file()}
     plain = {"config.json", "model.safetensors", "preprocessor_config.json"}
-    assert names == plain | {f"auxiliary/{name}" for name in plain} | {"advbn_config.json"}
+    assert names == plain | {f"auxiliary/{name}" for name in plain} | {"advbn_config.json", "README.md"}
+    assert "fine-tuned" not in (output / "README.md").read_text()  # how it was trained is not known
 
     expected = load_checkpoint(published(state)).state_dict()
     found = AdvBNForImageClassification.from_pretrained(output).state_dict()

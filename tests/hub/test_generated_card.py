@@ -226,7 +226,7 @@ def test_what_cannot_be_said_is_refused_before_any_work(client, tmp_path, given,
     assert "\n" not in str(error.value)
     assert not list((tmp_path / "run").iterdir())
     assert client.store.repos == {}
-    trainer.save_model()  # as if it had not been said
+    trainer.save_model()  # without it
 
 
 def test_an_unknown_argument_is_an_error(tmp_path):
@@ -386,7 +386,8 @@ def test_what_the_card_does_not_describe_has_none(tmp_path):
     trainer = AdvBNTrainer(model, args, train_dataset=rows(8))
     trainer.train()
     trainer.save_model()
-    trainer.create_model_card()
+    with pytest.raises(InputError, match="PlainForImageClassification"):
+        trainer.create_model_card(license="mit")
     assert not (tmp_path / "plain" / "README.md").exists()
     wrapped(auxiliary_norms=False).save_pretrained(tmp_path / "one")
     card = (tmp_path / "one" / "README.md").read_text()

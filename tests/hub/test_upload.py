@@ -16,7 +16,7 @@ from advbn_hf.hub import files_to_upload, planned_changes, upload_checkpoint, up
 SECRET = "hf_plantedPlantedPlantedPlanted"
 BRANCH = ("config.json", "model.safetensors", "preprocessor_config.json")
 MODEL = {*BRANCH, *(f"auxiliary/{name}" for name in BRANCH), "advbn_config.json"}
-WHOLE = MODEL | {"README.md", "results.json", "results.png", "samples.png", "training.png", ".eval_results/x.yaml"}
+ALL_FILES = MODEL | {"README.md", "results.json", "results.png", "samples.png", "training.png", ".eval_results/x.yaml"}
 CARD = '---\nlibrary_name: transformers\n---\n# digits\n\npipeline(model="path/to/this/folder")\n'
 
 
@@ -66,9 +66,9 @@ def test_one_commit_of_the_allow_list(client, checkpoint):
     before = contents(checkpoint)
     commit = upload_checkpoint(checkpoint, "me/digits")
     found = client.files("me/digits")
-    assert found.keys() == WHOLE == {path.as_posix() for path in files_to_upload(checkpoint)}
+    assert found.keys() == ALL_FILES == {path.as_posix() for path in files_to_upload(checkpoint)}
     assert {name: data for name, data in found.items() if name != "README.md"} == {
-        name: before[name] for name in WHOLE - {"README.md"}
+        name: before[name] for name in ALL_FILES - {"README.md"}
     }
     assert found["README.md"].decode() == CARD.replace("path/to/this/folder", "me/digits")
     assert commits(client) == ["Upload AdvBN checkpoint", "initial commit"]
@@ -224,14 +224,14 @@ def test_a_failure_leaves_the_repo_as_it_was(client, checkpoint, existing, where
     assert client.files("me/digits")["results.json"] == local["results.json"]
 
 
-@pytest.mark.parametrize(("where", "left"), [(COMMIT, WHOLE), (CREATE, None)])
+@pytest.mark.parametrize(("where", "left"), [(COMMIT, ALL_FILES), (CREATE, None)])
 def test_a_reply_that_does_not_arrive(client, checkpoint, where, left):
     client.faults.add(Fault(*where, cut="reply"))
     with pytest.raises(ConnectionError, match="command"):
         upload_checkpoint(checkpoint, "me/digits")
     assert left == (client.files("me/digits").keys() if client.store.repos else None)
     assert (upload_checkpoint(checkpoint, "me/digits") is None) == (left is not None)
-    assert client.files("me/digits").keys() == WHOLE
+    assert client.files("me/digits").keys() == ALL_FILES
 
 
 @pytest.mark.skipif(
@@ -247,7 +247,7 @@ def test_the_client_retries_by_itself(client, checkpoint, monkeypatch):
         Fault(*COMMIT, delay=0.1),
     )
     upload_checkpoint(checkpoint, "me/digits")
-    assert client.files("me/digits").keys() == WHOLE
+    assert client.files("me/digits").keys() == ALL_FILES
 
 
 def test_a_new_branch_goes_when_its_commit_fails(client, checkpoint):

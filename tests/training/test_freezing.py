@@ -12,7 +12,7 @@ from advbn_hf import AdvBNConfig, AdvBNForImageClassification
 from advbn_hf.backbones.model_outputs import logits_of
 from advbn_hf.backbones.norms import two_branch_norms
 
-PICTURES, LABELS = images_and_labels(4, NUM_LABELS, IMAGE_SIZE)
+IMAGES, LABELS = images_and_labels(4, NUM_LABELS, IMAGE_SIZE)
 CLASSES = ["ResNet", "ConvNext", "EfficientNet", "MobileViT", "PvtV2", "Swin", "ViT", "Dinov2", "Beit"]
 
 
@@ -24,14 +24,14 @@ def test_an_unfrozen_stem_learns_from_both_losses(name):
             module.p = module.drop_prob = 0.0  # so that the model on its own computes the same as within the wrapper
     plain = copy.deepcopy(backbone).train()
     model = AdvBNForImageClassification.from_backbone(backbone, AdvBNConfig(freeze_stem=False)).train()
-    output = model(PICTURES, LABELS)
+    output = model(IMAGES, LABELS)
     stem = {path: weight for path, weight in backbone.named_parameters() if is_in_stem(weight, model)}
     clean, adversarial = (
         torch.autograd.grad(loss, stem.values(), retain_graph=True, allow_unused=True)
         for loss in (output.clean_loss, output.adversarial_loss)
     )
     output.loss.backward()
-    F.cross_entropy(logits_of(plain(pixel_values=PICTURES)), LABELS).backward()
+    F.cross_entropy(logits_of(plain(pixel_values=IMAGES)), LABELS).backward()
     of_plain = dict(plain.named_parameters())
     learning = 0
     for (path, weight), one, other in zip(stem.items(), clean, adversarial, strict=True):

@@ -1,0 +1,89 @@
+"""Evaluation of both branches by the hooks of `Trainer`."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch.distributed as dist
+from torch import Tensor
+from transformers import EvalPrediction, Trainer
+from transformers.trainer_utils import EvalLoopOutput
+
+from ..backbones.norms import BRANCHES
+
+Metrics = Callable[[EvalPrediction], dict[str, float]]
+
+
+class EvaluationMixin(Trainer):
+    """Has metrics computed for each branch, with the same running statistics on every process."""
+
+    def evaluation_loop(
+        self,
+        dataloader: Any,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:
+        """Runs the stem once and both tails, and calls `compute_metrics` for each branch."""
+        self._share_statistics()
+        compute_metrics = self.compute_metrics
+        self.compute_metrics = compute_metrics and metrics_of_each_branch(compute_metrics)
+        try:
+            output = super().evaluation_loop(
+                dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix
+            )
+        finally:
+            self.compute_metrics = compute_metrics
+        if isinstance(output.predictions, tuple):
+            output = output._replace(predictions=output.predictions[0])
+        return output
+
+    def _share_statistics(self) -> None:
+        """Copies the first process's running statistics, which are saved, to all: each has seen its own images."""
+        if self.args.world_size > 1:
+            for buffer in self.accelerator.unwrap_model(self.model).buffers():
+                dist.broadcast(buffer, src=0)
+
+
+def accuracy(prediction: EvalPrediction) -> dict[str, float]:
+    """Share of samples whose largest logit is the label's; the default `compute_metrics`."""
+    return {"accuracy": float((prediction.predictions.argmax(axis=-1) == prediction.label_ids).mean())}
+
+
+def metrics_of_each_branch(compute_metrics: Metrics) -> Metrics:
+    """Metrics of both branches: `clean_accuracy` and `auxiliary_accuracy` for `accuracy`.
+
+    Args:
+        compute_metrics: takes the predictions (N, K) of one branch and the labels (N,).
+
+    Returns:
+        A function that takes the predictions of both branches, a pair of (N, K).
+    """
+
+    def compute(prediction: EvalPrediction) -> dict[str, float]:
+        metrics = {}
+        for branch, logits in zip(BRANCHES, prediction.predictions, strict=True):
+            of_branch = EvalPrediction(
+                logits, prediction.label_ids, inputs=prediction.inputs, losses=prediction.losses
+            )
+            metrics |= {f"{branch}_{name}": value for name, value in compute_metrics(of_branch).items()}
+        return metrics
+
+    return compute
+
+
+def preprocess_each_branch(preprocess: Callable[[Tensor, Tensor], Tensor]) -> Callable[..., tuple[Tensor, ...]]:
+    """Applies `preprocess_logits_for_metrics` to the logits of each branch.
+
+    Args:
+        preprocess: takes logits (B, K) and labels (B,).
+
+    Returns:
+        A function that takes the logits of both branches, or of one where there are no labels.
+    """
+
+    def preprocess_all(logits: Tensor | tuple[Tensor, ...], labels: Tensor) -> tuple[Tensor, ...]:
+        branches = logits if isinstance(logits, tuple) else (logits,)
+        return tuple(preprocess(branch, labels) for branch in branches)
+
+    return preprocess_all
