@@ -47,6 +47,7 @@ SIGNATURES = {
     ),
     "accelerate.data_loader.skip_first_batches": "(dataloader, num_batches=0)",
     "huggingface_hub.utils.sha.git_hash": "(data)",
+    "gradio.utils.get_upload_folder": "()",
 }
 
 

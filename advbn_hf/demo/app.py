@@ -1,16 +1,20 @@
 """The demo's page: choose an image and a shift, see the shifted image and what each model predicts."""
 
+import hashlib
+import io
 import re
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from gradio.utils import get_upload_folder
 from PIL import Image
 
 from ..data.images import ImageDataset
 from ..data.loading import class_names, load_images
 from ..errors import InputError
 from ..evaluation.models import EvaluatedModel, load_evaluated_model
+from ..utils.files import write_atomically
 from ..utils.tables import escape_markdown
 from .sweep import NO_SHIFT, Sweep, available_shifts, predict_branches, read_image, sweep
 from .sweep_plot import describe_sweep, plot_sweep
@@ -184,8 +188,8 @@ def _view(seen: Sweep | None, severity: int, models: int) -> list[Any]:
         return [None, gr.Image(None, visible=False), *[None] * models]
     place = min(severity, len(seen.steps) - 1)
     top = [branch.top(place) for branch in seen.predictions]
-    plot = gr.Image(plot_sweep(seen, place), alt_text=describe_sweep(seen), visible=len(seen.steps) > 1)
-    return [_enlarged(seen.images[place]), plot, *top]
+    plot = gr.Image(_cached(plot_sweep(seen, place)), alt_text=describe_sweep(seen), visible=len(seen.steps) > 1)
+    return [_cached(_enlarged(seen.images[place])), plot, *top]
 
 
 def _enlarged(image: Image.Image) -> Image.Image:
@@ -194,6 +198,20 @@ def _enlarged(image: Image.Image) -> Image.Image:
     if factor < 2:
         return image
     return image.resize([factor * side for side in image.size], Image.Resampling.NEAREST)
+
+
+def _cached(image: Image.Image) -> str:
+    """A file of an image where Gradio keeps its own, written once.
+
+    Gradio writes an image in place each time that it is shown, while another visitor may be loading the same one.
+    """
+    content = io.BytesIO()
+    image.save(content, format="png")
+    path = Path(get_upload_folder()) / hashlib.sha256(content.getvalue()).hexdigest() / "image.png"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, content.getvalue())
+    return str(path)
 
 
 def _warning(error: InputError) -> str:

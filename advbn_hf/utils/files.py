@@ -3,6 +3,7 @@
 import os
 import shutil
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -50,7 +51,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     """Gives a temporary path beside `path` to write to, which takes its place when the block ends without an error."""
     path = Path(path)
     # The suffix stays last, since writers such as matplotlib read the format from it.
-    temporary = path.with_name(f"{_UNFINISHED}{os.getpid()}-{path.name}")
+    temporary = path.with_name(f"{_UNFINISHED}{os.getpid()}-{threading.get_native_id()}-{path.name}")
     try:
         yield temporary
         temporary.replace(path)

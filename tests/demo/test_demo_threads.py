@@ -2,6 +2,7 @@
 
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -60,3 +61,20 @@ def test_visitors_at_once_get_the_answers_to_their_own_images(address, tmp_path)
 
     with ThreadPoolExecutor(VISITORS) as pool:
         assert list(pool.map(wrong_of, range(VISITORS))) == [0] * VISITORS
+
+
+def test_an_image_that_several_visitors_see_is_written_once(address):
+    """Written again, it would be loaded half-written by a visitor who asked just before."""
+    client = gradio_client.Client(address, verbose=False, download_files=False)
+    files = []
+    for _ in range(2):
+        shown = [part for part in client.predict("inversion", 3, api_name="/look") if isinstance(part, dict)]
+        paths = sorted({part["path"] for part in map(value_of, shown) if part.get("path")})
+        files.append([(path, Path(path).stat().st_mtime_ns, Path(path).stat().st_ino) for path in paths])
+    assert len(files[0]) == 2  # image and plot
+    assert files[0] == files[1]
+
+
+def value_of(part):
+    """An output's value, where it comes with changes of its component."""
+    return part["value"] if isinstance(part.get("value"), dict) else part

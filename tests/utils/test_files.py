@@ -1,5 +1,6 @@
-"""Finding the files that come with the package."""
+"""Finding the files that come with the package; writing one file from several threads."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -24,3 +25,14 @@ def test_an_installed_package_has_them_inside(tmp_path, monkeypatch):
 def test_what_is_missing_is_named():
     with pytest.raises(FileNotFoundError, match="recipes/nothing"):
         files.shipped("recipes/nothing")
+
+
+def test_threads_may_write_one_file(tmp_path):
+    def write(text):
+        for _ in range(50):
+            files.write_atomically(tmp_path / "file.txt", text)
+            assert len((tmp_path / "file.txt").read_text()) == 1000
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(write, [letter * 1000 for letter in "abcdefgh"]))
+    assert [path.name for path in tmp_path.iterdir()] == ["file.txt"]
