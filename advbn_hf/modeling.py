@@ -14,7 +14,7 @@ from huggingface_hub import CommitInfo
 from torch import Tensor, nn
 from transformers import BaseImageProcessor, PreTrainedConfig, PreTrainedModel
 
-from .backbones.activation_checkpointing import enable, recomputed_within
+from .backbones.activation_checkpointing import disable, enable, recomputed_within
 from .backbones.adapters import has_adapters, merged, without_wrapper
 from .backbones.loading import load_classifier
 from .backbones.model_outputs import logits_of
@@ -232,6 +232,14 @@ class AdvBNForImageClassification(nn.Module):
     ) -> None:
         """The earlier name of `activation_checkpointing_enable`, which Trainer calls in earlier releases."""
         self.activation_checkpointing_enable(gradient_checkpointing_kwargs, **kwargs)
+
+    def activation_checkpointing_disable(self) -> None:
+        """Undoes `activation_checkpointing_enable`."""
+        disable(self.backbone)
+
+    def gradient_checkpointing_disable(self) -> None:
+        """The earlier name of `activation_checkpointing_disable`."""
+        self.activation_checkpointing_disable()
 
     def forward(
         self,

@@ -40,6 +40,11 @@ def enable(model: PreTrainedModel, settings: dict[str, Any] | None = None, **kwa
         raise InputError(f"gradient_checkpointing: {error}") from error
 
 
+def disable(model: PreTrainedModel) -> None:
+    """Makes a model keep all activations again."""
+    getattr(model, "activation_checkpointing_disable", model.gradient_checkpointing_disable)()
+
+
 @contextmanager
 def recomputed_within(model: nn.Module, context: Callable[[], AbstractContextManager]) -> Iterator[None]:
     """Has what checkpointed modules compute within the block recomputed in the same context.

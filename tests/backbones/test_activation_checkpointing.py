@@ -79,6 +79,17 @@ def test_layers_of_the_tail_run_again_and_those_of_the_stem_do_not():
     assert runs == [1, 1, 4, 4]  # two branches, each twice
 
 
+@pytest.mark.parametrize("name", ["activation_checkpointing_disable", "gradient_checkpointing_disable"])
+def test_it_may_be_switched_off_again(name):
+    expected = gradients_of(wrap())
+    model = wrap()
+    model.activation_checkpointing_enable()
+    getattr(model, name)()
+    assert not any(getattr(module, "gradient_checkpointing", False) for module in model.modules())
+    assert not model.backbone.is_gradient_checkpointing
+    torch.testing.assert_close(gradients_of(model), expected)
+
+
 @pytest.mark.parametrize("settings", [{}, {"freeze_stem": False}, {"auxiliary_norms": False}])
 def test_running_statistics_are_updated_once(settings):
     expected = wrap(tiny_model("PPLCNetForImageClassification"), **settings)
