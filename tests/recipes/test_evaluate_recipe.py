@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import datasets
@@ -18,6 +19,7 @@ from accelerate.state import AcceleratorState
 from builders import save_digit_models, save_images
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 
+from advbn_hf import evaluate_suite
 from advbn_hf.data.loading import load_images
 from advbn_hf.evaluation import runner
 from advbn_hf.evaluation.metrics import load_metric
@@ -101,6 +103,14 @@ def test_embedded_suite_with_a_baseline(evaluate_model, job, tmp_path):
 
 
 @pytest.mark.slow
+def test_the_recipe_is_one_call_with_options(evaluate_model, job, tmp_path):
+    options = ["--baseline", job / "plain", "--dataset_name", job / "data", "--sets", "clean", "greyscale"]
+    evaluate_model(*options, "--max_samples", 12, "--output_dir", tmp_path)
+    of_dataset = {"overrides": {"dataset": str(job / "data")}, "sets": ["clean", "greyscale"], "max_samples": 12}
+    called = evaluate_suite(job / "advbn", "generic", baseline=job / "plain", **of_dataset)
+    assert records(tmp_path) == [asdict(record) for record in called]
+
+
 def test_any_data_set_with_generated_shifts(evaluate_model, job, tmp_path):
     options = ["--dataset_name", job / "data", "--sets", "clean", "corruptions", "sketch", "--output_dir", tmp_path]
     out = evaluate_model(*options, "--max_samples", 4, model="plain")
