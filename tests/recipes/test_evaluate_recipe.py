@@ -191,7 +191,7 @@ def mistake(name):
         "severity": ([good | {"shift": "fog", "severities": [0]}], "set 'a': severities: "),
         "two of one name": ([good, good], "sets: "),
         "unreachable": ([good | {"dataset": "me/missing"}], "set 'a': dataset 'me/missing': "),
-        "unlabelled": ([good | {"dataset": "{tmp}/unlabelled"}], "set 'a': label_column of dataset"),
+        "unlabelled": ([good | {"dataset": "{tmp}/unlabelled"}], "unlabelled': "),
         "no overlap": ([good | {"dataset": "{tmp}/others"}], "set 'a': labels: "),
         "no released files": ([good | {"dataset": "{tmp}/others", "layout": "imagenet-c"}], "set 'a': dataset: "),
         "no split": ([good | {"split": "test"}], "test"),
@@ -275,7 +275,7 @@ def test_what_can_be_reached_on_the_hub(hub, job, tmp_path):
     assert "digits yes 20 1 image, label 10 of 10 classes" in lines.values()
     gated = lines["gated"]
     assert "'me/gated'" in gated and "hf auth login" in gated
-    assert "'me/missing'" in lines["missing"] and "hf auth login" not in lines["missing"]
+    assert "'me/missing'" in lines["missing"] and "doesn't exist" in lines["missing"] and "doesn't exist" not in gated
 
 
 def test_evaluator_of_evaluate_on_both_exported_branches(evaluate_model, job, tmp_path):
