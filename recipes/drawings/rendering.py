@@ -40,9 +40,9 @@ def draw(icon: Icon, size: int) -> Image.Image:
     Raises:
         InputError: it is not valid SVG, would show something from outside, or shows nothing.
     """
+    root = _parse(icon)
     import resvg_py
 
-    root = _parse(icon)
     try:
         data = resvg_py.svg_to_bytes(
             svg_string=ElementTree.tostring(root, encoding="unicode"),

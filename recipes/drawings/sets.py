@@ -53,9 +53,9 @@ def _splits() -> tuple[Split, ...]:
         name, title = ("validation" if designer == "twemoji" else designer), DESIGNERS[designer].title
         reported = designer not in ("noto", "twemoji")
         splits.append(Split(name, title, designer, pool, reported=reported))
-        splits.append(Split(f"{name}_vivid", f"{title}, vivid", designer, pool, "vivid", reported=reported))
+        splits.append(Split(f"{name}_vivid", f"{title} vivid", designer, pool, "vivid", reported=reported))
         if designer == "openmoji":
-            splits.append(Split(f"{name}_line_art", f"{title}, line art", designer, lines=True, reported=True))
+            splits.append(Split(f"{name}_line_art", f"{title} line art", designer, lines=True, reported=True))
     return tuple(splits)
 
 
