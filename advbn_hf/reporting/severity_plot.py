@@ -1,4 +1,4 @@
-"""An image of accuracy against severity: small multiples, one for each corruption; bands are 95 % intervals."""
+"""A plot of accuracy against severity: small multiples, one for each corruption; bands are 95 % intervals."""
 
 import os
 from collections.abc import Iterable
