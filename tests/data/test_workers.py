@@ -124,4 +124,4 @@ def test_evaluation_where_workers_start_so_by_default(rows, tmp_path, method):
         seen = predict(model, images, num_workers=2, **options)
     finally:
         multiprocessing.set_start_method(before, force=True)
-    assert len(seen.rows) == 11 and equal(seen.rows, expected.rows) and equal(seen.answers, expected.answers)
+    assert len(seen.rows) == 11 and equal(seen, expected)
