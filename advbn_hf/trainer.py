@@ -56,7 +56,7 @@ class AdvBNTrainer(EvaluationMixin, OptimizationMixin, CheckpointMixin):
             checkpoint of an adapted model is to be loaded, or one process sees several GPUs.
 
     Example:
-        >>> import tempfile
+        >>> import tempfile, torch
         >>> from transformers import ResNetConfig, ResNetForImageClassification
         >>> tiny = ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], num_labels=2)
         >>> model = AdvBNForImageClassification.from_backbone(ResNetForImageClassification(tiny))
