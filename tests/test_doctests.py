@@ -2,6 +2,7 @@
 
 import doctest
 import importlib
+import sys
 from pathlib import Path
 
 import pytest
@@ -22,8 +23,11 @@ def test_every_public_name_has_an_example(name):
 def test_examples(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     module = importlib.import_module(".".join(("advbn_hf", *path.relative_to(PACKAGE).with_suffix("").parts)))
-    assert doctest.testmod(module, optionflags=doctest.ELLIPSIS) == (0, sum(_examples(module)))
+    assert doctest.testmod(module, optionflags=doctest.ELLIPSIS)[:2] == (0, sum(_examples(module)))
 
 
 def _examples(module):
-    return [len(test.examples) for test in doctest.DocTestFinder().find(module)]
+    """The number of examples of each docstring, less those that need a network or a file; Python 3.13 counts these."""
+    tests = doctest.DocTestFinder().find(module)
+    counted = sys.version_info >= (3, 13)
+    return [sum(counted or doctest.SKIP not in example.options for example in test.examples) for test in tests]
