@@ -127,7 +127,7 @@ def upload_in_background(folder: str | Path, repo_id: str, **options: object) ->
         try:
             return upload_checkpoint(snapshot, repo_id, **options)
         except Exception as error:
-            logger.warning(f"this checkpoint was not uploaded: {error}")
+            logger.warning(f"{folder} was not uploaded: {error}")
             raise
         finally:
             shutil.rmtree(snapshot, ignore_errors=True)
