@@ -60,9 +60,12 @@ class EvaluationArguments:
     )
 
 
+ARGUMENTS = (EvaluationArguments,)
+
+
 def main() -> None:
     """Evaluates set by set and reports."""
-    (args,) = parse((EvaluationArguments,))
+    (args,) = parse(ARGUMENTS)
     use_all_cores()
     suite = get_suite(args)
     check_arguments(args)

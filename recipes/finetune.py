@@ -51,6 +51,7 @@ from advbn_hf.utils.options import parse
 from advbn_hf.utils.run_lock import lock_folder
 from advbn_hf.utils.versions import installed_versions
 
+ARGUMENTS = (ModelArguments, DataArguments, AdvBNConfig, AdvBNTrainingArguments)
 QUICKSTART = Path(__file__).parent / "configs" / "quickstart.yaml"
 # How to resume a run that was stopped, whether or not it has trained.
 RESUME = "add --resume_from_checkpoint last to the same command"
@@ -58,9 +59,7 @@ RESUME = "add --resume_from_checkpoint last to the same command"
 
 def main() -> None:
     """Checks everything that can be checked, then trains, evaluates and reports."""
-    model_args, data_args, advbn_config, args = parse(
-        (ModelArguments, DataArguments, AdvBNConfig, AdvBNTrainingArguments), default_file=QUICKSTART
-    )
+    model_args, data_args, advbn_config, args = parse(ARGUMENTS, default_file=QUICKSTART)
     use_all_cores()
     set_seed(args.seed)
     check_model_arguments(model_args)
@@ -193,6 +192,7 @@ def train_baseline(
         trainer = train(model, args)
         trainer.train(resume_from_checkpoint=last_checkpoint(args))
         trainer.save_model()
+        trainer.accelerator.wait_for_everyone()
     return load_classifier(args.output_dir)
 
 

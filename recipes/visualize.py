@@ -71,9 +71,12 @@ class VisualizationArguments:
     skip_bad_images: bool = field(default=False, metadata={"help": "Leave out images that cannot be decoded."})
 
 
+ARGUMENTS = (VisualizationArguments,)
+
+
 def main() -> None:
     """Checks everything that can be checked, then gets a decoder, measures it, and draws."""
-    (args,) = parse((VisualizationArguments,))
+    (args,) = parse(ARGUMENTS)
     use_all_cores()
     check_arguments(args)
     hub = {} if args.model_revision is None else {"revision": args.model_revision}

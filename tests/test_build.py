@@ -15,10 +15,14 @@ from hatchling import build
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from advbn_hf.commands import RECIPES
+
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("advbn_hf", "model_cards", "recipes", "tests")
 FILES = ("CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md", "LICENSE", "README.md", "SECURITY.md", "constraints.txt")
 FILES = {name for name in (*FILES, "pyproject.toml", ".gitignore") if (ROOT / name).exists()}
+DESCRIPTION = ("METADATA", "RECORD", "WHEEL", "entry_points.txt")
+CONFIGS = ("demo", "quickstart", "resnet50_imagenet", "visualize")
 LEFT_BEHIND = {
     ".hypothesis/examples/1",
     ".pytest_cache/README.md",
@@ -89,13 +93,17 @@ def test_the_sdist_holds_what_git_does_and_nothing_else(sdist, checkout):
     assert {"recipes/suites/imagenet.yaml", "recipes/accelerate/ddp.yaml", "LICENSE"} <= files_of(sdist)
 
 
-def test_the_wheel_holds_the_package_and_nothing_else(wheel):
+def test_the_wheel_holds_the_package_its_commands_and_nothing_else(wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
     described = {name for name in names if name.partition("/")[0].endswith(".dist-info")}
-    assert {name.partition("/")[2] for name in described} == {"METADATA", "RECORD", "WHEEL", "licenses/LICENSE"}
+    assert {name.partition("/")[2] for name in described} == {*DESCRIPTION, "licenses/LICENSE"}
     code = {path.relative_to(ROOT).as_posix() for path in (ROOT / "advbn_hf").rglob("*.py")}
-    assert names - described == code | {"advbn_hf/data/imagenet_classes.json", "advbn_hf/model_cards/template.md"}
+    beside = {"advbn_hf/data/imagenet_classes.json", "advbn_hf/model_cards/template.md"}
+    recipes = {f"advbn_hf/recipes/{recipe.file}" for recipe in RECIPES.values()}
+    recipes |= {f"advbn_hf/{path.relative_to(ROOT)}" for path in (ROOT / "recipes" / "suites").iterdir()}
+    recipes |= {f"advbn_hf/recipes/configs/{name}.yaml" for name in CONFIGS}
+    assert names - described == code | beside | recipes
 
 
 @pytest.mark.slow

@@ -17,6 +17,8 @@ ORDER = (
     {"evaluation", "training", "convert"},
     {"reporting", "trainer"},
     {"visualization", "demo"},
+    {"commands"},
+    {"__main__"},
 )
 PLACE = {room: place for place, rooms in enumerate(ORDER) for room in rooms}
 MODULES = [path for path in sorted(PACKAGE.rglob("*.py")) if path != PACKAGE / "__init__.py"]

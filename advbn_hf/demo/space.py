@@ -48,7 +48,7 @@ def export_space(
         (space / "app.py").write_text(APP.format(**code), encoding="utf-8")
         (space / "requirements.txt").write_text("\n".join(_requirements()) + "\n", encoding="utf-8")
         (space / "README.md").write_text(_card(names), encoding="utf-8")
-        shutil.copytree(PACKAGE, space / "advbn_hf", ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(PACKAGE, space / "advbn_hf", ignore=shutil.ignore_patterns("__pycache__", "recipes"))
 
 
 def _source(role: str, name: str | None, evaluated: EvaluatedModel | None, space: Path) -> str:

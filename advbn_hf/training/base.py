@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from accelerate import PartialState
 from transformers import BaseImageProcessor, PreTrainedModel, Trainer, TrainingArguments
 
 from ..backbones.loading import load_classifier
@@ -54,7 +55,9 @@ def train_base(
         )
         callbacks = [SetEpochCallback()]
         Trainer(model, base_args, train_dataset=images, data_collator=collate, callbacks=callbacks).train()
-        with filling(folder) as temporary:  # the processor's file comes last: it marks a complete folder
-            model.save_pretrained(temporary)
-            processor.save_pretrained(temporary)
+        if args.process_index == 0:
+            with filling(folder) as temporary:  # the processor's file comes last: it marks a complete folder
+                model.save_pretrained(temporary)
+                processor.save_pretrained(temporary)
+        PartialState().wait_for_everyone()
     return load_classifier(folder)

@@ -15,6 +15,7 @@ from transformers import HfArgumentParser
 
 from ..errors import InputError, check_choice, first_line
 from .documents import read_yaml
+from .files import shipped
 
 
 class _Parser(HfArgumentParser):
@@ -39,6 +40,8 @@ def parse(
 ) -> tuple[Any, ...]:
     """Reads `[CONFIG.yaml] [--option value ...]`; options override the file.
 
+    A configuration that comes with the recipes may be given by its name, such as `quickstart`.
+
     Args:
         dataclass_types: dataclasses whose fields are the options.
         arguments: the command line without the program's name; `sys.argv[1:]` by default.
@@ -62,7 +65,7 @@ def parse(
     parser = _Parser(dataclass_types, allow_abbrev=False)
     from_file: dict[str, Any] = {}
     if arguments and not arguments[0].startswith("-"):
-        from_file = _read_yaml(Path(arguments.pop(0)), parser)
+        from_file = _read_yaml(_config_file(arguments.pop(0)), parser)
         _set_defaults(parser, from_file)
     _check_options(arguments, _names(parser))
     try:
@@ -92,6 +95,15 @@ def _names(parser: HfArgumentParser) -> list[str]:
     """Names of all options but of those that would take a token."""
     names = [text[2:] for action in parser._actions for text in action.option_strings if "-" not in text[2:]]
     return [name for name in names if name and not _is_token(name)]
+
+
+def _config_file(name: str) -> Path:
+    if name.isidentifier() and not Path(name).exists():
+        try:
+            return shipped(f"recipes/configs/{name}.yaml")
+        except FileNotFoundError:
+            pass
+    return Path(name)
 
 
 def _read_yaml(path: Path, parser: HfArgumentParser) -> dict[str, Any]:

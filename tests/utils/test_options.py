@@ -6,6 +6,7 @@ from typing import Literal
 import pytest
 
 from advbn_hf import AdvBNConfig, AdvBNTrainingArguments, InputError
+from advbn_hf.training.arguments import DataArguments, ModelArguments
 from advbn_hf.utils.options import option_names, parse
 
 
@@ -106,6 +107,17 @@ def test_names_of_options():
     names = option_names((Options,))
     assert {"name", "rate", "switch", "no_switch", "help"} <= names
     assert "hub_token" not in names
+
+
+def test_a_shipped_file_goes_by_its_name(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    types = (ModelArguments, DataArguments, AdvBNConfig, AdvBNTrainingArguments)
+    assert parsed("quickstart", "--max_steps", "7", types=types)[1].dataset_name == "embedded"
+    for name in ("quickstrat", "quickstart.yaml"):
+        with pytest.raises(InputError, match=f"^{name}: cannot be read"):
+            parsed(name, types=types)
+    write(tmp_path / "quickstart", "dataset_name: mine")
+    assert parsed("quickstart", types=types)[1].dataset_name == "mine"
 
 
 def test_nested_values_arrive_as_json(tmp_path):
