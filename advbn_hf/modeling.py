@@ -16,6 +16,7 @@ from transformers import BaseImageProcessor, PreTrainedConfig, PreTrainedModel
 
 from .backbones.activation_checkpointing import disable, enable, recomputed_within
 from .backbones.adapters import has_adapters, merged, without_wrapper
+from .backbones.checks import check_backbone
 from .backbones.loading import load_classifier
 from .backbones.model_outputs import logits_of
 from .backbones.norms import (
@@ -42,6 +43,10 @@ from .method.share import split_rows
 from .utils.files import filling, write_atomically
 
 
+class _NotAdaptableError(InputError, AttributeError):
+    """Also an `AttributeError`, so that `hasattr` and `getattr` with a default work."""
+
+
 class AdvBNForImageClassification(nn.Module):
     """Wraps a Transformers image classifier for training with Adversarial Batch Normalization.
 
@@ -58,8 +63,8 @@ class AdvBNForImageClassification(nn.Module):
         config: where and how strongly to perturb.
 
     Raises:
-        InputError: if the insertion module does not exist or has no usable feature map, or the model is no
-            single-label classifier.
+        InputError: if the insertion module does not exist or has no usable feature map, or the model is quantised or
+            no single-label classifier.
 
     Example:
         >>> from transformers import ResNetConfig, ResNetForImageClassification
@@ -82,10 +87,7 @@ class AdvBNForImageClassification(nn.Module):
     def __init__(self, backbone: PreTrainedModel, config: AdvBNConfig) -> None:
         super().__init__()
         backbone = without_wrapper(backbone)
-        if getattr(backbone.config, "problem_type", None) not in (None, "single_label_classification"):
-            raise InputError(
-                f"config.problem_type is {backbone.config.problem_type}; only single_label_classification works"
-            )
+        check_backbone(backbone)
         self.split = Split(backbone, config.insert_after)
         self.backbone = backbone
         # Asked now, while a folder by that name is still there.
@@ -194,6 +196,14 @@ class AdvBNForImageClassification(nn.Module):
     def dtype(self) -> torch.dtype:
         """Type of the weights."""
         return self.backbone.dtype
+
+    def __getattr__(self, name: str) -> Any:
+        """As `nn.Module.__getattr__`, but PEFT, which asks for this name, learns what it should adapt."""
+        if name == "base_model_prefix":
+            raise _NotAdaptableError(
+                "model: adapt the backbone first, as by get_peft_model, then wrap it by from_backbone"
+            )
+        return super().__getattr__(name)
 
     def train(self, mode: bool = True) -> Self:
         """Sets train or eval mode; a frozen stem stays in eval mode, so that its running statistics stay too."""

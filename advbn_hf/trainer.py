@@ -19,7 +19,7 @@ from .hub import check_access, options_from, upload_checkpoint, upload_in_backgr
 from .hub.card import CARD_FILE
 from .hub.generated_card import CardArguments, may_replace
 from .modeling import AdvBNForImageClassification
-from .training.arguments import check_trainable
+from .training.arguments import check_learns, check_trainable
 from .training.card import card_of_run
 from .training.checkpoints import ARGUMENTS_FILE, CheckpointMixin
 from .training.evaluation import EvaluationMixin, Metrics, accuracy, preprocess_each_branch
@@ -52,8 +52,9 @@ class AdvBNTrainer(EvaluationMixin, OptimizationMixin, CheckpointMixin):
         kwargs: as for `transformers.Trainer`.
 
     Raises:
-        InputError: if the number of perturbations does not fit the batch size and the number of processes, the best
-            checkpoint of an adapted model is to be loaded, or one process sees several GPUs.
+        InputError: if model or arguments are of another kind, the number of perturbations does not fit the batch size
+            and the number of processes, the best checkpoint of an adapted model is to be loaded, or one process sees
+            several GPUs.
 
     Example:
         >>> import tempfile, torch
@@ -123,8 +124,10 @@ class AdvBNTrainer(EvaluationMixin, OptimizationMixin, CheckpointMixin):
             kwargs: likewise.
 
         Raises:
-            InputError: if the checkpoint is not complete, the loss or the weights are not finite, or the disk is full.
+            InputError: if all weights are frozen, the checkpoint is not complete, the loss or the weights are not
+                finite, or the disk is full.
         """
+        check_learns(self.model)
         self._losses.reset()
         with self._resuming(resume_from_checkpoint) as checkpoint, self._stop_after_step.listening():
             output = super().train(checkpoint, *args, **kwargs)

@@ -6,7 +6,7 @@ from transformers import TrainingArguments
 from transformers.trainer_utils import HubStrategy
 
 from .config import AdvBNConfig
-from .errors import InputError
+from .errors import InputError, check_at_least
 
 
 @dataclass
@@ -53,6 +53,15 @@ class AdvBNTrainingArguments(TrainingArguments):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_at_least("seed", self.seed, 0)
+        for name in ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
+            check_at_least(name, getattr(self, name), 1)
+        if not 0 <= self.label_smoothing_factor <= 1:
+            raise InputError(f"label_smoothing_factor must be in 0..1, got {self.label_smoothing_factor}")
+        if self.neftune_noise_alpha is not None:
+            raise InputError(
+                "neftune_noise_alpha: is noise on embeddings of text, which images have none of; leave it out"
+            )
         if self.fp16:
             self.logging_nan_inf_filter = True  # else the loss is logged as NaN ever after
         if self.ddp_find_unused_parameters is None:

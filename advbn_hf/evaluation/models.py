@@ -6,6 +6,7 @@ from pathlib import Path
 from transformers import BaseImageProcessor, PreTrainedModel
 from transformers.utils import cached_file
 
+from ..backbones.checks import check_single_label
 from ..backbones.loading import class_names_of, load_classifier, load_processor
 from ..config import CONFIG_FILE, AdvBNConfig
 from ..errors import InputError
@@ -23,11 +24,17 @@ class EvaluatedModel:
         name: the records' `model`.
         model: a plain classifier, or one with two branches.
         processor: its image processor.
+
+    Raises:
+        InputError: it is a multi-label or a regression model.
     """
 
     name: str
     model: PreTrainedModel | AdvBNForImageClassification
     processor: BaseImageProcessor
+
+    def __post_init__(self) -> None:
+        check_single_label(self.model.config)
 
     @property
     def class_names(self) -> list[str]:

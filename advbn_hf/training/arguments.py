@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from ..backbones.adapters import has_adapters
 from ..config import AdvBNConfig
 from ..errors import InputError, check_at_least
@@ -146,6 +148,14 @@ def check_trainable(model: AdvBNForImageClassification, args: AdvBNTrainingArgum
     Raises:
         InputError: names the argument.
     """
+    if not isinstance(model, AdvBNForImageClassification):
+        raise InputError(
+            f"model: must be an AdvBNForImageClassification, not {type(model).__name__}; wrap it by from_backbone"
+        )
+    if not isinstance(args, AdvBNTrainingArguments):
+        raise InputError(
+            f"args: must be AdvBNTrainingArguments, which take the same settings, not {type(args).__name__}"
+        )
     check_perturbations(model.advbn_config, args)
     if args.n_gpu > 1:  # nn.DataParallel's copies of a model would all replay one stem
         raise InputError(
@@ -153,3 +163,15 @@ def check_trainable(model: AdvBNForImageClassification, args: AdvBNTrainingArgum
         )
     if args.load_best_model_at_end and has_adapters(model):
         raise InputError("load_best_model_at_end must be false: checkpoints of an adapted model hold it merged")
+
+
+def check_learns(model: nn.Module) -> None:
+    """Checks that some weight is left to train.
+
+    Raises:
+        InputError: all are frozen.
+    """
+    if not any(weight.requires_grad for weight in model.parameters()):
+        raise InputError(
+            "model: all weights are frozen; unfreeze what follows the insertion point, with requires_grad_(True)"
+        )
