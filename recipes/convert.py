@@ -20,7 +20,7 @@ from advbn_hf.utils.files import check_empty
 
 class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise InputError(f"{message}; usage: recipes/convert.py CHECKPOINT OUTPUT_DIR")
+        raise InputError(f"{message}; usage: convert CHECKPOINT OUTPUT_DIR")
 
 
 def main() -> None:

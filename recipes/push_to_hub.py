@@ -3,7 +3,7 @@
 python recipes/push_to_hub.py --checkpoint outputs/quickstart --repo_id me/digits-advbn
     [--private] [--revision BRANCH] [--create_pr] [--dry_run]
 
-The token comes from HF_TOKEN or `hf auth login`. Run again, it sends what has changed since.
+The token comes from HF_TOKEN or `hf auth login`. Run again, it uploads what has changed since.
 """
 
 from dataclasses import dataclass, field
@@ -21,9 +21,9 @@ class PushArguments:
     """What goes where."""
 
     checkpoint: str = field(metadata={"help": "Folder that recipes/finetune.py or save_pretrained wrote."})
-    repo_id: str = field(metadata={"help": "Repository, for example me/digits-advbn; made if need be."})
+    repo_id: str = field(metadata={"help": "Repository, for example me/digits-advbn; created if missing."})
     private: bool = field(default=False, metadata={"help": "Make a new repository private."})
-    revision: str | None = field(default=None, metadata={"help": "Branch to commit to; made if need be."})
+    revision: str | None = field(default=None, metadata={"help": "Branch to commit to; created if missing."})
     create_pr: bool = field(default=False, metadata={"help": "Open a pull request instead of committing."})
     dry_run: bool = field(default=False, metadata={"help": "Print what would be uploaded, and send nothing."})
 

@@ -20,7 +20,9 @@ from advbn_hf.commands import RECIPES
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("advbn_hf", "model_cards", "recipes", "tests")
 FILES = ("CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md", "LICENSE", "README.md", "SECURITY.md", "constraints.txt")
-FILES = {name for name in (*FILES, "pyproject.toml", ".gitignore") if (ROOT / name).exists()}
+FILES = {
+    name for name in (*FILES, "pyproject.toml", ".gitignore", ".pre-commit-config.yaml") if (ROOT / name).exists()
+}
 DESCRIPTION = ("METADATA", "RECORD", "WHEEL", "entry_points.txt")
 CONFIGS = ("demo", "quickstart", "resnet50_imagenet", "visualize")
 LEFT_BEHIND = {

@@ -46,6 +46,10 @@ SIGNATURES = {
         " torch_device_mesh=None)"
     ),
     "accelerate.data_loader.skip_first_batches": "(dataloader, num_batches=0)",
+    "accelerate.commands.launch.launch_command": "(args)",
+    "accelerate.commands.launch.launch_command_parser": "(subparsers=None)",
+    "accelerate.commands.launch.simple_launcher": "(args)",
+    "accelerate.utils.prepare_simple_launcher_cmd_env": "(args)",
     "huggingface_hub.utils.sha.git_hash": "(data)",
     "gradio.utils.get_upload_folder": "()",
 }
