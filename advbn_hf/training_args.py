@@ -58,6 +58,8 @@ class AdvBNTrainingArguments(TrainingArguments):
             check_at_least(name, getattr(self, name), 1)
         if not 0 <= self.label_smoothing_factor <= 1:
             raise InputError(f"label_smoothing_factor must be in 0..1, got {self.label_smoothing_factor}")
+        if self.use_liger_kernel:
+            raise InputError("use_liger_kernel: its kernels are of language models; leave it out")
         if self.neftune_noise_alpha is not None:
             raise InputError(
                 "neftune_noise_alpha: is noise on embeddings of text, which images have none of; leave it out"

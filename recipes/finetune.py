@@ -21,8 +21,9 @@ from advbn_hf.backbones.loading import load_classifier, load_classifier_for, loa
 from advbn_hf.data.duplicates import warn_of_duplicates
 from advbn_hf.data.images import BadImages, ImageDataset, collate
 from advbn_hf.data.loading import check_labels, check_same_classes, class_names, load_images
-from advbn_hf.data.transforms import EvaluationTransform
+from advbn_hf.data.transforms import EvaluationTransform, TrainingTransform
 from advbn_hf.evaluation.api import evaluate_models
+from advbn_hf.evaluation.fit import check_fit
 from advbn_hf.evaluation.models import EvaluatedModel
 from advbn_hf.evaluation.records import write_results
 from advbn_hf.evaluation.runner import RunSettings
@@ -47,7 +48,7 @@ from advbn_hf.training.checkpoints import check_same_structure, last_complete_ch
 from advbn_hf.training.inputs import training_images, training_rows
 from advbn_hf.training_args import check_perturbations
 from advbn_hf.utils.cli import run, use_all_cores
-from advbn_hf.utils.options import parse
+from advbn_hf.utils.options import parse, refused_options
 from advbn_hf.utils.run_lock import lock_folder
 from advbn_hf.utils.versions import installed_versions
 
@@ -73,14 +74,15 @@ def main() -> None:
     check_perturbations(advbn_config, args)
     if args.push_to_hub:
         check_access(args)
-    AdvBNForImageClassification.from_backbone(copy.deepcopy(base), advbn_config)  # checks the insertion point
+    untrained = EvaluatedModel("base", base, processor)
+    check_fit(untrained, [eval_set], args.per_device_eval_batch_size)
+    if data_args.augment:
+        check_fit(untrained, [eval_set], args.train_batch_size, TrainingTransform(processor))
     suite = evaluation_suite(data_args)
     sets = load_sets(suite, data_args.max_eval_samples)
-    match_classes(sets, [EvaluatedModel("base", base, processor)])
+    match_classes(sets, [untrained])
 
     output_dir = Path(args.output_dir)
-    if args.process_index == 0:
-        lock_folder(output_dir)
     bad_images = BadImages(output_dir / "bad_images.jsonl") if data_args.skip_bad_images else None
     images = training_images(train_set, processor, bad_images, base.config.num_labels, data_args, args)
     trainer_for = partial(
@@ -89,6 +91,9 @@ def main() -> None:
         eval_dataset=ImageDataset(eval_set, EvaluationTransform(processor), bad_images),
         processing_class=processor,
     )
+    check_trainer(base, advbn_config, args, partial(trainer_for, train_dataset=images))
+    if args.process_index == 0:
+        lock_folder(output_dir)
 
     models: dict[str, PreTrainedModel | AdvBNForImageClassification] = {}
     if model_args.backbone_config is not None:
@@ -167,6 +172,20 @@ def get_base(
     for rows in (train_set, eval_set):
         check_labels(rows, model.config.num_labels)
     return model, processor
+
+
+def check_trainer(
+    base: PreTrainedModel, config: AdvBNConfig, args: AdvBNTrainingArguments, trainer_for: partial
+) -> None:
+    """Builds model, trainer, data loader, optimizer and schedule before any work, to see what refuses its options."""
+    args = copy.copy(args)
+    args.push_to_hub = False
+    model = AdvBNForImageClassification.from_backbone(copy.deepcopy(base), config)
+    with refused_options(args):
+        trainer = trainer_for(model, args)
+        trainer.get_train_dataloader()
+        if not (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):  # these make their own of it
+            trainer.create_optimizer_and_scheduler(num_training_steps=1)
 
 
 def last_checkpoint(args: AdvBNTrainingArguments) -> str | None:

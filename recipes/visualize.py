@@ -21,7 +21,9 @@ from advbn_hf.data.images import BadImages, ImageDataset, collate
 from advbn_hf.data.loading import check_labels, class_names, load_images
 from advbn_hf.data.transforms import EvaluationTransform
 from advbn_hf.errors import check_at_least
+from advbn_hf.evaluation.fit import check_fit
 from advbn_hf.evaluation.labels import match_labels
+from advbn_hf.evaluation.models import EvaluatedModel
 from advbn_hf.utils.cli import run, use_all_cores
 from advbn_hf.utils.files import check_empty
 from advbn_hf.utils.options import parse
@@ -82,9 +84,10 @@ def main() -> None:
     hub = {} if args.model_revision is None else {"revision": args.model_revision}
     model = AdvBNForImageClassification.from_pretrained(args.model, **hub).to(PartialState().device).eval()
     processor = load_processor(args.model, **hub)
-    pixels = PixelRange(processor)
     MapLayout(model)  # checks that the features lie on a grid
     train_set, rows = load_split(args, args.train_split), load_split(args, args.split)
+    check_fit(EvaluatedModel("advbn", model, processor), [train_set, rows], args.batch_size)
+    pixels = PixelRange(processor)
     names = class_names_of(model)
     class_of = model_classes(rows, names)
     if args.max_samples is not None:

@@ -97,6 +97,7 @@ def test_a_model_without_weights_to_train_can_only_be_evaluated(tmp_path):
     ("label_smoothing_factor", 1.5),
     ("label_smoothing_factor", float("nan")),
     ("neftune_noise_alpha", 5),
+    ("use_liger_kernel", True),
 ])  # fmt: skip
 def test_arguments_out_of_range(option, value, tmp_path):
     with pytest.raises(InputError, match=option):

@@ -13,6 +13,7 @@ from PIL import Image
 from ..data.images import ImageDataset
 from ..data.loading import class_names, load_images
 from ..errors import InputError
+from ..evaluation.fit import check_fit
 from ..evaluation.models import EvaluatedModel, load_evaluated_model
 from ..utils.files import write_atomically
 from ..utils.tables import escape_markdown
@@ -44,10 +45,13 @@ def load_models(model: str, baseline: str | None) -> list[EvaluatedModel]:
         baseline: the same of a model to compare with.
 
     Raises:
-        InputError: a model cannot be loaded.
+        InputError: a model cannot be loaded, or does not take what its image processor makes.
     """
     models = [] if baseline is None else [load_evaluated_model(baseline, "baseline")]
-    return [*models, load_evaluated_model(model)]
+    models.append(load_evaluated_model(model))
+    for evaluated in models:
+        check_fit(evaluated)
+    return models
 
 
 def load_examples(models: list[EvaluatedModel], dataset_name: str | None, split: str, count: int) -> list[Example]:

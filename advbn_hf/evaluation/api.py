@@ -10,6 +10,7 @@ from transformers.utils import logging
 
 from ..errors import InputError, check_at_least
 from ..utils.run_lock import lock_folder
+from .fit import check_fit
 from .models import EvaluatedModel, Model, evaluated_models
 from .records import Record
 from .runner import RunSettings, run_suite
@@ -68,8 +69,8 @@ def evaluate_suite(
         The records that `results.json` has, on every process: see `Record` and `score`.
 
     Raises:
-        InputError: an argument is wrong, a model or set cannot be reached, classes do not match, or an image cannot be
-            decoded; all but the last before anything is computed.
+        InputError: an argument is wrong, a model or set cannot be reached, classes do not match, a model and its image
+            processor do not fit, or an image cannot be decoded; all but the last before anything is computed.
 
     Example:
         >>> from transformers import ResNetConfig, ResNetForImageClassification, ViTImageProcessorPil
@@ -121,9 +122,11 @@ def evaluate_models(
         The records, on every process.
 
     Raises:
-        InputError: classes do not match, or an image cannot be decoded.
+        InputError: classes do not match, a model and its image processor do not fit, or an image cannot be decoded.
     """
     matches = match_classes(sets, models)
+    for evaluated in models:
+        check_fit(evaluated, [loaded.source(loaded.shifts[0]) for loaded in sets], settings.batch_size)
     if settings.output_dir is not None and accelerator.is_main_process:
         lock_folder(settings.output_dir)
     measured = run_suite(sets, matches, models, accelerator, settings)

@@ -8,7 +8,7 @@ from torch import nn
 
 from ..backbones.adapters import has_adapters
 from ..config import AdvBNConfig
-from ..errors import InputError, check_at_least
+from ..errors import InputError, check_at_least, check_choice
 from ..hub.metadata import validate_metadata
 from ..modeling import AdvBNForImageClassification
 from ..training_args import AdvBNTrainingArguments, check_perturbations
@@ -133,6 +133,11 @@ def check_arguments(
         raise InputError(
             f'resume_from_checkpoint: there is no folder {args.resume_from_checkpoint}; give one, or "last"'
         )
+    check_at_least("base_epochs", model_args.base_epochs, 0)
+    check_at_least("base_learning_rate", model_args.base_learning_rate, 0)
+    if args.metric_for_best_model is not None:
+        name = args.metric_for_best_model.removeprefix("eval_")
+        check_choice("metric_for_best_model", name, ("loss", "clean_accuracy", "auxiliary_accuracy"))
     validate_metadata({"license": model_args.license} if model_args.license else {})
     folder = Path(args.output_dir)
     if not args.resume_from_checkpoint and (folder.is_file() or holds_files(folder)):

@@ -4,18 +4,23 @@ import argparse
 import dataclasses
 import difflib
 import json
+import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from types import UnionType
 from typing import Any, NoReturn, get_args
 
+import torch
 from transformers import HfArgumentParser
 
 from ..errors import InputError, check_choice, first_line
 from .documents import read_yaml
 from .files import shipped
+
+_EXPONENT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")  # a number that YAML takes for text
 
 
 class _Parser(HfArgumentParser):
@@ -82,6 +87,29 @@ def parse(
     return tuple(parsed)
 
 
+@contextmanager
+def refused_options(settings: Any) -> Iterator[None]:
+    """Has what libraries raise of their options within the block end in one line that names the option if it can.
+
+    Args:
+        settings: the dataclass that holds the options.
+
+    Raises:
+        InputError: the libraries' message.
+    """
+    try:
+        yield
+    except (InputError, ConnectionError, torch.OutOfMemoryError):
+        raise
+    except (ValueError, TypeError, ImportError, RuntimeError) as error:
+        changed = [
+            (field.name, value)
+            for field in dataclasses.fields(settings)
+            if (value := getattr(settings, field.name, None)) not in (None, field.default)
+        ]
+        raise InputError(_named(first_line(error), changed)) from error
+
+
 def option_names(dataclass_types: Sequence[type]) -> set[str]:
     """The names of all options of a recipe, `help` and the `no_x` of switches included.
 
@@ -132,6 +160,8 @@ def _value(action: argparse.Action, value: Any, where: str) -> Any:
 
 def _item(action: argparse.Action, value: Any, where: str) -> Any:
     """One value, by the rule that reads the option's text: YAML takes 1e-6 for text; mappings are given as JSON."""
+    if isinstance(value, dict):
+        value = _with_numbers(value)
     text = json.dumps(value, default=str, skipkeys=True) if isinstance(value, dict | bool) else str(value)
     try:
         item = action.type(text)
@@ -141,6 +171,15 @@ def _item(action: argparse.Action, value: Any, where: str) -> Any:
     if action.choices is not None:
         check_choice(where, item, action.choices)
     return item
+
+
+def _with_numbers(value: Any) -> Any:
+    """A value with numbers such as 1e-6 in place of their text, for which YAML takes them."""
+    if isinstance(value, dict):
+        return {key: _with_numbers(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_with_numbers(item) for item in value]
+    return float(value) if isinstance(value, str) and _EXPONENT.fullmatch(value) else value
 
 
 def _set_defaults(parser: HfArgumentParser, values: dict[str, Any]) -> None:
