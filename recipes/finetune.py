@@ -44,10 +44,10 @@ from advbn_hf.training.arguments import (
     reported_arguments,
 )
 from advbn_hf.training.base import train_base
-from advbn_hf.training.checkpoints import check_same_structure, last_complete_checkpoint
+from advbn_hf.training.checkpoints import check_same_structure, checkpoint_to_resume
 from advbn_hf.training.inputs import training_images, training_rows
 from advbn_hf.training_args import check_perturbations
-from advbn_hf.utils.cli import run, use_all_cores
+from advbn_hf.utils.cli import announce, run, use_all_cores
 from advbn_hf.utils.options import parse, refused_options
 from advbn_hf.utils.run_lock import lock_folder
 from advbn_hf.utils.versions import installed_versions
@@ -109,7 +109,7 @@ def main() -> None:
             models["baseline"] = train_baseline(base, advbn_config, args, trainer_for)
         announce("Fine-tuning with AdvBN")
         trainer = trainer_for(AdvBNForImageClassification.from_backbone(copy.deepcopy(base), advbn_config), args)
-        trainer.train(resume_from_checkpoint=last_checkpoint(args))
+        trainer.train(resume_from_checkpoint=checkpoint_to_resume(args))
         trainer.save_model()
     models["advbn"] = trainer.model
 
@@ -125,12 +125,6 @@ def main() -> None:
             print(f"left out, since it cannot be decoded: {place}")
     if args.push_to_hub:
         trainer.push_to_hub()
-
-
-def announce(what: str) -> None:
-    """Prints the heading of what comes next, on one process."""
-    if PartialState().is_main_process:
-        print(f"\n== {what}", flush=True)
 
 
 def list_insertion_points(model_args: ModelArguments) -> None:
@@ -188,13 +182,6 @@ def check_trainer(
             trainer.create_optimizer_and_scheduler(num_training_steps=1)
 
 
-def last_checkpoint(args: AdvBNTrainingArguments) -> str | None:
-    """The checkpoint to resume from: the one named, or the output folder's last complete one; None to start over."""
-    if args.resume_from_checkpoint == "last":
-        return last_complete_checkpoint(args.output_dir)
-    return args.resume_from_checkpoint
-
-
 def train_baseline(
     base: PreTrainedModel, config: AdvBNConfig, args: AdvBNTrainingArguments, train: partial
 ) -> PreTrainedModel:
@@ -209,7 +196,7 @@ def train_baseline(
         check_same_structure(args.output_dir, AdvBNConfig.from_pretrained(args.output_dir), model.advbn_config)
     else:
         trainer = train(model, args)
-        trainer.train(resume_from_checkpoint=last_checkpoint(args))
+        trainer.train(resume_from_checkpoint=checkpoint_to_resume(args))
         trainer.save_model()
         trainer.accelerator.wait_for_everyone()
     return load_classifier(args.output_dir)

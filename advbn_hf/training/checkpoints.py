@@ -220,6 +220,17 @@ def last_complete_checkpoint(output_dir: str | Path) -> str | None:
     return None
 
 
+def checkpoint_to_resume(args: AdvBNTrainingArguments) -> str | None:
+    """The checkpoint to resume from: the one named, for "last" the last complete one; None to start over.
+
+    Args:
+        args: with `resume_from_checkpoint` and `output_dir`.
+    """
+    if args.resume_from_checkpoint == "last":
+        return last_complete_checkpoint(args.output_dir)
+    return args.resume_from_checkpoint
+
+
 def check_same_structure(checkpoint: str | Path, saved: AdvBNConfig, running: AdvBNConfig) -> None:
     """Stops a run that would resume with weights of a model that was constructed with other settings.
 

@@ -14,12 +14,19 @@ from types import FrameType
 from typing import NoReturn
 
 import torch
+from accelerate import PartialState
 from tqdm.auto import tqdm
 
 from ..errors import InputError, first_line
 
 TRACEBACK = "ADVBN_TRACEBACK"  # set to 1: the traceback behind a one-line error is shown too
 REPORTED = "ADVBN_REPORTED"  # a file that the first process of a launch creates before it reports how it ended
+
+
+def announce(what: str) -> None:
+    """Prints the heading of what comes next, on one process."""
+    if PartialState().is_main_process:
+        print(f"\n== {what}", flush=True)
 
 
 def run(main: Callable[[], None], again: str = "run the same command again") -> None:
