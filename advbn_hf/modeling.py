@@ -1,21 +1,17 @@
 """`AdvBNForImageClassification`: a Transformers classifier that is trained on the worst style of its own features."""
 
 import dataclasses
-import tempfile
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import torch
-from huggingface_hub import CommitInfo
 from torch import Tensor, nn
-from transformers import BaseImageProcessor, PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
-from .backbones.activation_checkpointing import disable, enable, recomputed_within
-from .backbones.adapters import has_adapters, merged, without_wrapper
+from .backbones.activation_checkpointing import ActivationCheckpointing, recomputed_within
+from .backbones.adapters import merged, without_wrapper
 from .backbones.checks import check_backbone
 from .backbones.loading import load_classifier
 from .backbones.model_outputs import logits_of
@@ -31,23 +27,21 @@ from .backbones.norms import (
 from .backbones.replay import remove_replays
 from .backbones.split import Recording, Split
 from .backbones.tracing import evaluating
-from .config import AUXILIARY_FOLDER, AdvBNConfig
+from .config import AdvBNConfig
 from .errors import InputError
-from .hub import full_repo_id, upload_checkpoint
-from .hub.card import CARD_FILE
-from .hub.generated_card import generated_card, may_replace
 from .hub.metadata import is_on_hub
 from .method.attack import attack
 from .method.losses import AdvBNOutput, Objective, two_branch_output
 from .method.share import split_rows
-from .utils.files import filling, write_atomically
+from .pretrained import PretrainedBranches
+from .utils.one_thread import OneThread
 
 
 class _NotAdaptableError(InputError, AttributeError):
     """Also an `AttributeError`, so that `hasattr` and `getattr` with a default work."""
 
 
-class AdvBNForImageClassification(nn.Module):
+class AdvBNForImageClassification(PretrainedBranches, ActivationCheckpointing, nn.Module):
     """Wraps a Transformers image classifier for training with Adversarial Batch Normalization.
 
     Use `from_backbone` on a plain classifier and `from_pretrained` on a checkpoint that this class wrote.
@@ -80,7 +74,6 @@ class AdvBNForImageClassification(nn.Module):
         'ResNetForImageClassification'
     """
 
-    has_card = True  # whether the card's text is true of what the class trains
     accepts_loss_kwargs = False  # the loss is a mean over the batch: Trainer must divide it when it accumulates
     main_input_name = "pixel_values"
 
@@ -97,7 +90,7 @@ class AdvBNForImageClassification(nn.Module):
         self.generator = torch.Generator()
         self.row_generator = torch.Generator()  # of `adversarial_share`; apart, so that each draws row after row
         self.manual_seed(torch.initial_seed())
-        self._training_thread: dict[str, int] = {}
+        self._one_thread = OneThread()
         if config.freeze_stem:
             for weight in self.split.stem_weights:
                 weight.requires_grad_(False)
@@ -142,23 +135,6 @@ class AdvBNForImageClassification(nn.Module):
         for path, norm in two_branch_norms(clean).items():
             norm.auxiliary.load_state_dict(auxiliary.get_submodule(path).state_dict())
         return model
-
-    @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> Self:
-        """Loads both branches of a checkpoint that `save_pretrained` wrote, to train on or to compare them.
-
-        Args:
-            pretrained_model_name_or_path: folder or Hub id.
-            kwargs: for `AutoModelForImageClassification.from_pretrained`, such as `revision`, `token` and `dtype`.
-
-        Raises:
-            InputError: if the checkpoint is missing or was not written by this class.
-        """
-        hub = {name: kwargs[name] for name in ("revision", "token", "cache_dir", "local_files_only") if name in kwargs}
-        config = AdvBNConfig.from_pretrained(pretrained_model_name_or_path, **hub)
-        clean = load_classifier(pretrained_model_name_or_path, **kwargs)
-        auxiliary = load_classifier(pretrained_model_name_or_path, subfolder=AUXILIARY_FOLDER, **kwargs)
-        return cls.from_branches(clean, auxiliary, config)
 
     @property
     def advbn_config(self) -> AdvBNConfig:
@@ -223,34 +199,6 @@ class AdvBNForImageClassification(nn.Module):
         nn.SyncBatchNorm.convert_sync_batchnorm(self.backbone)
         self.split.find_stem()
 
-    def activation_checkpointing_enable(
-        self, activation_checkpointing_kwargs: dict[str, Any] | None = None, **kwargs: Any
-    ) -> None:
-        """Saves memory as the backbone's own method does: activations are recomputed in the backward pass.
-
-        Args:
-            activation_checkpointing_kwargs: for `torch.utils.checkpoint.checkpoint`; `use_reentrant` is always false.
-            kwargs: for the backbone's own `activation_checkpointing_enable`.
-
-        Raises:
-            InputError: if the backbone does not support it.
-        """
-        enable(self.backbone, activation_checkpointing_kwargs, **kwargs)
-
-    def gradient_checkpointing_enable(
-        self, gradient_checkpointing_kwargs: dict[str, Any] | None = None, **kwargs: Any
-    ) -> None:
-        """The earlier name of `activation_checkpointing_enable`, which Trainer calls in earlier releases."""
-        self.activation_checkpointing_enable(gradient_checkpointing_kwargs, **kwargs)
-
-    def activation_checkpointing_disable(self) -> None:
-        """Undoes `activation_checkpointing_enable`."""
-        disable(self.backbone)
-
-    def gradient_checkpointing_disable(self) -> None:
-        """The earlier name of `activation_checkpointing_disable`."""
-        self.activation_checkpointing_disable()
-
     def forward(
         self,
         pixel_values: Tensor | None = None,
@@ -278,24 +226,13 @@ class AdvBNForImageClassification(nn.Module):
             RuntimeError: if another thread runs the same model in train mode.
         """
         objective = None if labels is None else Objective(labels, smoothing, measure_ascent)
-        with self._only_thread() if self.training else nullcontext():
+        with self._one_thread.held() if self.training else nullcontext():
             if not self.training or objective is None:
                 return self._branch_output(pixel_values, objective, branch)
             if recording is None:
                 with torch.set_grad_enabled(torch.is_grad_enabled() and not self._config.freeze_stem):
                     recording = self.split.stem(pixel_values=pixel_values)
             return self.training_output(recording, objective)
-
-    @contextmanager
-    def _only_thread(self) -> Iterator[None]:
-        """Refuses a second thread within the block, since gradients and running statistics would mix."""
-        thread = threading.get_ident()
-        if self._training_thread.setdefault("id", thread) != thread:
-            raise RuntimeError("another thread is training this model; give each thread a copy.deepcopy of it")
-        try:
-            yield
-        finally:
-            self._training_thread.clear()
 
     def _branch_output(
         self, pixel_values: Tensor, objective: Objective | None, branch: Branch | Literal["both"]
@@ -384,77 +321,6 @@ class AdvBNForImageClassification(nn.Module):
         model = merged(plain_model(self.backbone, branch))
         remove_replays(model)
         return model.eval().requires_grad_(True)
-
-    def save_pretrained(
-        self,
-        save_directory: str | Path,
-        processor: BaseImageProcessor | None = None,
-        is_main_process: bool = True,
-        card: str | None = None,
-        **kwargs: Any,
-    ) -> None:
-        """Writes an ordinary Transformers checkpoint of the clean branch, `auxiliary/` with the other, and the config.
-
-        A README.md that somebody has written or edited stays.
-
-        Args:
-            save_directory: folder; created if missing, and every file is written atomically.
-            processor: image processor to write beside both branches.
-            is_main_process: whether this process writes.
-            card: README.md, from `generated_card`; by default one of the settings alone.
-            kwargs: for the backbone's own `save_pretrained`.
-
-        Raises:
-            InputError: if asked to upload, which each branch would do by itself.
-        """
-        if kwargs.get("push_to_hub"):
-            raise InputError("push_to_hub: call the model's push_to_hub(repo_id), which uploads both branches at once")
-        if not is_main_process:
-            return
-        if card is None:
-            card = self._card(Path(save_directory).resolve().name, processor)
-        with filling(save_directory) as folder:
-            if self.has_card and may_replace(Path(save_directory) / CARD_FILE):
-                write_atomically(folder / CARD_FILE, card)
-            for branch, branch_folder in zip(BRANCHES, (folder, folder / AUXILIARY_FOLDER), strict=True):
-                model = plain_model(self.backbone, branch)
-                model = merged(model) if has_adapters(model) else model
-                model.save_pretrained(branch_folder, **kwargs)
-                if processor is not None:
-                    processor.save_pretrained(branch_folder)
-            self._config.save_pretrained(folder)
-
-    def _card(self, name: str, processor: BaseImageProcessor | None, repo_id: str | None = None) -> str:
-        return generated_card(
-            name,
-            self._config.to_dict(),
-            base_model=self.finetuned_from,
-            has_processor=processor is not None,
-            repo_id=repo_id,
-        )
-
-    def push_to_hub(
-        self, repo_id: str, processor: BaseImageProcessor | None = None, **kwargs: Any
-    ) -> CommitInfo | None:
-        """Uploads both branches as one commit, in the form that `save_pretrained` writes.
-
-        Args:
-            repo_id: repository on the Hub; created if missing.
-            processor: image processor to upload beside both branches.
-            kwargs: for `advbn_hf.hub.upload_checkpoint`, such as `commit_message`, `private`, `token` and `revision`.
-
-        Returns:
-            The commit; None where nothing had changed.
-
-        Raises:
-            InputError: if the Hub refuses; the message says what to do.
-            ConnectionError: if the Hub failed or was not reached.
-        """
-        repo_id = full_repo_id(repo_id, kwargs.get("token"))
-        card = self._card(repo_id.split("/")[1], processor, repo_id)
-        with tempfile.TemporaryDirectory() as folder:
-            self.save_pretrained(folder, processor=processor, card=card)
-            return upload_checkpoint(folder, repo_id, **kwargs)
 
 
 class PlainForImageClassification(AdvBNForImageClassification):

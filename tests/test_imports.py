@@ -13,6 +13,7 @@ ORDER = (
     {"utils", "data", "backbones"},
     {"config", "shifts"},
     {"method", "hub", "training_args"},
+    {"pretrained"},
     {"modeling"},
     {"evaluation", "training", "convert"},
     {"reporting", "trainer"},

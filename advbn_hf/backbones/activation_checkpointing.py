@@ -11,6 +11,40 @@ from transformers import PreTrainedModel
 from ..errors import InputError
 
 
+class ActivationCheckpointing:
+    """Transformers' methods that switch checkpointing, for a model that wraps another."""
+
+    backbone: PreTrainedModel
+
+    def activation_checkpointing_enable(
+        self, activation_checkpointing_kwargs: dict[str, Any] | None = None, **kwargs: Any
+    ) -> None:
+        """Saves memory as the backbone's own method does: activations are recomputed in the backward pass.
+
+        Args:
+            activation_checkpointing_kwargs: for `torch.utils.checkpoint.checkpoint`; `use_reentrant` is always false.
+            kwargs: for the backbone's own `activation_checkpointing_enable`.
+
+        Raises:
+            InputError: if the backbone does not support it.
+        """
+        enable(self.backbone, activation_checkpointing_kwargs, **kwargs)
+
+    def gradient_checkpointing_enable(
+        self, gradient_checkpointing_kwargs: dict[str, Any] | None = None, **kwargs: Any
+    ) -> None:
+        """The earlier name of `activation_checkpointing_enable`, which Trainer calls in earlier releases."""
+        self.activation_checkpointing_enable(gradient_checkpointing_kwargs, **kwargs)
+
+    def activation_checkpointing_disable(self) -> None:
+        """Undoes `activation_checkpointing_enable`."""
+        disable(self.backbone)
+
+    def gradient_checkpointing_disable(self) -> None:
+        """The earlier name of `activation_checkpointing_disable`."""
+        self.activation_checkpointing_disable()
+
+
 def can_recompute(model: nn.Module) -> bool:
     """Whether a model is checkpointed, or can be, in Transformers' way, which is what `recomputed_within` knows."""
     return any(hasattr(module, "gradient_checkpointing") for module in model.modules())

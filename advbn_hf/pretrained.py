@@ -1,0 +1,117 @@
+"""How a wrapped classifier is loaded, saved and pushed: an ordinary Transformers checkpoint of each branch."""
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from huggingface_hub import CommitInfo
+from transformers import BaseImageProcessor, PreTrainedModel
+
+from .backbones.adapters import has_adapters, merged
+from .backbones.loading import load_classifier
+from .backbones.norms import BRANCHES, plain_model
+from .config import AUXILIARY_FOLDER, AdvBNConfig
+from .errors import InputError
+from .hub import full_repo_id, upload_checkpoint
+from .hub.card import CARD_FILE
+from .hub.generated_card import generated_card, may_replace
+from .utils.files import filling, write_atomically
+
+
+class PretrainedBranches:
+    """`from_pretrained`, `save_pretrained` and `push_to_hub` of a model with two branches."""
+
+    has_card = True  # whether the card's text is true of what the class trains
+    backbone: PreTrainedModel
+    finetuned_from: str | None
+    advbn_config: AdvBNConfig
+    from_branches: ClassVar[Callable[..., Self]]
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> Self:
+        """Loads both branches of a checkpoint that `save_pretrained` wrote, to train on or to compare them.
+
+        Args:
+            pretrained_model_name_or_path: folder or Hub id.
+            kwargs: for `AutoModelForImageClassification.from_pretrained`, such as `revision`, `token` and `dtype`.
+
+        Raises:
+            InputError: if the checkpoint is missing or was not written by this class.
+        """
+        hub = {name: kwargs[name] for name in ("revision", "token", "cache_dir", "local_files_only") if name in kwargs}
+        config = AdvBNConfig.from_pretrained(pretrained_model_name_or_path, **hub)
+        clean = load_classifier(pretrained_model_name_or_path, **kwargs)
+        auxiliary = load_classifier(pretrained_model_name_or_path, subfolder=AUXILIARY_FOLDER, **kwargs)
+        return cls.from_branches(clean, auxiliary, config)
+
+    def save_pretrained(
+        self,
+        save_directory: str | Path,
+        processor: BaseImageProcessor | None = None,
+        is_main_process: bool = True,
+        card: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Writes an ordinary Transformers checkpoint of the clean branch, `auxiliary/` with the other, and the config.
+
+        A README.md that somebody has written or edited stays.
+
+        Args:
+            save_directory: folder; created if missing, and every file is written atomically.
+            processor: image processor to write beside both branches.
+            is_main_process: whether this process writes.
+            card: README.md, from `generated_card`; by default one of the settings alone.
+            kwargs: for the backbone's own `save_pretrained`.
+
+        Raises:
+            InputError: if asked to upload, which each branch would do by itself.
+        """
+        if kwargs.get("push_to_hub"):
+            raise InputError("push_to_hub: call the model's push_to_hub(repo_id), which uploads both branches at once")
+        if not is_main_process:
+            return
+        if card is None:
+            card = self._card(Path(save_directory).resolve().name, processor)
+        with filling(save_directory) as folder:
+            if self.has_card and may_replace(Path(save_directory) / CARD_FILE):
+                write_atomically(folder / CARD_FILE, card)
+            for branch, branch_folder in zip(BRANCHES, (folder, folder / AUXILIARY_FOLDER), strict=True):
+                model = plain_model(self.backbone, branch)
+                model = merged(model) if has_adapters(model) else model
+                model.save_pretrained(branch_folder, **kwargs)
+                if processor is not None:
+                    processor.save_pretrained(branch_folder)
+            self.advbn_config.save_pretrained(folder)
+
+    def _card(self, name: str, processor: BaseImageProcessor | None, repo_id: str | None = None) -> str:
+        return generated_card(
+            name,
+            self.advbn_config.to_dict(),
+            base_model=self.finetuned_from,
+            has_processor=processor is not None,
+            repo_id=repo_id,
+        )
+
+    def push_to_hub(
+        self, repo_id: str, processor: BaseImageProcessor | None = None, **kwargs: Any
+    ) -> CommitInfo | None:
+        """Uploads both branches as one commit, in the form that `save_pretrained` writes.
+
+        Args:
+            repo_id: repository on the Hub; created if missing.
+            processor: image processor to upload beside both branches.
+            kwargs: for `advbn_hf.hub.upload_checkpoint`, such as `commit_message`, `private`, `token` and `revision`.
+
+        Returns:
+            The commit; None where nothing had changed.
+
+        Raises:
+            InputError: if the Hub refuses; the message says what to do.
+            ConnectionError: if the Hub failed or was not reached.
+        """
+        repo_id = full_repo_id(repo_id, kwargs.get("token"))
+        card = self._card(repo_id.split("/")[1], processor, repo_id)
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder, processor=processor, card=card)
+            return upload_checkpoint(folder, repo_id, **kwargs)
