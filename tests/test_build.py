@@ -101,7 +101,7 @@ def test_the_wheel_holds_the_package_its_commands_and_nothing_else(wheel):
     described = {name for name in names if name.partition("/")[0].endswith(".dist-info")}
     assert {name.partition("/")[2] for name in described} == {*DESCRIPTION, "licenses/LICENSE"}
     code = {path.relative_to(ROOT).as_posix() for path in (ROOT / "advbn_hf").rglob("*.py")}
-    beside = {"advbn_hf/data/imagenet_classes.json", "advbn_hf/model_cards/template.md"}
+    beside = {"advbn_hf/data/imagenet_classes.json", "advbn_hf/model_cards/template.md", "advbn_hf/py.typed"}
     recipes = {f"advbn_hf/recipes/{recipe.file}" for recipe in RECIPES.values()}
     recipes |= {f"advbn_hf/{path.relative_to(ROOT)}" for path in (ROOT / "recipes" / "suites").iterdir()}
     recipes |= {f"advbn_hf/recipes/configs/{name}.yaml" for name in CONFIGS}

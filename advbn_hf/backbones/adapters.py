@@ -4,11 +4,12 @@ Adapted layers are recognised by their methods, so that nothing here needs PEFT.
 """
 
 import copy
+from typing import Any
 
 from torch import nn
 
 
-def without_wrapper(model: nn.Module) -> nn.Module:
+def without_wrapper(model: Any) -> Any:
     """The model inside a wrapper such as `PeftModel`, adapted layers and all; any other model as it is."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
@@ -45,7 +46,7 @@ def _is_adapted(module: nn.Module) -> bool:
     return hasattr(module, "unload_and_optionally_merge_module") or hasattr(module, "get_base_layer")
 
 
-def _plain_layer(module: nn.Module) -> nn.Module:
+def _plain_layer(module: Any) -> nn.Module:
     """The layer that an adapted one becomes."""
     if hasattr(module, "unload_and_optionally_merge_module"):
         return module.unload_and_optionally_merge_module(merge=True, safe_merge=False, adapter_names=None)

@@ -104,8 +104,8 @@ def random_crop_box(width: int, height: int) -> tuple[int, int, int, int]:
         ratio = math.exp(torch.empty(()).uniform_(*map(math.log, _RATIO)).item())
         crop_width, crop_height = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
         if 0 < crop_width <= width and 0 < crop_height <= height:
-            left = torch.randint(width - crop_width + 1, ()).item()
-            upper = torch.randint(height - crop_height + 1, ()).item()
+            left = int(torch.randint(width - crop_width + 1, ()))
+            upper = int(torch.randint(height - crop_height + 1, ()))
             return left, upper, left + crop_width, upper + crop_height
     crop_width, crop_height = min(width, round(height * _RATIO[1])), min(height, round(width / _RATIO[0]))
     left, upper = (width - crop_width) // 2, (height - crop_height) // 2

@@ -125,11 +125,11 @@ def _fitting_classes(
     """For each class of the set, the model's classes that it fits, by the first rule that fits any."""
     model = _in_order(model_labels)
     model_synsets, set_synsets = _synsets(model), _synsets(set_labels)
-    by_synset = _index([synset and {synset} for synset in model_synsets])
+    by_synset = _index([{synset} if synset else None for synset in model_synsets])
     model_names, set_names = _names(model, model_synsets), _names(set_labels, set_synsets)
     rules = [(rule, _index([rule(name) for name in model_names])) for rule in (_same, _plain, _first, _any)]
     chosen = _check_mapping(mapping, model, set_labels)
-    fitting = []
+    fitting: list[tuple[int, ...]] = []
     for label, synset, name in zip(set_labels, set_synsets, set_names, strict=True):
         if label in chosen:
             fitting.append((chosen[label],))

@@ -243,9 +243,12 @@ def _mean_row(rows: dict[str, dict[TableColumn, TableCell]], names: tuple[str, .
 
 
 def _mean_cell(cells: list[TableCell]) -> TableCell:
-    known = all(cell.n for cell in cells)
-    interval = tuple(fmean(ends) for ends in zip(*(cell.interval for cell in cells), strict=True)) if known else None
-    return TableCell(fmean(cell.value for cell in cells), sum(cell.n for cell in cells) if known else None, interval)
+    value = fmean(cell.value for cell in cells)
+    counts, intervals = ([cell.n for cell in cells if cell.n], [cell.interval for cell in cells if cell.interval])
+    if len(counts) < len(cells):
+        return TableCell(value, None, None)
+    low, high = (fmean(ends) for ends in zip(*intervals, strict=True))
+    return TableCell(value, sum(counts), (low, high))
 
 
 def _grid(table: Table, show: Callable[[TableCell], str]) -> list[list[str]]:

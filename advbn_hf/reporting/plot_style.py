@@ -2,10 +2,11 @@
 
 import io
 import os
-from typing import Literal
+from typing import Any, Literal
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from PIL import Image
 
 from ..utils.files import write_atomically
@@ -22,7 +23,7 @@ def plain_text(text: str) -> str:
     return text.replace("$", r"\$")
 
 
-def series_style(place: int) -> dict[str, str]:
+def series_style(place: int) -> dict[str, Any]:
     """Colour and marker of a series by its place in the legend; they repeat after five.
 
     Args:
@@ -40,9 +41,8 @@ def new_figure(height: float) -> Figure:
     Args:
         height: in inches.
     """
-    figure = Figure(figsize=(8.4, height), layout="constrained", facecolor="white")
-    figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12)
-    return figure
+    layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12)
+    return Figure(figsize=(8.4, height), layout=layout, facecolor="white")
 
 
 def plain_axes(axes: Axes, grid: Literal["x", "y", "both"] = "both") -> None:

@@ -3,6 +3,7 @@
 import os
 import textwrap
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import datasets
 import numpy as np
@@ -140,7 +141,7 @@ def _draw_row(axes: Axes, row: TableRow, drawn: list[TableColumn], top: float, h
     middle, weight = top + height / 2, "bold" if row.mean_over else "normal"
     if row.mean_over:
         axes.axhline(top, color=GREY, linewidth=0.8)
-    left = {"x": -0.015, "transform": axes.get_yaxis_transform(), "ha": "right"}
+    left: dict[str, Any] = {"x": -0.015, "transform": axes.get_yaxis_transform(), "ha": "right"}
     name, _, source = row.name.removesuffix(")").partition(" (")  # "corruptions (ImageNet-C-style, generated)"
     below = [f"{row.images} images"] if row.images else []
     axes.text(y=middle, s=plain_text(name), va="bottom", color=INK, fontsize=11, weight=weight, **left)
@@ -161,7 +162,8 @@ def _draw_reference(axes: Axes, model: str, cell: TableCell, top: float, height:
         axes.plot([100 * cell.value] * 2, ends, color=GREY, linewidth=1.3, linestyle=(0, (2, 1.5)), zorder=3)
         return
     if cell.interval:
-        axes.fill_betweenx(ends, *(100 * end for end in cell.interval), color=PALE, linewidth=0, zorder=1)
+        low, high = cell.interval
+        axes.fill_betweenx(ends, 100 * low, 100 * high, color=PALE, linewidth=0, zorder=1)
     axes.plot([100 * cell.value] * 2, ends, color=INK, linewidth=2.2, solid_capstyle="butt", zorder=4)
 
 
@@ -174,7 +176,7 @@ def _draw_cell(axes: Axes, cell: TableCell, baseline: TableCell | None, place: i
     if cell.interval:
         axes.plot([100 * end for end in cell.interval], [y, y], color=colour, linewidth=1.3, zorder=5)
     axes.plot(value, y, **style, markersize=6.5, zorder=6, markeredgecolor="white", markeredgewidth=0.7)
-    beside = {"transform": axes.get_yaxis_transform(), "ha": "right", "va": "center"}
+    beside: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "ha": "right", "va": "center"}
     axes.text(1.09, y, f"{value:.1f}", color=INK, fontsize=9.5, weight=weight, **beside)
     if cell.gain is not None:
         axes.text(1.18, y, _signed(cell.gain), color=colour, fontsize=9.5, weight="bold", **beside)
@@ -184,7 +186,7 @@ def _dress_gain(axes: Axes, table: Table, bottom: float) -> None:
     axes.set(xlim=(0, 100), ylim=(bottom, 0), yticks=[])
     axes.set_xlabel("accuracy in %; lines and bands: 95 % intervals", color=GREY, fontsize=9.5)
     plain_axes(axes, grid="x")
-    above = {"transform": axes.transAxes, "ha": "right", "va": "bottom", "color": GREY, "fontsize": 8}
+    above: dict[str, Any] = {"transform": axes.transAxes, "ha": "right", "va": "bottom", "color": GREY, "fontsize": 8}
     axes.text(1.09, 1.0, "accuracy\n%", **above)
     if any(cell.gain is not None for row in table.rows for cell in row.cells.values()):
         axes.text(1.18, 1.0, "gain\npoints", **above)
@@ -197,8 +199,9 @@ def _dress_gain(axes: Axes, table: Table, bottom: float) -> None:
 
 def _legend_handle(axes: Axes, column: TableColumn, table: Table) -> Line2D:
     if column.is_reference:
-        line = {"linewidth": 2.2} if column.model == "baseline" else {"linewidth": 1.3, "linestyle": (0, (2, 1.5))}
-        style = {"color": INK if column.model == "baseline" else GREY, **line}
+        style: dict[str, Any] = {"color": INK, "linewidth": 2.2}
+        if column.model == "base":
+            style = {"color": GREY, "linewidth": 1.3, "linestyle": (0, (2, 1.5))}
         return axes.plot([], [], label=plain_text(column.label), **style)[0]
     place = [other for other in table.columns if not other.is_reference].index(column)
     return axes.plot([], [], linestyle="none", label=plain_text(column.label), **series_style(place))[0]

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -25,13 +26,13 @@ def plot_severities(records: Iterable[Record], path: str | os.PathLike) -> None:
     Raises:
         InputError: there is none.
     """
-    drawn = [record for record in records if record.metric == "accuracy" and record.severity is not None]
+    drawn = [record for record in records if record.metric == "accuracy" and record.shift and record.severity]
     if not drawn:
         raise InputError("results: no accuracy at a severity to draw")
     columns = columns_of(drawn)
     sets: dict[str, dict[str, list[Record]]] = {}
     for record in drawn:
-        sets.setdefault(record.set, {}).setdefault(record.shift, []).append(record)
+        sets.setdefault(record.set, {}).setdefault(str(record.shift), []).append(record)
     rows = [-(-len(panels) // ACROSS) for panels in sets.values()]
     figure = new_figure(0.7 + sum(0.45 + 1.35 * count for count in rows))
     # The legend has a strip of its own: one outside of subfigures would lie on them.
@@ -47,7 +48,7 @@ def plot_severities(records: Iterable[Record], path: str | os.PathLike) -> None:
 
 def _draw_set(grid: np.ndarray, panels: dict[str, list[Record]], columns: tuple[TableColumn, ...]) -> None:
     for axes, (shift, points) in zip(grid.flat, panels.items(), strict=False):
-        _draw_panel(axes, sorted(points, key=lambda point: point.severity), columns)
+        _draw_panel(axes, sorted(points, key=_severity), columns)
         axes.set_title(plain_text(shift.replace("_", " ")), loc="left", fontsize=9, color=INK, pad=3)
     for axes in grid.flat[len(panels) :]:
         axes.set_visible(False)
@@ -60,21 +61,29 @@ def _draw_set(grid: np.ndarray, panels: dict[str, list[Record]], columns: tuple[
             axes.tick_params(labelbottom=True)
 
 
+def _severity(record: Record) -> int:
+    return record.severity or 0
+
+
 def _draw_panel(axes: Axes, points: list[Record], columns: tuple[TableColumn, ...]) -> None:
     places = [column for column in columns if not column.is_reference]
     for column in columns:
         own = [point for point in points if (point.model, point.branch) == (column.model, column.branch)]
-        severities, values = [point.severity for point in own], [100 * point.value for point in own]
+        severities, values = [_severity(point) for point in own], [100 * point.value for point in own]
         if column.is_reference:
-            style = {"color": INK if column.model == "baseline" else GREY, "linestyle": (0, (3, 1.5)), "marker": "."}
+            style: dict[str, Any] = {
+                "color": INK if column.model == "baseline" else GREY,
+                "linestyle": (0, (3, 1.5)),
+                "marker": ".",
+            }
         else:
             place = places.index(column)
             style = series_style(place)
         axes.plot(severities, values, label=plain_text(column.label), linewidth=1.4, markersize=3.5, zorder=3, **style)
         if all(point.n for point in own):
-            ends = [wilson_interval(point.value, point.n) for point in own]
+            ends = [wilson_interval(point.value, point.n) for point in own if point.n]
             low, high = ([100 * end[side] for end in ends] for side in (0, 1))
             axes.fill_between(severities, low, high, color=style["color"], alpha=0.15, linewidth=0, zorder=1)
-    axes.set(ylim=(0, 100), yticks=(0, 25, 50, 75, 100), xticks=sorted({point.severity for point in points}))
+    axes.set(ylim=(0, 100), yticks=(0, 25, 50, 75, 100), xticks=sorted({_severity(point) for point in points}))
     plain_axes(axes)
     axes.tick_params(labelsize=8)

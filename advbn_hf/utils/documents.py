@@ -1,6 +1,7 @@
 """JSON and YAML that somebody else wrote: plain values, or one line that says what is wrong with the file."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from ..errors import InputError
 _MOST_VALUES = 1_000_000
 
 
-def read_json(path: str | Path) -> Any:
+def read_json(path: str | os.PathLike) -> Any:
     """Reads a JSON file.
 
     Args:
@@ -32,7 +33,7 @@ def read_json(path: str | Path) -> Any:
         raise InputError(f"{path}: not valid JSON ({error})") from error
 
 
-def read_yaml(path: str | Path) -> Any:
+def read_yaml(path: str | os.PathLike) -> Any:
     """Reads a YAML file. Tags that make objects are refused, and aliases that make billions of values.
 
     Args:
@@ -76,7 +77,7 @@ def _size(value: Any, known: dict[int, int]) -> int:
     return known[id(value)]
 
 
-def _read_text(path: str | Path, kind: str) -> str:
+def _read_text(path: str | os.PathLike, kind: str) -> str:
     try:
         return Path(path).read_text(encoding="utf-8")
     except UnicodeDecodeError as error:

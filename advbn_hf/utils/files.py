@@ -34,7 +34,7 @@ def shipped(name: str) -> Path:
     raise FileNotFoundError(f"{name} is missing from this installation of advbn_hf; it belongs at {places[0]}")
 
 
-def write_atomically(path: str | Path, content: str | bytes) -> None:
+def write_atomically(path: str | os.PathLike, content: str | bytes) -> None:
     """Writes a file so that a reader sees the old content or the new, never a part.
 
     Args:
@@ -47,7 +47,7 @@ def write_atomically(path: str | Path, content: str | bytes) -> None:
 
 
 @contextmanager
-def replacing(path: str | Path) -> Iterator[Path]:
+def replacing(path: str | os.PathLike) -> Iterator[Path]:
     """Gives a temporary path beside `path` to write to, which takes its place when the block ends without an error."""
     path = Path(path)
     # The suffix stays last, since writers such as matplotlib read the format from it.
@@ -60,7 +60,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 
 @contextmanager
-def filling(folder: str | Path) -> Iterator[Path]:
+def filling(folder: str | os.PathLike) -> Iterator[Path]:
     """Gives an empty temporary folder whose files move into `folder` when the block ends without an error.
 
     Every file arrives by a rename; files of `folder` that have no successor stay as they are.
@@ -80,7 +80,7 @@ def filling(folder: str | Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def remove_unfinished(folder: str | Path) -> None:
+def remove_unfinished(folder: str | os.PathLike) -> None:
     """Removes what processes that died were still writing in a folder and those in it; no other may write there."""
     for path in [*Path(folder).glob(f"{_UNFINISHED}*"), *Path(folder).glob(f"*/{_UNFINISHED}*")]:
         if path.is_dir():
@@ -89,7 +89,7 @@ def remove_unfinished(folder: str | Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def check_empty(folder: str | Path, field: str) -> None:
+def check_empty(folder: str | os.PathLike, field: str) -> None:
     """Stops where new files would mix with others.
 
     Args:

@@ -51,12 +51,12 @@ class ExpectedCalibrationError(evaluate.Metric):
         )
 
     def _compute(self, predictions: list[list[float]], references: list[int]) -> dict[str, float]:
-        probabilities, references = np.asarray(predictions, np.float32), np.asarray(references)
-        if len(references) == 0:
+        probabilities, labels = np.asarray(predictions, np.float32), np.asarray(references)
+        if len(labels) == 0:
             raise InputError("references: there is no image to measure")
         # bfloat16 probabilities sum to 1 within about 1 %.
         if not (probabilities >= 0).all() or not np.allclose(probabilities.sum(axis=1), 1, atol=0.02):
             raise InputError("predictions: must be probabilities that sum to 1 for each image; apply a softmax")
         confidence = probabilities.max(axis=1)
-        correct = probabilities.argmax(axis=1) == references
-        return {"expected_calibration_error": calibration_error(confidence, correct), "n": len(references)}
+        correct = probabilities.argmax(axis=1) == labels
+        return {"expected_calibration_error": calibration_error(confidence, correct), "n": len(labels)}

@@ -97,7 +97,10 @@ class MeanCorruptionError(evaluate.Metric):
         # Sums and not means, so that a model against itself is 100 without rounding.
         sums = {name: fsum(by_severity.values()) for name, by_severity in measured.items()}
         shares = {name: _percent(name, total, count * baseline_errors[name]) for name, total in sums.items()}
-        result = {"mean_corruption_error": fmean(shares.values()), "corruption_errors": shares}
+        result: dict[str, float | dict[str, float]] = {
+            "mean_corruption_error": fmean(shares.values()),
+            "corruption_errors": shares,
+        }
         if clean_error is not None and baseline_clean_error is not None:
             clean, baseline_clean = count * clean_error, count * baseline_clean_error
             result["relative_mean_corruption_error"] = fmean(

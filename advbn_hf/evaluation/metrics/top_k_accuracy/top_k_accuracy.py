@@ -38,11 +38,11 @@ class TopKAccuracy(evaluate.Metric):
         )
 
     def _compute(self, predictions: list, references: list[int], k: int = 1) -> dict[str, float]:
-        predictions, references = np.asarray(predictions), np.asarray(references)
-        if len(references) == 0:
+        given, labels = np.asarray(predictions), np.asarray(references)
+        if len(labels) == 0:
             raise InputError("references: there is no image to measure")
-        correct = predictions == references if predictions.ndim == 1 else _among_top(predictions, references, k)
-        if predictions.ndim == 1 and k != 1:
+        correct = np.equal(given, labels) if given.ndim == 1 else _among_top(given, labels, k)
+        if given.ndim == 1 and k != 1:
             raise InputError(f"k: must be 1 where predictions are classes, not {k}; pass the scores of all classes")
         accuracy = float(correct.mean())
         low, high = wilson_interval(accuracy, len(correct))
