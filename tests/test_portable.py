@@ -61,3 +61,4 @@ def test_pre_commit_runs_the_ruff_of_the_tests():
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     assert f"ruff=={ruff['rev'].removeprefix('v')}" in [text for text in extras["test"] if re.match("ruff", text)]
     assert {hook["id"] for hook in ruff["hooks"]} == {"ruff-check", "ruff-format"}
+    assert [hook["id"] for repo in hooks if repo["repo"] == "local" for hook in repo["hooks"]] == ["pyrefly"]

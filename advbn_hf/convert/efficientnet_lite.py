@@ -165,6 +165,8 @@ def _config(size: _Size, num_labels: int) -> EfficientNetConfig:
         hidden_dim=1280,
         dropout_rate=size.dropout,
         batch_norm_momentum=0.01,  # TensorFlow's 0.99
+        # A setting of every config, which this one hands on.
+        # pyrefly: ignore[unexpected-keyword]
         num_labels=num_labels,
     )
 

@@ -92,6 +92,8 @@ def _infer_config(state_dict: dict[str, torch.Tensor]) -> tuple[TimmWrapperConfi
         "bn_size": output_width(state_dict, "feature_x.denseblock1.denselayer1.conv1.weight", LAYOUT) // growth_rate,
     }
     num_labels = output_width(state_dict, "head.classifier.weight", LAYOUT)
+    # A setting of every config, which this one hands on.
+    # pyrefly: ignore[unexpected-keyword]
     return TimmWrapperConfig(architecture="densenet121", model_args=settings, num_labels=num_labels), len(stem)
 
 

@@ -77,6 +77,8 @@ def infer_config(state_dict: dict[str, torch.Tensor], naming: Naming, depths: li
         hidden_sizes=[output_width(state_dict, f"{naming.block(s, 0)}.{last}.weight", naming.layout) for s in stages],
         depths=depths,
         layer_type="bottleneck" if bottleneck else "basic",
+        # A setting of every config, which this one hands on.
+        # pyrefly: ignore[unexpected-keyword]
         num_labels=output_width(state_dict, f"{naming.classifier}.weight", naming.layout),
     )
 
