@@ -15,7 +15,7 @@ from pathlib import Path
 from comparison.arguments import TrialArguments, check_choices
 from comparison.grid import Grid, all_trials
 from comparison.methods import METHODS, method_called
-from comparison.models import MODELS
+from comparison.models import CHOICES
 from comparison.report import BUDGETS, write_report
 from tqdm.auto import tqdm
 from transformers.utils import logging
@@ -35,7 +35,9 @@ class CompareArguments:
         default_factory=lambda: list(METHODS),
         metadata={"help": f'Any of {", ".join(METHODS)}; "NAME:setting=value,..." changes settings of its config.'},
     )
-    models: list[str] = field(default_factory=lambda: list(MODELS), metadata={"help": f"Any of {', '.join(MODELS)}."})
+    models: list[str] = field(
+        default_factory=lambda: ["resnet", "convnext"], metadata={"help": f"Any of {', '.join(CHOICES)}."}
+    )
     budgets: list[str] = field(
         default_factory=lambda: ["steps"],
         metadata={"help": "steps: the same number for all; time: what time_reference takes for these; or both."},
@@ -45,7 +47,7 @@ class CompareArguments:
     again: bool = field(default=False, metadata={"help": "Make trials again that are stored."})
 
     def __post_init__(self) -> None:
-        check_choices("models", self.models, MODELS)
+        check_choices("models", self.models, CHOICES)
         check_choices("budgets", self.budgets, BUDGETS)
         if not self.methods:
             raise InputError("methods: give at least one")

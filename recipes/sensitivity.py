@@ -14,7 +14,7 @@ from pathlib import Path
 from comparison.arguments import TrialArguments
 from comparison.grid import Grid
 from comparison.methods import METHODS
-from comparison.models import MODELS
+from comparison.models import CHOICES
 from comparison.plots import plot_sensitivity
 from comparison.sensitivity import Variation, changes, make_point, to_markdown
 from tqdm.auto import tqdm
@@ -37,11 +37,11 @@ class SensitivityArguments:
         metadata={"help": "Settings of the method, learning_rate, batch_size or steps: SETTING=VALUE VALUE ..."},
     )
     method: str = field(default="advbn", metadata={"help": f"Any of {', '.join(METHODS)}."})
-    model: str = field(default="resnet", metadata={"help": f"Any of {', '.join(MODELS)}."})
+    model: str = field(default="resnet", metadata={"help": f"Any of {', '.join(CHOICES)}."})
 
     def __post_init__(self) -> None:
         check_choice("method", self.method, METHODS)
-        check_choice("model", self.model, MODELS)
+        check_choice("model", self.model, CHOICES)
         if not self.vary:
             raise InputError("vary: give at least one")
 

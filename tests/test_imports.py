@@ -10,7 +10,8 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "advbn_hf"
 ORDER = (
     {"errors"},
-    {"utils", "data", "backbones"},
+    {"utils"},
+    {"data", "backbones"},
     {"config", "shifts"},
     {"method", "hub", "training_args"},
     {"pretrained"},

@@ -1,6 +1,6 @@
 """A split as its source has it: the embedded benchmark, a folder, or a dataset on the Hub."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import datasets
@@ -19,6 +19,7 @@ from huggingface_hub.errors import HfHubHTTPError
 from transformers.utils import logging
 
 from ..errors import InputError, one_line
+from ..utils.fingerprint import hash_settings
 from .embedded.digits import load_embedded
 from .folders import arrange, check_disjoint, check_read
 from .image_tree import ImageTree
@@ -87,7 +88,7 @@ def _find(name: str, config: str | None, revision: str | None) -> DatasetBuilder
     folder, files = Path(name), builder.config.data_files or {}
     if not folder.is_dir() or _has_configs(folder):
         check_disjoint(name, files)
-        return builder
+        return _known_by_its_files(name, config, files) if folder.is_dir() else builder
     paths = [path for found in files.values() for path in found]
     archives = [path for path in paths if path.endswith(".zip")]
     if isinstance(builder, ImageFolder) and not archives:
@@ -108,6 +109,18 @@ def _find(name: str, config: str | None, revision: str | None) -> DatasetBuilder
     _check_files(name, folder, paths)
     _check_same_features(name, [path for path in paths if path.endswith(".parquet")], builder.info.features)
     return builder
+
+
+def _known_by_its_files(name: str, config: str | None, files: Mapping[str, Iterable[str]]) -> DatasetBuilder:
+    """A dataset with configs in its card, with a cache of its own.
+
+    `datasets` knows it by its card and the last part of its name alone: another folder that is called so, or whose
+    files have changed, would be read as the one that was cached first.
+    """
+    stats = {path: Path(path).stat() for found in files.values() for path in found}
+    contents = hash_settings([(path, stat.st_size, stat.st_mtime_ns) for path, stat in stats.items()])
+    cache = Path(datasets.config.HF_DATASETS_CACHE) / f"{Path(name).resolve().name}-{contents[:16]}"
+    return datasets.load_dataset_builder(name, config, cache_dir=str(cache))
 
 
 def _has_configs(folder: Path) -> bool:

@@ -6,6 +6,7 @@ from typing import Any
 
 from advbn_hf.errors import InputError, check_at_least, check_choice
 
+from .data.designers import FOLDER
 from .datasets import DATASETS
 from .fine_tuning import TuningSettings
 from .grid import Settings
@@ -19,7 +20,8 @@ class TrialArguments:
     """Which trials are made, how, and where they are stored."""
 
     datasets: list[str] = field(
-        default_factory=lambda: list(DATASETS), metadata={"help": f"Any of {', '.join(DATASETS)}."}
+        default_factory=lambda: ["digits", "characters", "patterns"],
+        metadata={"help": f"Any of {', '.join(DATASETS)}."},
     )
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2, 3, 4], metadata={"help": "Seeds."})
     split: str = field(default="validation", metadata={"help": "validation to choose settings, test to report."})
@@ -30,6 +32,8 @@ class TrialArguments:
     train_images: int | None = field(default=None, metadata={"help": "Train on the first so many; all by default."})
     eval_images: int | None = field(default=None, metadata={"help": "Measure on the first so many of each set."})
     timed_steps: int = field(default=20, metadata={"help": "Steps that the cost of a method is measured on."})
+    designers: str = field(default=FOLDER, metadata={"help": "What designers.py wrote, for concepts and subgroups."})
+    pretrained: str = field(default="models", metadata={"help": "Folder of pretrained models, such as models/lite0."})
     output_dir: str = field(default="outputs/compare", metadata={"help": "Where trials and report are written."})
 
     def __post_init__(self) -> None:
@@ -58,6 +62,8 @@ class TrialArguments:
             train_images=self.train_images,
             eval_images=self.eval_images,
             timed_steps=self.timed_steps,
+            designers=self.designers,
+            pretrained=self.pretrained,
             **others,
         )
 

@@ -1,8 +1,9 @@
 """The datasets that are compared on, as tensors in memory."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import datasets
@@ -11,14 +12,51 @@ import torch
 from torch import Tensor
 
 from advbn_hf.data.embedded.digits import load_embedded
+from advbn_hf.data.embedded.rendering import MEAN_OVER, STYLES
 
+from .data import designers
 from .data.characters import load_characters
 from .data.patterns import load_patterns
 
-DATASETS: dict[str, Callable[..., datasets.Dataset]] = {
-    "digits": load_embedded,
-    "characters": load_characters,
-    "patterns": load_patterns,
+
+@dataclass(frozen=True)
+class ShiftedSets:
+    """A dataset to train on, with the sets to measure on.
+
+    Args:
+        load: from set, split, number of images (None for all) and folder to rows with "image" and "label"; the set
+            "clean" of the split "train" is what is trained on.
+        measured: by split, "validation" or "test", the sets; the first one is "clean".
+        shifts: the sets that are averaged, as far as they are measured.
+        from_folder: whether the images lie in a folder; else they are drawn.
+    """
+
+    load: Callable[[str, str, int | None, str], datasets.Dataset]
+    measured: Mapping[str, tuple[str, ...]]
+    shifts: tuple[str, ...]
+    from_folder: bool = False
+
+
+def _drawn(load: Callable[[str, str, int | None], datasets.Dataset]) -> ShiftedSets:
+    def rows(name: str, split: str, num_images: int | None, _: str) -> datasets.Dataset:
+        return load(name, split, num_images)
+
+    return ShiftedSets(rows, {"validation": STYLES, "test": STYLES}, MEAN_OVER)
+
+
+def _by_designers(task: str) -> ShiftedSets:
+    def rows(name: str, split: str, num_images: int | None, folder: str) -> datasets.Dataset:
+        return designers.load_set(Path(folder) / task, name, split, num_images)
+
+    return ShiftedSets(rows, designers.MEASURED, designers.SHIFTS, from_folder=True)
+
+
+DATASETS: dict[str, ShiftedSets] = {
+    "digits": _drawn(load_embedded),
+    "characters": _drawn(load_characters),
+    "patterns": _drawn(load_patterns),
+    "concepts": _by_designers("concepts"),
+    "subgroups": _by_designers("subgroups"),
 }
 
 
@@ -44,15 +82,18 @@ class DecodedImages(torch.utils.data.Dataset):
 
 
 @cache
-def load_decoded(dataset: str, style: str, split: str, num_images: int | None) -> DecodedImages:
-    """Draws one style of a split and keeps it in memory.
+def load_decoded(
+    dataset: str, name: str, split: str, num_images: int | None, folder: str = designers.FOLDER
+) -> DecodedImages:
+    """Loads one set of a split and keeps it in memory.
 
     Args:
         dataset: one of `DATASETS`.
-        style: one of `STYLES`.
+        name: of the set; "clean" for the one that is trained on.
         split: "train", "validation" or "test".
         num_images: how many; None for all.
+        folder: what `recipes/designers.py` wrote, for datasets that lie there.
     """
-    rows = DATASETS[dataset](style, split, num_images)
+    rows = DATASETS[dataset].load(name, split, num_images, folder)
     pixels = np.stack([np.asarray(image) for image in rows["image"]])
     return DecodedImages(pixels, torch.tensor(rows["label"][:]), tuple(rows.features["label"].names))

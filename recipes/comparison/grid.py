@@ -10,14 +10,15 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from advbn_hf.data.embedded.rendering import STYLES
+from advbn_hf.utils.fingerprint import hash_file, hash_settings
 from advbn_hf.utils.versions import installed_versions
 
 from .costs import Cost, time_steps
-from .datasets import DecodedImages, load_decoded
+from .data import designers
+from .datasets import DATASETS, DecodedImages, load_decoded
 from .fine_tuning import TuningSettings, fine_tune, measure
 from .methods import METHODS, Method, method_called
-from .models import MODELS, BaseSettings, base_model
+from .models import CHOICES, MODELS, BaseSettings, base_model, weights_of
 from .store import Store, key_of
 
 _DRAWN_WITH = ("numpy", "scipy", "pillow", "matplotlib")  # other releases may draw images a little differently
@@ -30,7 +31,7 @@ class Trial:
     Args:
         method: as `method_called` reads it.
         dataset: one of `DATASETS`.
-        model: one of `MODELS`.
+        model: one of `CHOICES`.
         seed: of the base model and of the fine-tuning.
         budget: "steps" or "time"; see `Settings`.
         result: "steps", "seconds" (of the fine-tuning), "step_ms", "cost" (of a step, in steps of the reference),
@@ -59,6 +60,8 @@ class Settings:
         tuning: how all methods fine-tune.
         train_images, eval_images: images of a set; None for all.
         timed_steps: steps that a cost is measured on.
+        designers: what `recipes/designers.py` wrote, for datasets that lie there.
+        pretrained: folder that has a folder for each pretrained model.
     """
 
     split: str = "validation"
@@ -70,6 +73,8 @@ class Settings:
     train_images: int | None = None
     eval_images: int | None = None
     timed_steps: int = 20
+    designers: str = designers.FOLDER
+    pretrained: str = "models"
 
 
 class Grid:
@@ -86,6 +91,7 @@ class Grid:
         self.trials, self.costs = Store(folder / "trials"), Store(folder / "costs")
         self.versions = installed_versions(*_DRAWN_WITH)
         self._costs: dict[tuple[str, str], Cost] = {}
+        self._weights: dict[str, str] = {}
 
     def make(self, trial: Trial, again: bool = False) -> Trial:
         """A trial with its result, which is stored; the stored one where there is one.
@@ -101,9 +107,10 @@ class Grid:
             base, train = self._base(trial.model, trial.dataset, trial.seed), self._images(trial.dataset)
             with tempfile.TemporaryDirectory() as scratch:
                 model, seconds = fine_tune(method, base, train, self.settings.tuning, steps, trial.seed, scratch)
-            sets = {style: self._images(trial.dataset, style) for style in STYLES}
+            measured = DATASETS[trial.dataset].measured[self.settings.split]
+            sets = {name: self._images(trial.dataset, name) for name in measured}
             result = {"seconds": seconds, "accuracy": measure(model, sets, train)}
-            result["n"] = {style: len(images) for style, images in sets.items()}
+            result["n"] = {name: len(images) for name, images in sets.items()}
             self.trials.put(depends_on, result)
         cost = self.cost(trial)
         result = {**result, "steps": steps, "step_ms": cost.step_ms, "cost": cost.ratio}
@@ -118,7 +125,7 @@ class Grid:
         found = []
         for depends_on, _ in self.trials.all():
             names = {name: depends_on[name] for name in ("method", "dataset", "model", "seed")}
-            if names["method"].split(":")[0] not in METHODS or names["model"] not in MODELS:
+            if names["method"].split(":")[0] not in METHODS or names["model"] not in CHOICES:
                 continue  # of another version
             for trial in (Trial(**names, budget=budget) for budget in budgets):
                 steps = depends_on["steps"]
@@ -184,30 +191,52 @@ class Grid:
             "tuning": asdict(self.settings.tuning),
             "split": self.settings.split,
             "images": [self.settings.train_images, self.settings.eval_images],
+            **self._contents(trial.dataset),
         }
 
     def _about(self, method: str, model: str) -> dict[str, Any]:
         """What method and model are, beside their names."""
-        return {"settings": _described(method_called(method)), "config": MODELS[model], "versions": self.versions}
+        return {
+            "settings": _described(method_called(method)),
+            "config": self._config(model),
+            "versions": self.versions,
+        }
+
+    def _config(self, model: str) -> dict[str, Any]:
+        """What a model is: its config, or its pretrained weights."""
+        if model in MODELS:
+            return MODELS[model]
+        if model not in self._weights:
+            self._weights[model] = hash_file(weights_of(model, self.settings.pretrained))
+        return {"weights": self._weights[model]}
+
+    def _contents(self, dataset: str) -> dict[str, str]:
+        """What a dataset in a folder is; those that are drawn are known by the versions that draw them."""
+        if not DATASETS[dataset].from_folder:
+            return {}
+        return {"contents": hash_settings(designers.folder_contents(Path(self.settings.designers) / dataset))}
 
     def _base(self, model: str, dataset: str, seed: int) -> PreTrainedModel:
         depends_on = {
             "model": model,
             "dataset": dataset,
             "seed": seed,
-            "config": MODELS[model],
+            "config": self._config(model),
             "base": asdict(self.settings.base),
             "images": [self.settings.train_images],
             "versions": self.versions,
+            **self._contents(dataset),
         }
         folder = self.folder / "bases" / key_of(depends_on)
-        return base_model(model, self._images(dataset), self.settings.base, seed, folder)
+        images = self._images(dataset)
+        return base_model(model, images, self.settings.base, seed, folder, self.settings.pretrained)
 
-    def _images(self, dataset: str, style: str | None = None) -> DecodedImages:
-        """Images of one of the sets to measure on; without a style, those to train on."""
-        if style is None:
-            return load_decoded(dataset, "clean", "train", self.settings.train_images)
-        return load_decoded(dataset, style, self.settings.split, self.settings.eval_images)
+    def _images(self, dataset: str, name: str | None = None) -> DecodedImages:
+        """Images of one of the sets to measure on; without a name, those to train on."""
+        split, count = self.settings.split, self.settings.eval_images
+        if name is None:
+            name, split, count = "clean", "train", self.settings.train_images
+        return load_decoded(dataset, name, split, count, self.settings.designers)
 
 
 def all_trials(

@@ -1,4 +1,4 @@
-"""The models that are compared: small, of two kinds, trained on clean images before any method fine-tunes them."""
+"""The models that are compared: small ones, trained on clean images first, and one pretrained on ImageNet."""
 
 import json
 from dataclasses import dataclass
@@ -7,7 +7,8 @@ from typing import Any
 
 from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainingArguments, set_seed
 
-from advbn_hf.backbones.loading import load_classifier, new_classifier
+from advbn_hf.backbones.loading import load_classifier, load_classifier_for, new_classifier
+from advbn_hf.errors import InputError
 from advbn_hf.training.base import ONE_CYCLE
 
 from .datasets import DecodedImages
@@ -52,6 +53,10 @@ MODELS: dict[str, dict[str, Any]] = {
     },
 }
 
+# Name of a model that starts from ImageNet's weights -> the checkpoint to name to recipes/convert.py.
+PRETRAINED = {"lite0": "efficientnet-lite0"}
+CHOICES = (*MODELS, *PRETRAINED)
+
 
 @dataclass(frozen=True)
 class BaseSettings:
@@ -68,16 +73,40 @@ class BaseSettings:
     batch_size: int = 64
 
 
-def base_model(model: str, images: DecodedImages, settings: BaseSettings, seed: int, folder: Path) -> PreTrainedModel:
-    """The trained classifier of `folder`, which is created if missing.
+def weights_of(model: str, pretrained: str) -> Path:
+    """The file of a pretrained model's weights.
 
     Args:
-        model: one of `MODELS`.
+        model: one of `PRETRAINED`.
+        pretrained: folder that has a folder for each of them.
+
+    Raises:
+        InputError: there is none.
+    """
+    folder = Path(pretrained) / model
+    if not (folder / "model.safetensors").is_file():
+        raise InputError(
+            f"pretrained: {folder} has no model; make it: python recipes/convert.py {PRETRAINED[model]} {folder}"
+        )
+    return folder / "model.safetensors"
+
+
+def base_model(
+    model: str, images: DecodedImages, settings: BaseSettings, seed: int, folder: Path, pretrained: str
+) -> PreTrainedModel:
+    """The classifier to fine-tune: the trained one of `folder`, which is created if missing, or a pretrained one.
+
+    Args:
+        model: one of `CHOICES`.
         images: to train on.
         settings: how.
-        seed: of weights and order.
+        seed: of weights and order; of a pretrained model, of its new head.
         folder: of a Transformers checkpoint; it is written atomically.
+        pretrained: see `weights_of`.
     """
+    if model in PRETRAINED:
+        set_seed(seed)
+        return load_classifier_for(list(images.names), str(weights_of(model, pretrained).parent), new_head=True)
     if folder.is_dir():
         return load_classifier(folder)
     temporary = folder.with_name(f".{folder.name}")

@@ -9,7 +9,6 @@ import yaml
 from matplotlib.axes import Axes
 from matplotlib.patheffects import withStroke
 
-from advbn_hf.data.embedded.rendering import MEAN_OVER
 from advbn_hf.reporting.plot_style import (
     BLUE,
     GREY,
@@ -35,7 +34,6 @@ FAMILIES = {
     "advbn": (VERMILLION, "D", "AdvBN"),
     "beyond": (BLUE, "o", "beyond the paper"),
 }
-_PANELS = (MEAN, *MEAN_OVER, "inverted", "clean")
 
 
 def plot_gains(entries: Sequence[Entry], title: str, reference: str, path: str | os.PathLike) -> None:
@@ -49,8 +47,10 @@ def plot_gains(entries: Sequence[Entry], title: str, reference: str, path: str |
     """
     methods = [name for name in dict.fromkeys(entry.method for entry in entries) if name != reference]
     figure = new_figure(1.5 + 0.3 * max(len(methods), 1))
-    grid = figure.subplots(1, len(_PANELS), sharey=True)
-    for axes, name in zip(grid, _PANELS, strict=True):
+    sets = dict.fromkeys(entry.set for entry in entries)
+    panels = (MEAN, *(name for name in sets if name not in (MEAN, "clean")), "clean")
+    grid = figure.subplots(1, len(panels), sharey=True)
+    for axes, name in zip(grid, panels, strict=True):
         axes.axvline(0, color=INK, linewidth=1.2)
         for place, branch in enumerate(("clean", "auxiliary")):
             for entry in entries:

@@ -8,10 +8,10 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-from advbn_hf.data.embedded.rendering import MEAN_OVER
 from advbn_hf.utils.files import write_atomically
 from advbn_hf.utils.tables import align_markdown
 
+from .datasets import DATASETS
 from .grid import Trial
 from .plots import plot_cost, plot_gains
 from .questions import answers, difference
@@ -53,7 +53,9 @@ def write_report(trials: Sequence[Trial], settings: dict[str, Any], reference: s
     for group, members in groupby(sorted(entries, key=group_of), key=group_of):
         members = list(members)
         title = f"{group[0]}, {group[1]}, {BUDGETS[group[2]]}"
-        sections.append(f"## {title}\n\n{to_markdown(members, reference)}\n")
+        measured = {entry.set for entry in members}
+        shifts = ", ".join(name for name in DATASETS[group[0]].shifts if name in measured)
+        sections.append(f"## {title}\n\nShifts are the mean of {shifts}.\n\n{to_markdown(members, reference)}\n")
         files.append(folder / f"gains-{'-'.join(group)}.png")
         plot_gains(members, title, reference, files[-1])
         if group[2] == "steps":  # at equal time there is one cost
@@ -63,10 +65,10 @@ def write_report(trials: Sequence[Trial], settings: dict[str, Any], reference: s
     for (model, budget), members in groupby(sorted(trials, key=about), key=about):
         sections.append(f"## Questions: {model}, {BUDGETS[budget]}\n\n{answers(list(members))}\n")
     head = (
-        f"Accuracy in % on the {settings['split']} split, mean and standard deviation over seeds. Shifts are the "
-        f"mean of {', '.join(MEAN_OVER)}. Gains are paired differences to {reference} in points, with 95 % intervals "
-        "over seeds (paired t), and so are the answers to the questions. Cost is that of a step relative to "
-        f"{reference}'s. Unless a column says otherwise: the clean branch.\n"
+        f"Accuracy in % on the {settings['split']} split, mean and standard deviation over seeds. Gains are paired "
+        f"differences to {reference} in points, with 95 % intervals over seeds (paired t), and so are the answers to "
+        f"the questions. Cost is that of a step relative to {reference}'s. Unless a column says otherwise: the clean "
+        "branch.\n"
     )
     write_atomically(files[1], "\n".join([head, *sections]))
     return files
@@ -79,14 +81,16 @@ def to_markdown(entries: Sequence[Entry], reference: str) -> str:
         entries: of them; one line a method, in their order.
         reference: the method that gains are over.
     """
-    header = ["method", "seeds", "clean", "shifts", f"gain over {reference}", *_FURTHER, "steps", "ms/step", "cost"]
+    places = {(entry.branch, entry.set) for entry in entries}
+    columns = {title: place for title, place in _FURTHER.items() if place in places}
+    header = ["method", "seeds", "clean", "shifts", f"gain over {reference}", *columns, "steps", "ms/step", "cost"]
     lines = [header]
     of_method: dict[str, dict[tuple[str, str], Entry]] = {}
     for entry in entries:
         of_method.setdefault(entry.method, {})[entry.branch, entry.set] = entry
     for method, found in of_method.items():
         shifts = found["clean", MEAN]
-        further = [_value(found[place]) if place in found else "" for place in _FURTHER.values()]
+        further = [_value(found[place]) if place in found else "" for place in columns.values()]
         cost = [str(shifts.steps), f"{shifts.step_ms:.0f}", f"{shifts.cost:.2f}"]
         accuracies = [_value(found["clean", "clean"]), _value(shifts)]
         lines.append(

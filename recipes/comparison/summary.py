@@ -7,11 +7,10 @@ from dataclasses import dataclass
 
 from scipy.stats import ttest_rel
 
-from advbn_hf.data.embedded.rendering import MEAN_OVER
-
+from .datasets import DATASETS
 from .grid import Trial
 
-MEAN = "shifts"  # the mean of the sets in `MEAN_OVER`
+MEAN = "shifts"  # the mean of the sets that `ShiftedSets.shifts` names
 
 
 @dataclass(frozen=True)
@@ -21,7 +20,7 @@ class Entry:
     Args:
         dataset, model, budget, method: as in `Trial`.
         branch: as from `fine_tuning.measure`.
-        set: a style, or "shifts" for the mean of `MEAN_OVER`.
+        set: one of the dataset's, or "shifts" for their mean.
         seeds: how many.
         mean: over the seeds.
         std: standard deviation over the seeds; None for a single one.
@@ -122,7 +121,7 @@ def values_by_seed(seeds: Mapping[int, Trial], branch: str, name: str) -> dict[i
     Args:
         seeds: seed -> trial.
         branch: as from `fine_tuning.measure`.
-        name: of a set, or "shifts" for the mean of `MEAN_OVER`.
+        name: of a set, or "shifts" for their mean.
 
     Returns:
         Seed -> accuracy; seeds whose trials have no such branch are left out.
@@ -130,5 +129,6 @@ def values_by_seed(seeds: Mapping[int, Trial], branch: str, name: str) -> dict[i
     values = {}
     for seed, trial in seeds.items():
         if accuracies := trial.result["accuracy"].get(branch):
-            values[seed] = 100 * statistics.mean(accuracies[s] for s in (MEAN_OVER if name == MEAN else (name,)))
+            names = DATASETS[trial.dataset].shifts if name == MEAN else (name,)
+            values[seed] = 100 * statistics.mean(accuracies[name] for name in names if name in accuracies)
     return values

@@ -22,6 +22,7 @@ CLASSES = list(image_classifiers())  # as Transformers has them, before another 
 outcomes: dict[str, str] = {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CLASSES)
 def test_image_classifier(name: str, tmp_path: Path) -> None:
     try:

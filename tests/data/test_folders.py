@@ -224,6 +224,15 @@ def test_a_card_that_names_the_files_is_followed():
     assert read(data, "train") == by_folder(grid("cat", "train", splits=["test"]))
 
 
+def test_a_dataset_with_configs_in_its_card_is_read_from_its_own_folder_as_it_is_now():
+    card = "---\nconfigs:\n- {config_name: default, data_files: [{split: train, path: 'train/**'}]}\n---\n"
+    files = {"one/data": grid("cat", "cow", splits=["train"]), "two/data": grid("dog", "fox", splits=["train"])}
+    for name, paths in files.items():
+        assert read(folder(dict.fromkeys(paths, IMAGE) | {"README.md": card}, name), "train") == by_folder(paths)
+    folder(["train/dog/3.png"], "two/data")
+    assert read("two/data", "train") == by_folder([*files["two/data"], "train/dog/3.png"])
+
+
 def test_classes_that_a_card_declares_stay():
     label = "{name: label, dtype: {class_label: {names: {'0': train, '1': cat}}}}"
     card = f"---\ndataset_info:\n  features: [{{name: image, dtype: image}}, {label}]\n---\n"

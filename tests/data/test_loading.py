@@ -293,6 +293,7 @@ print(json.dumps(messages))
 """
 
 
+@pytest.mark.slow
 def test_what_the_hub_refuses(tmp_path):
     server = HTTPServer(("127.0.0.1", 0), _Hub)
     threading.Thread(target=server.serve_forever, daemon=True).start()

@@ -66,6 +66,7 @@ print(json.dumps([asdict(record) for record in records]))
 """
 
 
+@pytest.mark.slow
 def test_hub_ids_give_the_records_of_folders(hub, job, from_folders):
     token = hub.token("me")
     for name in ("advbn", "plain"):
@@ -77,6 +78,7 @@ def test_hub_ids_give_the_records_of_folders(hub, job, from_folders):
     assert json.loads(done.stdout) == [dataclasses.asdict(record) for record in from_folders]
 
 
+@pytest.mark.slow
 def test_models_without_branches(job):
     processor, backbone = load_processor(job / "plain"), load_classifier(job / "plain")
     plain = PlainForImageClassification.from_backbone(backbone, AdvBNConfig(auxiliary_norms=False))
@@ -94,6 +96,7 @@ def test_a_set_that_names_no_dataset_takes_the_overrides(job):
     assert {(record.set, record.n) for record in records} == {("clean", 20)}
 
 
+@pytest.mark.slow
 def test_a_folder_keeps_what_was_computed(job, from_folders, tmp_path, monkeypatch):
     calls = []
     monkeypatch.setattr(runner, "predict", lambda *a, f=runner.predict, **k: calls.append(1) or f(*a, **k))

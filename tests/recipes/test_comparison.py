@@ -18,6 +18,8 @@ from comparison.plots import apart, frontier, method_label
 from comparison.questions import answers
 from comparison.store import Store
 from comparison.summary import paired_gain, summarize
+from drawings.sets import SPLITS
+from PIL import Image
 from transformers import AutoModelForImageClassification
 
 from advbn_hf.backbones.loading import new_classifier
@@ -62,6 +64,7 @@ def compared(monkeypatch, folder):
     return folder
 
 
+@pytest.mark.slow
 def test_a_run_stops_and_resumes(monkeypatch, folder, capsys):
     made, tune = [], grid_module.fine_tune
 
@@ -268,3 +271,58 @@ def test_names_in_the_cost_plot_leave_the_points_of_others():
     heights = apart([1, 1.2], [50, 51], [(1.1, 1.5), (1.3, 1.7)], gap=1)
     assert heights[0] < 50.2
     assert heights[1] - heights[0] >= 1 - 1e-6
+
+
+@pytest.fixture
+def drawn_by_designers(tmp_path):
+    """What recipes/designers.py writes, and models/lite0, in small."""
+    for split in SPLITS:
+        for number, name in enumerate(("cat", "cup", "sun")):
+            place = tmp_path / "designers" / "concepts" / split.name / name
+            place.mkdir(parents=True)
+            for copy in range(3):
+                Image.new("RGB", (32, 32), (80 * number, 60 * copy, 9)).save(place / f"{name}-{copy}.png")
+    data_files = [{"split": split.name, "path": f"{split.name}/**"} for split in SPLITS]
+    card = {"configs": [{"config_name": "default", "data_files": data_files}]}
+    (tmp_path / "designers" / "concepts" / "README.md").write_text(f"---\n{json.dumps(card)}\n---\n")
+    (tmp_path / "designers" / "concepts" / "suite.yaml").write_text("")
+    new_classifier(json.dumps(MODELS["resnet"]), ["bird", "car"])[0].save_pretrained(tmp_path / "models" / "lite0")
+    return [
+        "--designers",
+        tmp_path / "designers",
+        "--pretrained",
+        tmp_path / "models",
+        "--output_dir",
+        tmp_path / "out",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("split", "measured"),
+    [
+        ("validation", ["Twemoji", "Twemoji vivid"]),
+        ("test", ["OpenMoji", "OpenMoji vivid", "OpenMoji line art", "Fluent flat", "Fluent flat vivid", "Fluent",
+                  "Fluent vivid"]),
+    ],
+)  # fmt: skip
+def test_a_pretrained_model_on_drawings_of_others(split, measured, monkeypatch, drawn_by_designers, tmp_path):
+    options = ["--methods", "advbn", "--datasets", "concepts", "--models", "lite0", "--seeds", "0", "--split", split,
+               "--steps", "2", "--batch_size", "4", "--timed_steps", "1"]  # fmt: skip
+    recipe(monkeypatch, *options, *drawn_by_designers)
+    (trial,) = json.loads((tmp_path / "out" / "comparison.json").read_text())["trials"]
+    accuracies = trial["result"]["accuracy"]["clean"]
+    assert set(accuracies) == {"clean", *measured}
+    assert trial["result"]["n"] == dict.fromkeys(accuracies, 9)
+    summary = json.loads((tmp_path / "out" / "comparison.json").read_text())["summary"]
+    (mean,) = [entry["mean"] for entry in summary if (entry["branch"], entry["set"]) == ("clean", "shifts")]
+    assert mean == pytest.approx(100 * sum(accuracies[name] for name in measured) / len(measured))
+    assert f"Shifts are the mean of {', '.join(measured)}." in (tmp_path / "out" / "comparison.md").read_text()
+
+
+@pytest.mark.parametrize("missing", ["designers", "pretrained"])
+def test_what_is_not_there_is_named_with_the_command_that_makes_it(missing, monkeypatch, drawn_by_designers, capsys):
+    options = [*drawn_by_designers, "--datasets", "concepts", "--models", "lite0", f"--{missing}", "nowhere"]
+    with pytest.raises(SystemExit) as left:
+        recipe(monkeypatch, *OPTIONS, *options)
+    assert left.value.code == 2
+    assert re.search(f"error: {missing}: .*nowhere.*python recipes/", capsys.readouterr().err)

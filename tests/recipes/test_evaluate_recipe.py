@@ -85,6 +85,7 @@ def records(folder):
     return json.loads((folder / "results.json").read_text())
 
 
+@pytest.mark.slow
 def test_embedded_suite_with_a_baseline(evaluate_model, job, tmp_path):
     out = evaluate_model("--baseline", job / "plain", "--max_samples", 30, "--output_dir", tmp_path, "--bf16", "true")
     assert {"results.json", "results.md", "results.png"} <= {path.name for path in tmp_path.iterdir()}
@@ -111,6 +112,7 @@ def test_the_recipe_is_one_call_with_options(evaluate_model, job, tmp_path):
     assert records(tmp_path) == [asdict(record) for record in called]
 
 
+@pytest.mark.slow
 def test_any_data_set_with_generated_shifts(evaluate_model, job, tmp_path):
     options = ["--dataset_name", job / "data", "--sets", "clean", "corruptions", "sketch", "--output_dir", tmp_path]
     out = evaluate_model(*options, "--max_samples", 4, model="plain")
@@ -151,6 +153,7 @@ def test_what_is_finished_is_not_computed_again(evaluate_model, job, tmp_path, m
     assert len(predicted) == 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_bad_images_are_left_out_on_request(evaluate_model, job, tmp_path, caplog, num_workers):
     shutil.copytree(job / "data", tmp_path / "bad")

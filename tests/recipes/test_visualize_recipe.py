@@ -80,6 +80,7 @@ def load_recipe(name):
     return module
 
 
+@pytest.mark.slow
 def test_sheet_and_data_set_that_the_evaluation_takes(draw, job, tmp_path):
     options = ["--decoder_steps", 60, "--batch_size", 30, "--num_images", 2, "--output_dir", tmp_path / "out"]
     out = draw(*options, "--epsilons", 0.5, 1.1, "--export_dataset", tmp_path / "worst")

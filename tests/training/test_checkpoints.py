@@ -122,6 +122,7 @@ def test_resuming_within_an_epoch_reads_images_of_that_epoch(run):
     assert [epoch for epoch in data.read_in if epoch is not None] == [1] * 16 + [2] * 24
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", ["seal", "rotate_checkpoints"])
 @pytest.mark.parametrize("limit", [1, 2])
 def test_there_is_a_complete_checkpoint_at_every_moment_of_saving(tmp_path, monkeypatch, moment, limit):

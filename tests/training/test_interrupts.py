@@ -49,6 +49,7 @@ def ctrl_c_is_heard():
     signal.signal(signal.SIGINT, before)
 
 
+@pytest.mark.slow
 @SIGNALS
 @pytest.mark.parametrize("times", [1, 5])
 def test_a_signal_saves_the_step_and_resuming_ends_with_the_same_weights(tmp_path, request, number, times):

@@ -91,6 +91,7 @@ def losses_of(trainer):
     return {log["step"]: log["loss"] for log in trainer.state.log_history if "loss" in log}
 
 
+@pytest.mark.slow
 @EVERY_MODEL
 def test_gradients_beyond_half_precision_cost_steps_and_no_more(tmp_path, model):
     trainer = half_precision(tmp_path, model=model(), data=rows(32), max_steps=24, scale=2.0**26)
@@ -157,6 +158,7 @@ def test_images_without_contrast_and_classes_that_never_occur(tmp_path, kind, mo
     assert all(log["loss"] < 1e6 for log in trainer.state.log_history if "loss" in log)
 
 
+@pytest.mark.slow
 @EVERY_SETTING
 @pytest.mark.parametrize("size", [32, 64])
 @EVERY_MODEL

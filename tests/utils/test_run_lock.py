@@ -72,11 +72,13 @@ def test_recipe_does_not_write_beside_another_run(monkeypatch, folders, tmp_path
 LOCKS = "import os, sys; from advbn_hf.utils.run_lock import lock_folder; lock_folder(sys.argv[1]); "
 
 
+@pytest.mark.slow
 def test_a_run_that_ends_leaves_no_lock_file(tmp_path):
     subprocess.run([sys.executable, "-c", LOCKS + "sys.exit(3)", tmp_path], check=False)
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_fork_of_a_run_neither_ends_its_lock_nor_keeps_it(tmp_path):
     forks = "os.fork() or sys.exit(); os.wait(); os.fork() or os.read(0, 1); print(flush=True); os.read(0, 1)"
     run = subprocess.Popen([sys.executable, "-c", LOCKS + forks, tmp_path], stdin=subprocess.PIPE, stdout=-1)
