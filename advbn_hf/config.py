@@ -36,9 +36,10 @@ class AdvBNConfig:
 
     Args:
         insert_after: module path (as in `model.named_modules()`) after which the features are perturbed, or
-            "embeddings": what comes before the first stage or block, the same as "auto" where nothing does; or "auto",
-            the published place: the end of the first stage of a hierarchical network, the first quarter of the blocks
-            of an isotropic one.
+            "embeddings": what comes before the first stage or block, in a vision transformer the projection of the
+            patches, before positions and class token; the same as "auto" where nothing comes before; or "auto", the
+            published place: the end of the first stage of a hierarchical network, the first quarter of the blocks of
+            an isotropic one.
         epsilon: the multipliers stay in [1 - epsilon, 1 + epsilon]; above 0.
         step_size: length of one sign step of the multipliers; above 0.
         num_steps: number of sign steps; 0 or more.
@@ -52,6 +53,9 @@ class AdvBNConfig:
             consecutive images a are adversarial, a / b the nearest fraction with b of at most 16. A last batch too
             short for two images in each branch goes through both.
         attack_fraction: share of each group's samples whose loss is maximised; above 0, at most 1.
+        patches_only: whether tokens that are no patches of the image (class token, registers) keep their values and
+            count in no statistic. There are such tokens at deeper places of vision transformers, none after
+            "embeddings"; they are known by not varying with the image before attention mixes them.
         auxiliary_norms: whether adversarial features go through auxiliary norms (AdvProp, Xie et al. 2020).
         freeze_stem: whether everything up to the insertion point keeps its weights and statistics.
 
@@ -80,6 +84,7 @@ class AdvBNConfig:
         1.0, "Share of each batch that is adversarial; below 1 the others are the clean branch's, and none is in both."
     )
     attack_fraction: float = _setting(1.0, "Share of each group's samples whose loss is maximised.")
+    patches_only: bool = _setting(True, "Leave tokens that are no patches, such as a class token, as they are.")
     auxiliary_norms: bool = _setting(True, "Send adversarial features through auxiliary norms.")
     freeze_stem: bool = _setting(True, "Freeze everything up to the insertion point.")
 
@@ -87,7 +92,7 @@ class AdvBNConfig:
         groups = self.num_perturbations
         if isinstance(groups, str) and groups.isdecimal() and len(groups) < 20:  # from a command line
             object.__setattr__(self, "num_perturbations", int(self.num_perturbations))
-        for name in ("auxiliary_norms", "freeze_stem", "random_start"):
+        for name in ("auxiliary_norms", "freeze_stem", "patches_only", "random_start"):
             _require(self, name, isinstance(getattr(self, name), bool), "true or false")
         _require(
             self,

@@ -302,6 +302,7 @@ class AdvBNForImageClassification(PretrainedBranches, ActivationCheckpointing, n
                 self.generator,
                 rectify=self.split.rectified,
                 channel_axis=self.split.channel_axis,
+                other_tokens=self.split.other_tokens,
                 measure=objective.measure_ascent,
             )
 

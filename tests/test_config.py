@@ -33,6 +33,7 @@ def test_published_setting():
         ("attack_fraction", 0.5),  # with one perturbation per sample, the others would never be attacked
         ("random_start", "yes"),
         ("auxiliary_norms", 1),
+        ("patches_only", "no"),
         ("insert_after", ""),
     ],
 )
@@ -48,6 +49,7 @@ def test_number_of_perturbations_may_come_as_text():
 
 def test_saved_config_comes_back(tmp_path):
     config = dataclasses.replace(AdvBNConfig.paper(), insert_after="resnet.encoder.stages.1", attack_fraction=0.25)
+    config = dataclasses.replace(config, patches_only=False)
     config.save_pretrained(tmp_path / "new")
     assert AdvBNConfig.from_pretrained(tmp_path / "new") == config
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["advbn_config.json"]

@@ -9,10 +9,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from builders import images_and_labels, models_equal, tiny_convnext, tiny_resnet, tiny_vit
+from tiny_models import tiny_model
 from transformers import AutoModelForImageClassification, ViTImageProcessorPil
 
 from advbn_hf import AdvBNConfig, AdvBNForImageClassification, InputError
-from advbn_hf.backbones.norms import two_branch_norms
+from advbn_hf.backbones.norms import is_norm, two_branch_norms
 from advbn_hf.method.losses import Objective
 from advbn_hf.method.perturbation import initial_multipliers
 from advbn_hf.modeling import PlainForImageClassification
@@ -247,6 +248,74 @@ def test_draws_are_the_ones_of_the_generator():
     mean = recording.features.mean((2, 3), keepdim=True)
     expected = (recording.features - mean) * start[1][..., None, None] + mean * start[0][..., None, None]
     torch.testing.assert_close(perturbed, expected.relu(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("num_perturbations", ["per_sample", 2])
+def test_a_class_token_keeps_its_values_and_the_ascent_is_over_patches_alone(num_perturbations):
+    """By a plain model whose first block's output is replaced: nothing of ours computes what is expected."""
+    model = wrap("vit", AdvBNConfig("auto", epsilon=0.5, step_size=0.3, num_perturbations=num_perturbations)).eval()
+    images, labels = images_and_labels()
+    recording = model.split.stem(pixel_values=images)
+    model.generator.manual_seed(7)
+    perturbed, _ = model.perturb(recording, Objective(labels))
+
+    features, groups = recording.features.detach(), 8 if num_perturbations == "per_sample" else 2
+    patches = features[:, 1:].unflatten(0, (groups, -1))
+    mean = patches.mean(dim=(1, 2), keepdim=True)
+
+    def expected(multipliers):
+        of_mean, of_deviation = multipliers[:, :, None, None]
+        return torch.cat([features[:, :1], ((patches - mean) * of_deviation + mean * of_mean).flatten(0, 1)], dim=1)
+
+    plain = model.export("auxiliary")
+    start = initial_multipliers(groups, 16, 0.5, torch.Generator().manual_seed(7)).requires_grad_()
+    plain.vit.layers[0].register_forward_hook(lambda *_: expected(start))
+    F.cross_entropy(plain(images).logits, labels, reduction="sum").backward()
+    found = (start + 0.3 * start.grad.sign()).clamp(0.5, 1.5).detach()
+    torch.testing.assert_close(perturbed, expected(found), rtol=1e-4, atol=1e-5)
+    assert torch.equal(perturbed[:, 0], features[:, 0])
+
+
+def test_without_patches_only_a_class_token_is_perturbed_like_the_others(tmp_path):
+    model = wrap("vit", AdvBNConfig("auto", num_steps=0, patches_only=False))
+    model.save_pretrained(tmp_path)
+    images, labels = images_and_labels()
+    for one in (model, AdvBNForImageClassification.from_pretrained(tmp_path)):
+        assert one.advbn_config.patches_only is False
+        recording = one.split.stem(pixel_values=images)
+        one.generator.manual_seed(7)
+        start = initial_multipliers(8, 16, 2.0, torch.Generator().manual_seed(7))[:, :, None]
+        mean = recording.features.mean(dim=1, keepdim=True)
+        expected = (recording.features - mean) * start[1] + mean * start[0]
+        torch.testing.assert_close(one.perturb(recording, Objective(labels))[0], expected, rtol=1e-4, atol=1e-5)
+        one.advbn_config = dataclasses.replace(one.advbn_config, patches_only=True)
+        assert torch.equal(one.perturb(recording, Objective(labels))[0][:, 0], recording.features[:, 0])
+
+
+def test_after_the_patches_positions_and_class_token_belong_to_the_tail():
+    """Scaled channels of the patches leave them alone: they are added afterwards, and train."""
+    model = wrap("vit", AdvBNConfig(num_steps=0)).train()
+    images, labels = images_and_labels()
+    embeddings = model.backbone.vit.embeddings
+    seen = []
+    embeddings.register_forward_hook(lambda _, __, output: seen.append(output))
+    recording = model.split.stem(pixel_values=images)
+    perturbed, _ = model.perturb(recording, Objective(labels))
+    model.tail_logits(recording, perturbed, "auxiliary")
+    code = embeddings.position_embeddings
+    torch.testing.assert_close(seen[-1][:, 1:], perturbed + code[:, 1:])
+    torch.testing.assert_close(seen[-1][:, 0], (embeddings.cls_token + code[:, :1])[:, 0].expand(8, 16))
+    model(images, labels).loss.backward()
+    assert embeddings.cls_token.grad is not None
+    assert code.grad is not None
+
+
+def test_norms_between_patches_and_blocks_have_two_branches():
+    model = AdvBNForImageClassification.from_backbone(tiny_model("CLIPForImageClassification"))
+    doubled = two_branch_norms(model.backbone)
+    norms = {path for path, module in tiny_model("CLIPForImageClassification").named_modules() if is_norm(module)}
+    assert "vision_model.pre_layrnorm" in doubled
+    assert doubled.keys() == norms
 
 
 def test_plain_fine_tuning_uses_clean_features_alone():

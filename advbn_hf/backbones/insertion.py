@@ -6,8 +6,9 @@ class in any other module; single layers do not count where there are blocks. Of
 most parameters is taken.
 
 "embeddings" is the module that ends last before the sequence begins, in time: name the module in a network that
-computes something else in between. Where none does, since the first stage holds the embeddings itself, it is the same
-as "auto".
+computes something else in between. Where its feature map holds position codes or tokens that are no patches (see
+`tokens`), as a vision transformer's does, it is the last module before it whose map holds neither: the projection of
+the patches. Where none ends before, since the first stage holds the embeddings itself, it is the same as "auto".
 
 "auto" is where the method was published. If the resolution of the feature maps changes along the sequence, the network
 is hierarchical, and the features are perturbed after the last entry of the first resolution, the end of the first
@@ -24,6 +25,7 @@ from transformers import PreTrainedModel
 
 from ..errors import InputError
 from .norms import is_norm
+from .tokens import holds_patches_alone, other_tokens, probe_maps
 from .tracing import ModuleCall, probe, probe_inputs
 
 NAMED_PLACES = ("embeddings", "auto")
@@ -87,7 +89,7 @@ def to_text(points: list[InsertionPoint]) -> str:
     return "\n".join(f"{path:{widths[0]}}  {shape:{widths[1]}}  {share:>6}{mark}" for path, shape, share, mark in rows)
 
 
-def named_places(model: nn.Module, calls: list[ModuleCall]) -> dict[str, str | None]:
+def named_places(model: PreTrainedModel, calls: list[ModuleCall]) -> dict[str, str | None]:
     """Path of each of the `NAMED_PLACES`; None where the model has no sequence of stages or blocks.
 
     Args:
@@ -98,7 +100,7 @@ def named_places(model: nn.Module, calls: list[ModuleCall]) -> dict[str, str | N
     if not sequence:
         return dict.fromkeys(NAMED_PLACES)
     auto = _end_of_first_stage(sequence)
-    return {"embeddings": _last_before(sequence[0], calls) or auto, "auto": auto}
+    return {"embeddings": _patch_embeddings(model, calls, sequence[0]) or auto, "auto": auto}
 
 
 def find_insertion(calls: list[ModuleCall], places: Mapping[str, str | None], insert_after: str) -> ModuleCall:
@@ -146,12 +148,33 @@ def channel_axis(model: nn.Module, calls: list[ModuleCall], call: ModuleCall) ->
         call: one of them, with a feature map.
     """
     for earlier in reversed(calls[: calls.index(call) + 1]):
-        weights = model.get_submodule(earlier.path).parameters(recurse=False)
-        outputs = {weight.shape[0] for weight in weights if weight.ndim} - {1}
+        module = model.get_submodule(earlier.path)
+        outputs = {weight.shape[0] for weight in module.parameters(recurse=False) if weight.ndim} - {1}
+        if isinstance(module, nn.Embedding):  # its first axis is that of what it looks up, such as positions
+            outputs = {module.embedding_dim}
         fitting = [axis for axis in (1, -1) if call.shape[axis] in outputs]
         if len(fitting) == 1:
             return fitting[0]
     return 1 if len(call.shape) == 4 else -1
+
+
+def tokens_of_no_patch(model: PreTrainedModel, calls: list[ModuleCall], call: ModuleCall) -> tuple[int, ...]:
+    """The tokens of a feature map that are no patches, such as a class token: see `tokens.other_tokens`.
+
+    They are found where so many tokens first hold the image, since attention then mixes them with patches.
+
+    Args:
+        model: the classifier.
+        calls: its calls, from `probe`.
+        call: one of them, with a feature map.
+    """
+    if len(call.shape) == 4:
+        return ()
+    channels = channel_axis(model, calls, call)
+    positions = 1 if channels == -1 else 2
+    alike = (one for one in calls if one.varies and len(one.shape) == 3)
+    first = next((one.path for one in alike if one.shape[positions] == call.shape[positions]), call.path)
+    return other_tokens(probe_maps(model, [first])[first], channels)
 
 
 def _usable(calls: list[ModuleCall]) -> list[ModuleCall]:
@@ -166,12 +189,21 @@ def _end_of_first_stage(sequence: list[ModuleCall]) -> str:
     return [entry for entry in sequence if _resolution(entry) == first][-1].path
 
 
-def _last_before(entry: ModuleCall, calls: list[ModuleCall]) -> str | None:
-    """Path of the last module that outputs a feature map of the images before an entry begins."""
+def _patch_embeddings(model: PreTrainedModel, calls: list[ModuleCall], entry: ModuleCall) -> str | None:
+    """Path of the last module before an entry begins whose feature map is of the images, if possible of patches alone.
+
+    None where no module outputs a feature map of the images before.
+    """
     ended = calls[: calls.index(entry)]  # those within the entry too
-    before = [call.path for call in _usable(calls) if call in ended and call.varies]
-    outside = [path for path in before if not path.startswith(f"{entry.path}.")]
-    return outside[-1] if outside else None
+    before = [call for call in _usable(calls) if call in ended and call.varies]
+    outside = [call for call in before if not call.path.startswith(f"{entry.path}.")]
+    if not outside:
+        return None
+    maps = probe_maps(model, [call.path for call in outside])
+    for call in reversed(outside):
+        if holds_patches_alone(maps[call.path], channel_axis(model, calls, call)):
+            return call.path
+    return outside[-1].path
 
 
 def _largest_sequence(model: nn.Module, calls: list[ModuleCall]) -> list[ModuleCall]:

@@ -19,7 +19,7 @@ from transformers.utils import ModelOutput
 
 from ..errors import InputError
 from .activation_checkpointing import recomputed_within
-from .insertion import channel_axis, find_insertion, named_places
+from .insertion import channel_axis, find_insertion, named_places, tokens_of_no_patch
 from .model_outputs import first_tensor, logits_of, with_first_tensor
 from .replay import ReachedInsertion, recording, replayable, replaying
 from .tracing import evaluating, probe, probe_inputs
@@ -68,7 +68,8 @@ class Split:
 
     Its attributes, besides `model` and `insert_after` (a path): `named_places`, the paths that "embeddings" and "auto"
     are resolved to; `stem_modules`, the outermost modules of the stem; `stem_weights`, all of its parameters;
-    `channel_axis`, 1 or -1, the axis of the features' channels; `rectified`, whether none of the features is negative.
+    `channel_axis`, 1 or -1, the axis of the features' channels; `rectified`, whether none of the features is negative;
+    `other_tokens`, the positions of tokens that are no patches, such as a class token.
 
     Args:
         model: the classifier; it is run on noise to trace its modules.
@@ -87,6 +88,7 @@ class Split:
         self.model = model
         self.insert_after = call.path
         self.channel_axis = channel_axis(model, calls, call)
+        self.other_tokens = tokens_of_no_patch(model, calls, call)
         ended = list(dict.fromkeys(call.path for call in calls[: calls.index(call) + 1]))
         self._stem_paths = [path for path in ended if not any(_inside(path, other) for other in ended)]
         self.find_stem()

@@ -28,6 +28,7 @@ def attack(
     *,
     rectify: bool,
     channel_axis: int,
+    other_tokens: tuple[int, ...] = (),
     measure: bool = False,
 ) -> tuple[Tensor, dict[str, Tensor] | None]:
     """Perturbs features by the multipliers that maximise a loss.
@@ -40,6 +41,7 @@ def attack(
         generator: source of the random start, on the CPU.
         rectify: whether the features are rectified.
         channel_axis: the features' axis of C.
+        other_tokens: tokens that are no patches; with `patches_only` they keep their values.
         measure: whether ascent statistics are returned, at the cost of two tail passes.
 
     Returns:
@@ -53,13 +55,14 @@ def attack(
     if config.attack_fraction < 1:  # found on the CPU: their number would make a GPU wait
         rows = leading_share(groups, num_groups, config.attack_fraction).to(features.device, non_blocking=True)
     groups = groups.to(features.device, non_blocking=True)
-    means = group_means(features, groups, num_groups, channel_axis)
+    kept = other_tokens if config.patches_only else ()
+    means = group_means(features, groups, num_groups, channel_axis, kept)
     attacked = recording if rows is None else recording.rows(rows)
     attacked_groups = groups if rows is None else groups[rows]
     fixed_features, fixed_means = attacked.features.detach(), means.detach()
 
     def loss_at(multipliers: Tensor) -> Tensor:
-        perturbed = perturb(fixed_features, fixed_means, multipliers, attacked_groups, rectify, channel_axis)
+        perturbed = perturb(fixed_features, fixed_means, multipliers, attacked_groups, rectify, channel_axis, kept)
         return loss_of(attacked, perturbed, rows)
 
     start = starting_multipliers(num_groups, means.shape[1], config, generator)
@@ -74,7 +77,7 @@ def attack(
         distance = (multipliers - 1).square().mean(dim=(1, 2)).sqrt()
         statistics = {"loss_before_ascent": before, "loss_after_ascent": after}
         statistics |= {"mean_distance": distance[MEAN], "std_distance": distance[STD]}
-    return perturb(features, means, multipliers, groups, rectify, channel_axis), statistics
+    return perturb(features, means, multipliers, groups, rectify, channel_axis, kept), statistics
 
 
 def starting_multipliers(

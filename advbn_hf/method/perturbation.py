@@ -1,9 +1,10 @@
 """The perturbation of AdvBN as functions of tensors (Shu et al., NeurIPS 2021, section 3).
 
 Shapes used below: B images, C channels, G groups of images. Features are (B, C, H, W), (B, H, W, C) or tokens
-(B, N, C); `channel_axis` says which. Class and register tokens are treated like the others, as norms treat them. A
-group is a contiguous part of the batch that shares one perturbation. Multipliers are (2, G, C): those of the mean,
-then those of the standard deviation. Statistics and multipliers are float32 whatever the features are.
+(B, N, C); `channel_axis` says which. `other_tokens` are positions of tokens that are no patches: they count in no
+statistic and keep their values. A group is a contiguous part of the batch that shares one perturbation. Multipliers
+are (2, G, C): those of the mean, then those of the standard deviation. Statistics and multipliers are float32 whatever
+the features are.
 """
 
 from collections.abc import Callable
@@ -44,20 +45,28 @@ def leading_share(groups: Tensor, num_groups: int, fraction: float) -> Tensor:
     return torch.nonzero(position < torch.ceil(sizes * fraction - 1e-6)[groups]).flatten()
 
 
-def group_means(features: Tensor, groups: Tensor, num_groups: int, channel_axis: int) -> Tensor:
-    """Mean of each channel over the pixels (or tokens) and the images of a group.
+def group_means(
+    features: Tensor, groups: Tensor, num_groups: int, channel_axis: int, other_tokens: tuple[int, ...] = ()
+) -> Tensor:
+    """Mean of each channel over the pixels (or tokens of patches) and the images of a group.
 
     Args:
         features: (B, C, H, W), (B, H, W, C) or (B, N, C).
         groups: (B,) as from `assign_groups`.
         num_groups: G.
         channel_axis: the axis of C, counted from either end.
+        other_tokens: positions along N that do not count, negative ones from its end.
 
     Returns:
         (G, C) float32.
     """
     positions = [axis for axis in range(1, features.ndim) if axis != channel_axis % features.ndim]
-    means = features.mean(dim=positions, dtype=torch.float32)
+    if other_tokens:
+        counted = _patches(features, channel_axis, other_tokens)
+        total = torch.where(counted, features, 0).sum(dim=positions, dtype=torch.float32)
+        means = total / (counted.numel() - len(other_tokens))
+    else:
+        means = features.mean(dim=positions, dtype=torch.float32)
     if num_groups == len(means):
         return means
     membership = torch.nn.functional.one_hot(groups, num_groups).to(means.dtype)
@@ -67,7 +76,13 @@ def group_means(features: Tensor, groups: Tensor, num_groups: int, channel_axis:
 
 
 def perturb(
-    features: Tensor, means: Tensor, multipliers: Tensor, groups: Tensor, rectify: bool, channel_axis: int
+    features: Tensor,
+    means: Tensor,
+    multipliers: Tensor,
+    groups: Tensor,
+    rectify: bool,
+    channel_axis: int,
+    other_tokens: tuple[int, ...] = (),
 ) -> Tensor:
     """Rescales mean and standard deviation of each channel: `activation((f - mu) * s + mu * m)`, section 3.1.
 
@@ -80,6 +95,7 @@ def perturb(
         groups: (B,).
         rectify: whether the activation is a ReLU, for features that are rectified already, or the identity.
         channel_axis: the axis of C, counted from either end.
+        other_tokens: positions along N that keep their values, negative ones from its end.
 
     Returns:
         like `features`, in their dtype.
@@ -92,7 +108,20 @@ def perturb(
     perturbed = perturbed.to(features.dtype)
     # Neither relu nor clamp (since torch 2.15): their gradient at 0 is 0, so where both multipliers are 1, rectified
     # features would get none.
-    return torch.where(perturbed < 0, 0, perturbed) if rectify else perturbed
+    perturbed = torch.where(perturbed < 0, 0, perturbed) if rectify else perturbed
+    return (
+        torch.where(_patches(features, channel_axis, other_tokens), perturbed, features) if other_tokens else perturbed
+    )
+
+
+def _patches(features: Tensor, channel_axis: int, other_tokens: tuple[int, ...]) -> Tensor:
+    """Which tokens are patches: bool, of the shape (1, N, 1) or, where channels come first, (1, 1, N)."""
+    shape = list(features.shape)
+    shape[0] = shape[channel_axis] = 1
+    patches = torch.ones(max(shape), dtype=torch.bool, device=features.device)
+    for position in other_tokens:  # one by one: an index tensor would make a GPU wait
+        patches[position] = False
+    return patches.view(shape)
 
 
 def initial_multipliers(

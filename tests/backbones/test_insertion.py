@@ -148,7 +148,7 @@ class ChannelsFirstTokens(TinyClassifier):
     [
         (tiny_resnet, "resnet.embedder", "resnet.encoder.stages.0"),
         (tiny_convnext, "convnext.embeddings", "convnext.encoder.stages.0"),
-        (tiny_vit, "vit.embeddings", "vit.layers.0"),
+        (tiny_vit, "vit.embeddings.patch_embeddings", "vit.layers.0"),
         (lambda: Isotropic(4), "conv", "blocks.0"),
         (lambda: Isotropic(5), "conv", "blocks.1"),
         (lambda: Isotropic(12), "conv", "blocks.2"),
@@ -157,7 +157,17 @@ class ChannelsFirstTokens(TinyClassifier):
         (ListsInAList, "pools.0", "stages.0.1"),
         (LargeHead, "conv", "first"),
         (lambda: tiny_model("MobileNetV2ForImageClassification"), "mobilenet_v2.conv_stem", "mobilenet_v2.layer.1"),
-        (lambda: tiny_model("PvtForImageClassification"), "pvt.encoder.patch_embeddings.0", "pvt.encoder.block.0.1"),
+        # Patches alone: a position code is added to them at once, or after a norm.
+        (
+            lambda: tiny_model("SiglipForImageClassification"),
+            "vision_model.embeddings.patch_embedding",
+            "vision_model.encoder.layers.0",
+        ),
+        (
+            lambda: tiny_model("PvtForImageClassification"),
+            "pvt.encoder.patch_embeddings.0.layer_norm",
+            "pvt.encoder.block.0.1",
+        ),
         (lambda: tiny_model("MobileViTForImageClassification"), "mobilevit.conv_stem", "mobilevit.encoder.layer.0"),
         (lambda: tiny_model("SwinForImageClassification"), "swin.embeddings", "swin.encoder.layers.0"),
         # The first stage holds the embeddings, or the stem is of the blocks' own class.
@@ -166,7 +176,7 @@ class ChannelsFirstTokens(TinyClassifier):
         # What is learned, as Perceiver's latents are, is no image's feature map.
         (
             lambda: tiny_model("PerceiverForImageClassificationLearned"),
-            "perceiver.input_preprocessor",
+            "perceiver.input_preprocessor.convnet_1x1",
             "perceiver.encoder.self_attends.0",
         ),
     ],
@@ -201,6 +211,8 @@ def test_where_a_named_place_cannot_be_found_is_said_in_one_line(make, name, mes
         (tiny_convnext, "convnext.encoder.stages.0.layers.0.pwconv1", -1),
         (tiny_vit, "vit.layers.1", -1),
         (tiny_vit, "vit.layers.1.mlp", -1),
+        # A table of 16 positions comes last, and there are 16 tokens.
+        (lambda: tiny_model("SiglipForImageClassification"), "vision_model.embeddings", -1),
         (ChannelsLast, "auto", -1),
         (ChannelsFirstTokens, "auto", 1),
     ],

@@ -109,3 +109,27 @@ def test_ascent_gives_gradients_to_nothing_else_and_works_without_grad_mode():
 def test_no_steps_return_the_start():
     start = torch.full((2, 1, 3), 1.3)
     assert torch.equal(ascend(lambda m: m.sum(), start, epsilon=0.1, step_size=1.0, num_steps=0), start)
+
+
+@pytest.mark.parametrize("others", [(0,), (0, 1, -1)])
+@pytest.mark.parametrize("num_groups", [1, 2, 6])
+def test_other_tokens_count_in_no_statistic_and_keep_their_values(others, num_groups):
+    tokens, groups = features_of((6, 12, 5)), assign_groups(6, num_groups)
+    multipliers = initial_multipliers(num_groups, 5, 1.1, torch.Generator().manual_seed(1))
+    means = group_means(tokens, groups, num_groups, -1, others)
+    result = perturb(tokens, means, multipliers, groups, False, -1, others)
+    patches = slice(1, None) if others == (0,) else slice(2, -1)
+    alone = perturb(
+        tokens[:, patches],
+        tokens[:, patches].unflatten(0, (num_groups, -1)).mean(dim=(1, 2)),
+        multipliers,
+        groups,
+        False,
+        -1,
+    )
+    torch.testing.assert_close(result[:, patches], alone, rtol=1e-5, atol=1e-5)
+    for position in others:
+        assert torch.equal(result[:, position], tokens[:, position])
+    first = tokens.mT  # channels before tokens
+    torch.testing.assert_close(group_means(first, groups, num_groups, 1, others), means)
+    torch.testing.assert_close(perturb(first, means, multipliers, groups, False, 1, others).mT, result)

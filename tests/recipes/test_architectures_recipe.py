@@ -23,7 +23,7 @@ def test_rows(monkeypatch, tmp_path, capsys):
     assert [row["name"] for row in rows] == names
     # ResNet-18 has 20 norms, one of them in its embedder; ViT has two a block and one, in 12 blocks.
     found = [(row["insert_after"], row["features"], row["norms"]) for row in rows]
-    assert found == [("resnet.embedder", [64, 56, 56], 19), ("vit.embeddings", [197, 192], 25)]
+    assert found == [("resnet.embedder", [64, 56, 56], 19), ("vit.embeddings.patch_embeddings", [196, 192], 25)]
     for row in rows:
         assert len(row["costs"]) == 2
         assert row["cost"] == pytest.approx(sum(row["costs"]) / 2)

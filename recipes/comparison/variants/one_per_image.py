@@ -26,7 +26,7 @@ def check_one_per_image(method: str, config: AdvBNConfig) -> None:
 
 def start_per_image(
     model: AdvBNForImageClassification, features: Tensor
-) -> tuple[Tensor, Tensor, tuple[Tensor, bool, int]]:
+) -> tuple[Tensor, Tensor, tuple[Tensor, bool, int, tuple[int, ...]]]:
     """Where the ascent of each image starts.
 
     Args:
@@ -37,6 +37,7 @@ def start_per_image(
         Means (B, C), starting multipliers (2, B, C), and the last arguments of `perturb`.
     """
     groups, axis = torch.arange(len(features), device=features.device), model.split.channel_axis
-    means = group_means(features, groups, len(features), axis)
+    kept = model.split.other_tokens if model.advbn_config.patches_only else ()
+    means = group_means(features, groups, len(features), axis, kept)
     start = starting_multipliers(*means.shape, model.advbn_config, model.generator).to(features.device)
-    return means, start, (groups, model.split.rectified, axis)
+    return means, start, (groups, model.split.rectified, axis, kept)
