@@ -167,5 +167,20 @@ def ascend(
         with torch.enable_grad():
             multipliers = multipliers.detach().requires_grad_()
             (gradient,) = torch.autograd.grad(loss_of(multipliers), multipliers)
-        multipliers = torch.clamp(multipliers.detach() + step_size * gradient.sign(), 1 - epsilon, 1 + epsilon)
+        multipliers = sign_step(multipliers.detach(), gradient, epsilon=epsilon, step_size=step_size)
     return multipliers.detach()
+
+
+def sign_step(multipliers: Tensor, gradient: Tensor, *, epsilon: float, step_size: float) -> Tensor:
+    """One step of the ascent: along the gradient's sign, then clipped to the box.
+
+    Args:
+        multipliers: (2, ..., C).
+        gradient: of the loss that is maximised, like the multipliers.
+        epsilon: half the width of the box around 1.
+        step_size: length of the step.
+
+    Returns:
+        like the multipliers.
+    """
+    return torch.clamp(multipliers + step_size * gradient.sign(), 1 - epsilon, 1 + epsilon)

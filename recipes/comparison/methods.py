@@ -20,10 +20,12 @@ from .peers.feature_styles import FeatureStyleConfig
 from .peers.mixstyle import MixStyleConfig, MixStyleForImageClassification
 from .variants.clean_gradient import CleanGradientForImageClassification
 from .variants.consistent_branches import ConsistentBranchesForImageClassification
+from .variants.mean_over_all import MeanOverAllForImageClassification
 from .variants.mixed_first import MixedChannelsForImageClassification, MixedStylesForImageClassification
 from .variants.momentum import MomentumForImageClassification
 from .variants.random_step import RandomStepForImageClassification
 from .variants.two_places import RandomDepthForImageClassification, TwoDepthsForImageClassification
+from .variants.two_visits import TwoVisitsForImageClassification
 from .views import Views
 
 
@@ -80,6 +82,8 @@ METHODS: dict[str, Method] = {
     "advbn_consistent": Method("beyond", ConsistentBranchesForImageClassification, ConsistencyConfig(consistency=5.0)),
     "advbn_random_step": Method("beyond", RandomStepForImageClassification, _OURS),
     "advbn_clean_gradient": Method("beyond", CleanGradientForImageClassification, _OURS),
+    "advbn_two_visits": Method("beyond", TwoVisitsForImageClassification, _OURS),
+    "advbn_mean_over_all": Method("beyond", MeanOverAllForImageClassification, replace(_OURS, adversarial_share=0.5)),
     "advbn_momentum": Method("beyond", MomentumForImageClassification, _OURS),
     "advbn_mixed_start": Method("beyond", MixedStylesForImageClassification, _OURS),
     "advbn_correlated": Method("beyond", MixedChannelsForImageClassification, _OURS),

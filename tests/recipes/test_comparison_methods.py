@@ -14,7 +14,7 @@ from comparison.peers.augmix import OPERATIONS, augmix
 from comparison.peers.augmix_jsd import jensen_shannon
 from comparison.peers.dsu import scatter_styles
 from comparison.peers.mixstyle import mix_styles
-from comparison.variants import clean_gradient, momentum
+from comparison.variants import clean_gradient, momentum, two_visits
 from comparison.variants.mixed_first import mix_channels
 from comparison.variants.two_places import TwoDepthsForImageClassification
 from PIL import Image
@@ -134,7 +134,7 @@ def test_every_method_trains_the_tail_of_every_model_alone(name, backbone):
     pixel_values, labels = batch()
     views = 3 if method.views == "image and two augmix" else 1
     output = model(pixel_values=pixel_values.repeat(views, 1, 1, 1), labels=labels)
-    assert output.logits.shape == (4, 5)
+    assert output.logits.shape == (4 if output.clean_rows is None else len(output.clean_rows), 5)
     assert output.loss.isfinite()
     output.loss.backward()
     stem = {id(weight) for weight in model.split.stem_weights}
@@ -235,7 +235,79 @@ def test_the_clean_gradient_is_that_of_the_clean_branchs_loss(monkeypatch):
     torch.testing.assert_close(output.adversarial_loss, torch.nn.functional.cross_entropy(adversarial, labels))
 
 
-@pytest.mark.parametrize("method", ["advbn_momentum", "advbn_clean_gradient"])
+def test_a_second_visit_is_the_step_from_the_start_of_the_first(monkeypatch):
+    pixel_values, labels = batch(6)
+    model = METHODS["advbn_two_visits"].wrap(tiny_convnext()).train()
+    model.generator.manual_seed(0)
+    applied = []
+    monkeypatch.setattr(
+        two_visits, "perturb", lambda *given: applied.append(given[2].detach().clone()) or perturb(*given)
+    )
+
+    def step(rows):
+        output = model(pixel_values=pixel_values[rows], labels=labels[rows])
+        (1024 * output.loss).backward()  # as in half precision: the scale does not matter
+        return output
+
+    step([0, 1, 2])
+    first = applied[-1]
+    start = starting_multipliers(3, first.shape[2], model.advbn_config, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(first, start)
+
+    recording = model.split.stem(pixel_values=pixel_values[:3])
+    features, ones = recording.features.detach(), first.clone().requires_grad_()
+    perturbed = perturb(features, features.mean(dim=(2, 3)), ones, torch.arange(3), False, 1)
+    logits = model.tail_logits(recording, perturbed, "auxiliary")
+    torch.nn.functional.cross_entropy(logits, labels[:3]).backward()
+    expected = (first + ones.grad.sign()).clamp(-1, 3)
+
+    output = step([4, 2, 0, 5])  # other images beside them, and in another order
+    second = applied[-1]
+    torch.testing.assert_close(second[:, [2, 1]], expected[:, [0, 2]])
+    assert not torch.equal(second[:, [2, 1]], first[:, [0, 2]])
+    assert second[:, [0, 3]].min() >= -1
+    recording = model.split.stem(pixel_values=pixel_values[[4, 2, 0, 5]])
+    features = recording.features.detach()
+    perturbed = perturb(features, features.mean(dim=(2, 3)), second, torch.arange(4), False, 1)
+    auxiliary = torch.nn.functional.cross_entropy(
+        model.tail_logits(recording, perturbed, "auxiliary"), labels[[4, 2, 0, 5]]
+    )
+    torch.testing.assert_close(output.adversarial_loss, auxiliary)
+
+    step([0, 1, 2, 3])  # a third visit of 0 and 2 starts elsewhere, the second of 1 does not
+    third = applied[-1]
+    torch.testing.assert_close(third[:, 1], expected[:, 1])
+    for row in (0, 2):
+        assert not torch.allclose(third[:, row], first[:, row])
+        assert not torch.allclose(third[:, row], expected[:, row])
+
+
+def test_two_visits_cost_no_pass_and_split_batches():
+    pixel_values, labels = batch(8)
+    model = method_called("advbn_two_visits:adversarial_share=0.5").wrap(tiny_convnext()).train()
+    passes = []
+    model.backbone.classifier.register_forward_hook(lambda _, __, logits: passes.append(len(logits)))
+    output = model(pixel_values=pixel_values, labels=labels)
+    output.loss.backward()
+    assert passes == [4, 4]
+    assert len(model.visited) == len(output.adversarial_rows) == 4
+
+
+@pytest.mark.parametrize("share", [0.25, 0.5, 1.0])
+def test_a_mean_over_all_weighs_branches_by_their_images(share):
+    pixel_values, labels = batch(8)
+    model = method_called(f"advbn_mean_over_all:adversarial_share={share}").wrap(tiny_convnext()).train()
+    output = model(pixel_values=pixel_values, labels=labels)
+    clean, adversarial = (slice(None),) * 2 if share == 1 else (output.clean_rows, output.adversarial_rows)
+    losses = [
+        torch.nn.functional.cross_entropy(logits, labels[rows], reduction="none")
+        for logits, rows in ((output.logits, clean), (output.auxiliary_logits, adversarial))
+    ]
+    assert len(losses[1]) == 8 * share
+    torch.testing.assert_close(output.loss, torch.cat(losses).sum() / 8)
+
+
+@pytest.mark.parametrize("method", ["advbn_momentum", "advbn_clean_gradient", "advbn_two_visits"])
 def test_one_perturbation_an_image_refuses_settings_that_it_would_leave_out(method):
     with pytest.raises(InputError, match=f"{method}: num_perturbations .*4"):
         method_called(f"{method}:num_perturbations=4").wrap(tiny_resnet())
@@ -243,9 +315,10 @@ def test_one_perturbation_an_image_refuses_settings_that_it_would_leave_out(meth
         method_called(f"{method}:attack_fraction=0.5")
 
 
-def test_the_clean_gradient_refuses_more_steps():
-    with pytest.raises(InputError, match=r"advbn_clean_gradient: num_steps .*2"):
-        method_called("advbn_clean_gradient:num_steps=2").wrap(tiny_resnet())
+@pytest.mark.parametrize("method", ["advbn_clean_gradient", "advbn_two_visits"])
+def test_one_step_refuses_more(method):
+    with pytest.raises(InputError, match=f"{method}: num_steps .*2"):
+        method_called(f"{method}:num_steps=2").wrap(tiny_resnet())
 
 
 def test_settings_of_a_method():

@@ -5,9 +5,8 @@ from transformers import PreTrainedModel
 
 from advbn_hf.backbones.split import Recording
 from advbn_hf.config import AdvBNConfig
-from advbn_hf.errors import InputError
 from advbn_hf.method.losses import AdvBNOutput, Objective, two_branch_output
-from advbn_hf.method.perturbation import perturb
+from advbn_hf.method.perturbation import perturb, sign_step
 from advbn_hf.modeling import AdvBNForImageClassification
 
 from .one_per_image import check_one_per_image, start_per_image
@@ -21,9 +20,7 @@ class CleanGradientForImageClassification(AdvBNForImageClassification):
     """
 
     def __init__(self, backbone: PreTrainedModel, config: AdvBNConfig) -> None:
-        check_one_per_image("advbn_clean_gradient", config)
-        if config.num_steps != 1:
-            raise InputError(f"advbn_clean_gradient: num_steps must be 1, got {config.num_steps}")
+        check_one_per_image("advbn_clean_gradient", config, one_step=True)
         super().__init__(backbone, config)
 
     def training_output(self, recording: Recording, objective: Objective) -> AdvBNOutput:
@@ -36,6 +33,6 @@ class CleanGradientForImageClassification(AdvBNForImageClassification):
         ones = torch.ones_like(start).requires_grad_()
         maximised = (perturb(features.detach(), means.detach(), ones, *applied) * upwards).sum()
         (slope,) = torch.autograd.grad(maximised, ones)
-        found = torch.clamp(start + config.step_size * slope.sign(), 1 - config.epsilon, 1 + config.epsilon)
+        found = sign_step(start, slope, epsilon=config.epsilon, step_size=config.step_size)
         auxiliary_logits = self.tail_logits(recording, perturb(features, means, found, *applied), "auxiliary")
         return two_branch_output(logits, auxiliary_logits, objective)

@@ -10,18 +10,21 @@ from advbn_hf.method.perturbation import group_means
 from advbn_hf.modeling import AdvBNForImageClassification
 
 
-def check_one_per_image(method: str, config: AdvBNConfig) -> None:
+def check_one_per_image(method: str, config: AdvBNConfig, one_step: bool = False) -> None:
     """Refuses settings that the variant would leave out.
 
     Args:
         method: its name.
         config: its settings.
+        one_step: whether it takes one step only.
 
     Raises:
-        InputError: `num_perturbations` is a number.
+        InputError: `num_perturbations` is a number, or `num_steps` not 1 where one step is taken.
     """
     if config.num_perturbations != "per_sample":
         raise InputError(f"{method}: num_perturbations must be per_sample, got {config.num_perturbations}")
+    if one_step and config.num_steps != 1:
+        raise InputError(f"{method}: num_steps must be 1, got {config.num_steps}")
 
 
 def start_per_image(
