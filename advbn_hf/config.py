@@ -54,8 +54,9 @@ class AdvBNConfig:
             short for two images in each branch goes through both.
         attack_fraction: share of each group's samples whose loss is maximised; above 0, at most 1.
         patches_only: whether tokens that are no patches of the image (class token, registers) keep their values and
-            count in no statistic. There are such tokens at deeper places of vision transformers, none after
-            "embeddings"; they are known by not varying with the image before attention mixes them.
+            count in no statistic; else they are perturbed like patches. There are such tokens at deeper places of
+            vision transformers, none after "embeddings"; they are known by not varying with the image before attention
+            mixes them.
         auxiliary_norms: whether adversarial features go through auxiliary norms (AdvProp, Xie et al. 2020).
         freeze_stem: whether everything up to the insertion point keeps its weights and statistics.
 
@@ -84,7 +85,7 @@ class AdvBNConfig:
         1.0, "Share of each batch that is adversarial; below 1 the others are the clean branch's, and none is in both."
     )
     attack_fraction: float = _setting(1.0, "Share of each group's samples whose loss is maximised.")
-    patches_only: bool = _setting(True, "Leave tokens that are no patches, such as a class token, as they are.")
+    patches_only: bool = _setting(False, "Leave tokens that are no patches, such as a class token, as they are.")
     auxiliary_norms: bool = _setting(True, "Send adversarial features through auxiliary norms.")
     freeze_stem: bool = _setting(True, "Freeze everything up to the insertion point.")
 

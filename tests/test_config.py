@@ -49,7 +49,7 @@ def test_number_of_perturbations_may_come_as_text():
 
 def test_saved_config_comes_back(tmp_path):
     config = dataclasses.replace(AdvBNConfig.paper(), insert_after="resnet.encoder.stages.1", attack_fraction=0.25)
-    config = dataclasses.replace(config, patches_only=False)
+    config = dataclasses.replace(config, patches_only=True)
     config.save_pretrained(tmp_path / "new")
     assert AdvBNConfig.from_pretrained(tmp_path / "new") == config
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["advbn_config.json"]

@@ -253,7 +253,9 @@ def test_draws_are_the_ones_of_the_generator():
 @pytest.mark.parametrize("num_perturbations", ["per_sample", 2])
 def test_a_class_token_keeps_its_values_and_the_ascent_is_over_patches_alone(num_perturbations):
     """By a plain model whose first block's output is replaced: nothing of ours computes what is expected."""
-    model = wrap("vit", AdvBNConfig("auto", epsilon=0.5, step_size=0.3, num_perturbations=num_perturbations)).eval()
+    model = wrap(
+        "vit", AdvBNConfig("auto", epsilon=0.5, step_size=0.3, num_perturbations=num_perturbations, patches_only=True)
+    ).eval()
     images, labels = images_and_labels()
     recording = model.split.stem(pixel_values=images)
     model.generator.manual_seed(7)
@@ -276,19 +278,21 @@ def test_a_class_token_keeps_its_values_and_the_ascent_is_over_patches_alone(num
     assert torch.equal(perturbed[:, 0], features[:, 0])
 
 
-def test_without_patches_only_a_class_token_is_perturbed_like_the_others(tmp_path):
-    model = wrap("vit", AdvBNConfig("auto", num_steps=0, patches_only=False))
+def test_a_class_token_is_perturbed_like_the_others_unless_the_config_says_patches_only(tmp_path):
+    model = wrap("vit", AdvBNConfig("auto", num_steps=0))
     model.save_pretrained(tmp_path)
     images, labels = images_and_labels()
     for one in (model, AdvBNForImageClassification.from_pretrained(tmp_path)):
-        assert one.advbn_config.patches_only is False
         recording = one.split.stem(pixel_values=images)
         one.generator.manual_seed(7)
         start = initial_multipliers(8, 16, 2.0, torch.Generator().manual_seed(7))[:, :, None]
         mean = recording.features.mean(dim=1, keepdim=True)
         expected = (recording.features - mean) * start[1] + mean * start[0]
         torch.testing.assert_close(one.perturb(recording, Objective(labels))[0], expected, rtol=1e-4, atol=1e-5)
-        one.advbn_config = dataclasses.replace(one.advbn_config, patches_only=True)
+    model.advbn_config = dataclasses.replace(model.advbn_config, patches_only=True)
+    model.save_pretrained(tmp_path)
+    for one in (model, AdvBNForImageClassification.from_pretrained(tmp_path)):
+        recording = one.split.stem(pixel_values=images)
         assert torch.equal(one.perturb(recording, Objective(labels))[0][:, 0], recording.features[:, 0])
 
 

@@ -49,17 +49,18 @@ def tiny_dinov2_with_registers():
 
 
 @pytest.mark.parametrize(
-    ("build", "channels", "grid", "leading"),
+    ("build", "place", "channels", "grid", "leading"),
     [
-        (tiny_resnet, 8, (8, 8), 0),
-        (tiny_convnext, 8, (8, 8), 0),
-        (tiny_swin, 8, (16, 16), 0),
-        (tiny_vit, 16, (4, 4), 1),
-        (tiny_dinov2_with_registers, 16, (4, 4), 4),
+        (tiny_resnet, "embeddings", 8, (8, 8), 0),
+        (tiny_convnext, "embeddings", 8, (8, 8), 0),
+        (tiny_swin, "embeddings", 8, (16, 16), 0),
+        (tiny_vit, "embeddings", 16, (4, 4), 0),
+        (tiny_vit, "auto", 16, (4, 4), 1),
+        (tiny_dinov2_with_registers, "auto", 16, (4, 4), 4),
     ],
 )
-def test_features_are_laid_out_as_they_lie_in_the_image(build, channels, grid, leading):
-    model = AdvBNForImageClassification.from_backbone(build()).eval()
+def test_features_are_laid_out_as_they_lie_in_the_image(build, place, channels, grid, leading):
+    model = AdvBNForImageClassification.from_backbone(build(), AdvBNConfig(place)).eval()
     layout = MapLayout(model)
     assert (layout.channels, layout.grid, layout.leading) == (channels, grid, leading)
     batch = torch.stack([row["pixel_values"] for row in rows(2)])
