@@ -207,6 +207,7 @@ class AdvBNForImageClassification(PretrainedBranches, ActivationCheckpointing, n
         smoothing: float = 0.0,
         measure_ascent: bool = False,
         recording: Recording | None = None,
+        auxiliary_pixel_values: Tensor | None = None,
     ) -> AdvBNOutput:
         """In train mode with labels: both losses of the method. Else: the logits of one branch, or of both.
 
@@ -217,6 +218,8 @@ class AdvBNForImageClassification(PretrainedBranches, ActivationCheckpointing, n
             smoothing: label smoothing of every cross entropy, in 0..1.
             measure_ascent: whether ascent statistics are returned, at the cost of two tail passes; in train mode only.
             recording: in train mode instead of images: the frozen stem's outputs (see `stem_cache`).
+            auxiliary_pixel_values: in train mode, the images that are perturbed and that the auxiliary branch sees;
+                like `pixel_values`, which it sees by default. The stem runs once more.
 
         Returns:
             An `AdvBNOutput`.
@@ -229,10 +232,14 @@ class AdvBNForImageClassification(PretrainedBranches, ActivationCheckpointing, n
         with self._one_thread.held() if self.training else nullcontext():
             if not self.training or objective is None:
                 return self._branch_output(pixel_values, objective, branch)
-            if recording is None:
-                with torch.set_grad_enabled(torch.is_grad_enabled() and not self._config.freeze_stem):
-                    recording = self.split.stem(pixel_values=pixel_values)
-            return self.training_output(recording, objective)
+            recording = recording or self._recording(pixel_values)
+            if auxiliary_pixel_values is None:
+                return self.training_output(recording, objective)
+            return self.training_output(recording, objective, self._recording(auxiliary_pixel_values))
+
+    def _recording(self, pixel_values: Tensor) -> Recording:
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self._config.freeze_stem):
+            return self.split.stem(pixel_values=pixel_values)
 
     def _branch_output(
         self, pixel_values: Tensor, objective: Objective | None, branch: Branch | Literal["both"]
@@ -249,20 +256,26 @@ class AdvBNForImageClassification(PretrainedBranches, ActivationCheckpointing, n
         loss = None if objective is None else objective.loss(logits)
         return AdvBNOutput(loss=loss, logits=logits, auxiliary_logits=auxiliary_logits)
 
-    def training_output(self, recording: Recording, objective: Objective) -> AdvBNOutput:
+    def training_output(
+        self, recording: Recording, objective: Objective, auxiliary_recording: Recording | None = None
+    ) -> AdvBNOutput:
         """CE(tail_clean(f)) + CE(tail_auxiliary(f_adv)), section 3.2 of the paper.
 
         Args:
             recording: the stem's outputs.
             objective: labels, smoothing, and whether the ascent is measured.
+            auxiliary_recording: those of the images that the auxiliary branch sees, if it sees others.
 
         Returns:
             An `AdvBNOutput` with the logits and the loss of each branch.
         """
-        clean, attacked = (recording, objective), (recording, objective)
+        views = recording, auxiliary_recording or recording
+        clean, attacked = ((view, objective) for view in views)
         fields: dict[str, Tensor] = {}
         if (rows := self._split_rows(len(objective.labels))) is not None:
-            clean, attacked = ((recording.rows(index), objective.rows(index)) for index in rows)
+            clean, attacked = (
+                (view.rows(index), objective.rows(index)) for view, index in zip(views, rows, strict=True)
+            )
             fields = dict(zip(("clean_rows", "adversarial_rows"), rows, strict=True))
         adversarial, ascent = self.perturb(*attacked)
         auxiliary_logits = self.tail_logits(attacked[0], adversarial, "auxiliary")
@@ -332,8 +345,16 @@ class PlainForImageClassification(AdvBNForImageClassification):
 
     has_card = False
 
-    def training_output(self, recording: Recording, objective: Objective) -> AdvBNOutput:
-        """CE(tail(f)); nothing is perturbed, so there is no ascent to measure."""
+    def training_output(
+        self, recording: Recording, objective: Objective, auxiliary_recording: Recording | None = None
+    ) -> AdvBNOutput:
+        """CE(tail(f)); nothing is perturbed, so there is no ascent to measure.
+
+        Raises:
+            InputError: if there are images for an auxiliary branch.
+        """
+        if auxiliary_recording is not None:
+            raise InputError(f"auxiliary_pixel_values: {type(self).__name__} has no auxiliary branch; leave them out")
         logits = self.tail_logits(recording, None, "clean")
         loss = objective.loss(logits)
         return AdvBNOutput(loss=loss, logits=logits, clean_loss=loss)

@@ -42,10 +42,11 @@ from advbn_hf.training.arguments import (
     check_arguments,
     check_model_arguments,
     reported_arguments,
+    reported_augmentation,
 )
 from advbn_hf.training.base import train_base
 from advbn_hf.training.checkpoints import check_same_structure, checkpoint_to_resume
-from advbn_hf.training.inputs import training_images, training_rows
+from advbn_hf.training.inputs import of_clean_branch, training_images, training_rows
 from advbn_hf.training_args import check_perturbations
 from advbn_hf.utils.cli import announce, run, use_all_cores
 from advbn_hf.utils.options import parse, refused_options
@@ -76,7 +77,7 @@ def main() -> None:
         check_access(args)
     untrained = EvaluatedModel("base", base, processor)
     check_fit(untrained, [eval_set], args.per_device_eval_batch_size)
-    if data_args.augment:
+    if data_args.augmentation != "none":
         check_fit(untrained, [eval_set], args.train_batch_size, TrainingTransform(processor))
     suite = evaluation_suite(data_args)
     sets = load_sets(suite, data_args.max_eval_samples)
@@ -84,7 +85,9 @@ def main() -> None:
 
     output_dir = Path(args.output_dir)
     bad_images = BadImages(output_dir / "bad_images.jsonl") if data_args.skip_bad_images else None
-    images = training_images(train_set, processor, bad_images, base.config.num_labels, data_args, args)
+    images_for = partial(training_images, train_set, processor, bad_images, base.config.num_labels)
+    images = images_for(data_args, args)
+    plain_images = images_for(of_clean_branch(data_args), args)
     trainer_for = partial(
         AdvBNTrainer,
         data_collator=collate,
@@ -98,7 +101,7 @@ def main() -> None:
     models: dict[str, PreTrainedModel | AdvBNForImageClassification] = {}
     if model_args.backbone_config is not None:
         announce("Training the base model")
-        base = train_base(base, processor, images, model_args, args)
+        base = train_base(base, processor, plain_images, model_args, args)
     models["base"] = base
     if data_args.cache_stem_features:
         announce("Computing stem features")
@@ -106,7 +109,10 @@ def main() -> None:
         trainer_for = partial(trainer_for, train_dataset=rows)
         if model_args.baseline:
             announce("Fine-tuning plainly: the baseline")
-            models["baseline"] = train_baseline(base, advbn_config, args, trainer_for)
+            plain_rows = rows if data_args.augmented_branch == "both" else plain_images
+            models["baseline"] = train_baseline(
+                base, advbn_config, args, partial(trainer_for, train_dataset=plain_rows)
+            )
         announce("Fine-tuning with AdvBN")
         trainer = trainer_for(AdvBNForImageClassification.from_backbone(copy.deepcopy(base), advbn_config), args)
         trainer.train(resume_from_checkpoint=checkpoint_to_resume(args))
@@ -227,7 +233,7 @@ def report(
         base_model=model_args.model_name_or_path,
         dataset="embedded benchmark" if data_args.dataset_name == "embedded" else data_args.dataset_name,
         advbn_config=trainer.model.advbn_config.to_dict(),
-        training=reported_arguments(args) | {"steps": trainer.state.global_step},
+        training=reported_arguments(args) | reported_augmentation(data_args) | {"steps": trainer.state.global_step},
         command=["accelerate", "launch", "recipes/finetune.py", *sys.argv[1:]],
         versions=installed_versions(),
         images=images,

@@ -25,7 +25,7 @@ ORDER = (
 PLACE = {room: place for place, rooms in enumerate(ORDER) for room in rooms}
 MODULES = [path for path in sorted(PACKAGE.rglob("*.py")) if path != PACKAGE / "__init__.py"]
 # Extras, and `evaluate`, which recipes/evaluate.py hides while a recipe is being imported.
-LATE = {"imagecorruptions", "pilgram2", "evaluate"}
+LATE = {"imagecorruptions", "pilgram2", "torchvision.transforms", "evaluate"}
 
 
 def imported(path: Path) -> list[str]:

@@ -18,7 +18,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from ..errors import InputError
 from .transforms import to_rgb
 
-Transform = Callable[[PILImage.Image], torch.Tensor]
+Transform = Callable[[PILImage.Image], torch.Tensor | dict[str, torch.Tensor]]
 _DECODER = Image()
 _LONGEST = 1000  # times the shorter side, which processors bring to some hundred pixels
 
@@ -53,6 +53,8 @@ class BadImages:
 
 class ImageDataset(torch.utils.data.Dataset):
     """A map-style split as the model's inputs: `{"pixel_values": float32 (C, H, W), "labels": int}`.
+
+    Where the branches see different images, also "auxiliary_pixel_values", like "pixel_values".
 
     What is random in an image depends on seed, epoch and row alone: neither on how many processes and data workers
     there are, nor on what was read before it.
@@ -106,7 +108,8 @@ def collate(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         rows: rows of `ImageDataset` or `StreamedImageDataset`.
 
     Returns:
-        "pixel_values", float32 (B, C, H, W), and "labels", int64 (B,).
+        "pixel_values", float32 (B, C, H, W), "labels", int64 (B,), and, where the rows have them,
+        "auxiliary_pixel_values", like "pixel_values".
 
     Raises:
         InputError: no row is left, or the transform gave the images different sizes.
@@ -120,10 +123,9 @@ def collate(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
             f"images of one batch have different sizes, such as {shapes[0]} and {shapes[-1]}; "
             "set a fixed size or do_center_crop in preprocessor_config.json"
         )
-    return {
-        "pixel_values": torch.stack([row["pixel_values"] for row in rows]),
-        "labels": torch.tensor([row["labels"] for row in rows], dtype=torch.int64),
-    }
+    names = [name for name in ("pixel_values", "auxiliary_pixel_values") if name in rows[0]]
+    images = {name: torch.stack([row[name] for row in rows]) for name in names}
+    return {**images, "labels": torch.tensor([row["labels"] for row in rows], dtype=torch.int64)}
 
 
 @contextmanager
@@ -187,7 +189,8 @@ def _read(
             raise InputError(f"{_place(index, file)}: cannot be decoded: {reason}; {fix}") from error
         bad_images.add(split, index, file, reason)
         return {"pixel_values": None, "labels": label}
-    return {"pixel_values": transform(image), "labels": label}
+    inputs = transform(image)
+    return {**(inputs if isinstance(inputs, dict) else {"pixel_values": inputs}), "labels": label}
 
 
 def _decode(value: dict[str, Any] | None) -> PILImage.Image:

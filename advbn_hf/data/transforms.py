@@ -7,7 +7,10 @@ import torch
 from PIL import ExifTags, Image, ImageOps
 from transformers import BaseImageProcessor
 
-from ..errors import InputError
+from ..errors import InputError, check_choice
+from .augmentation.named import augmentation_called
+
+AUGMENTED_BRANCHES = ("both", "auxiliary", "clean")
 
 _SCALE = (0.08, 1.0)  # share of the image's area that a crop keeps
 _RATIO = (3 / 4, 4 / 3)  # width : height of a crop
@@ -58,32 +61,72 @@ class Unresized:
 
 
 class TrainingTransform:
-    """Random resized crop and horizontal flip, then all that the processor does besides resizing and cropping.
+    """Random resized crop, flip and augmentation, then all that the processor does besides resizing and cropping.
 
     Random numbers come from torch's global generator, which `ImageDataset` seeds for every row.
 
     Args:
         processor: the checkpoint's image processor.
+        augmentation: one of `advbn_hf.data.augmentation.named.AUGMENTATIONS`.
+        augmented_branch: "both"; or "auxiliary" or "clean", to give that branch the augmented image and the other one
+            the same crop without the augmentation.
 
     Raises:
-        InputError: the processor gives images no fixed size.
+        InputError: there is no such augmentation or branch, torchvision is missing, or the processor gives images no
+            fixed size.
+
+    Example:
+        >>> from transformers import ViTImageProcessorPil
+        >>> processor = ViTImageProcessorPil(size={"height": 32, "width": 32})
+        >>> TrainingTransform(processor, "prime")(Image.new("RGB", (64, 48))).shape
+        torch.Size([3, 32, 32])
+        >>> sorted(TrainingTransform(processor, "prime", "auxiliary")(Image.new("RGB", (64, 48))))
+        ['auxiliary_pixel_values', 'pixel_values']
     """
 
-    def __init__(self, processor: BaseImageProcessor):
-        self.processor = processor
+    def __init__(
+        self, processor: BaseImageProcessor, augmentation: str = "crop_flip", augmented_branch: str = "both"
+    ) -> None:
+        check_choice("augmented_branch", augmented_branch, AUGMENTED_BRANCHES)
+        self.on_image, self.on_input = augmentation_called(augmentation)
+        self.augmented_branch = augmented_branch
         self.height, self.width = _target_size(processor)
         self.unresized = Unresized(processor)
 
-    def __call__(self, image: Image.Image) -> torch.Tensor:
-        """Returns the model's input, float32 (C, height, width), for an image of any mode and size."""
-        image = to_rgb(image)
+    def __call__(self, image: Image.Image) -> torch.Tensor | dict[str, torch.Tensor]:
+        """Returns the model's input, float32 (C, height, width), for an image of any mode and size.
+
+        Where the branches see different images: a dictionary of both, as the model's arguments.
+        """
+        image = self._cropped(to_rgb(image))
+        augmented = self.on_input(self.unresized(self.on_image(image)))
+        if self.augmented_branch == "both":
+            return augmented
+        views = (self.unresized(image), augmented)
+        clean, auxiliary = views if self.augmented_branch == "auxiliary" else reversed(views)
+        return {"pixel_values": clean, "auxiliary_pixel_values": auxiliary}
+
+    def _cropped(self, image: Image.Image) -> Image.Image:
         # reducing_gap averages whole pixels first where a crop shrinks much: several times faster, nearly as exact.
         image = image.resize(
             (self.width, self.height), Image.Resampling.BILINEAR, random_crop_box(*image.size), reducing_gap=2
         )
-        if torch.rand(()) < 0.5:
-            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        return self.unresized(image)
+        return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if torch.rand(()) < 0.5 else image
+
+
+def training_transform(
+    processor: BaseImageProcessor, augmentation: str = "crop_flip", augmented_branch: str = "both"
+) -> TrainingTransform | EvaluationTransform:
+    """`TrainingTransform`, or for the augmentation "none" `EvaluationTransform`.
+
+    Args:
+        processor: as in `TrainingTransform`.
+        augmentation: as in `TrainingTransform`, or "none".
+        augmented_branch: as in `TrainingTransform`.
+    """
+    if augmentation == "none":
+        return EvaluationTransform(processor)
+    return TrainingTransform(processor, augmentation, augmented_branch)
 
 
 def random_crop_box(width: int, height: int) -> tuple[int, int, int, int]:

@@ -8,6 +8,8 @@ from torch import nn
 
 from ..backbones.adapters import has_adapters
 from ..config import AdvBNConfig
+from ..data.augmentation.named import AUGMENTATIONS, augmentation_called
+from ..data.transforms import AUGMENTED_BRANCHES
 from ..errors import InputError, check_at_least, check_choice
 from ..hub.metadata import validate_metadata
 from ..modeling import AdvBNForImageClassification
@@ -72,7 +74,17 @@ class DataArguments:
     max_eval_samples: int | None = field(
         default=None, metadata={"help": "Evaluate on so many images of each set, at random."}
     )
-    augment: bool = field(default=True, metadata={"help": "Train on random resized crops and flips."})
+    augmentation: str = field(
+        default="crop_flip",
+        metadata={
+            "help": f"What training images go through: {', '.join(AUGMENTATIONS)} (after crop and flip) or none."
+        },
+    )
+    augmented_branch: str = field(
+        default="both",
+        metadata={"help": "Which branch sees augmented images: both, auxiliary or clean; the other sees crop_flip's."},
+    )
+    augment: bool = field(default=True, metadata={"help": "false is the same as augmentation none."})
     cache_stem_features: bool = field(
         default=False,
         metadata={"help": "Run the frozen stem once for each image and keep its features on disk while training."},
@@ -80,6 +92,19 @@ class DataArguments:
     skip_bad_images: bool = field(
         default=False, metadata={"help": "Leave out images that cannot be decoded, and name them at the end."}
     )
+
+    def __post_init__(self) -> None:
+        check_choice("augmentation", self.augmentation, (*AUGMENTATIONS, "none"))
+        check_choice("augmented_branch", self.augmented_branch, AUGMENTED_BRANCHES)
+        if not self.augment:
+            if self.augmentation not in ("crop_flip", "none"):
+                raise InputError(f"augment: false contradicts augmentation {self.augmentation}; leave out one")
+            self.augmentation = "none"
+        if self.augmented_branch != "both" and self.augmentation in ("crop_flip", "none"):
+            raise InputError(
+                f"augmented_branch: {self.augmented_branch} needs an augmentation beyond crop and flip, such as "
+                "--augmentation trivialaugment"
+            )
 
     @property
     def source(self) -> dict[str, str | None]:
@@ -95,6 +120,12 @@ class DataArguments:
 def reported_arguments(args: AdvBNTrainingArguments) -> dict[str, Any]:
     """The training arguments that a model card reports, by their names."""
     return {name: getattr(args, name) for name in REPORTED_ARGUMENTS}
+
+
+def reported_augmentation(data_args: DataArguments) -> dict[str, str]:
+    """What a model card reports of the augmentation: nothing where it is crop and flip or none."""
+    names = {"augmentation": ("crop_flip", "none"), "augmented_branch": ("both",)}
+    return {name: value for name, usual in names.items() if (value := getattr(data_args, name)) not in usual}
 
 
 def check_model_arguments(model_args: ModelArguments) -> None:
@@ -125,10 +156,14 @@ def check_arguments(
     if data_args.cache_stem_features:
         if data_args.streaming:
             raise InputError("cache_stem_features: a stream has no length; leave out --streaming")
-        if data_args.augment:
-            raise InputError("cache_stem_features: augmented images differ in every epoch; add --augment false")
+        if data_args.augmentation != "none":
+            raise InputError("cache_stem_features: augmented images differ in every epoch; add --augmentation none")
         if not advbn_config.freeze_stem:
             raise InputError("cache_stem_features: the stem learns (freeze_stem is false), so its features change")
+    if data_args.augmentation != "none":
+        augmentation_called(data_args.augmentation)
+    if data_args.augmented_branch != "both" and not advbn_config.auxiliary_norms:
+        raise InputError("augmented_branch: without auxiliary_norms there is one branch; leave it at both")
     if args.resume_from_checkpoint not in (None, "last") and not Path(args.resume_from_checkpoint).is_dir():
         raise InputError(
             f'resume_from_checkpoint: there is no folder {args.resume_from_checkpoint}; give one, or "last"'

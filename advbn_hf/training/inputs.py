@@ -1,6 +1,7 @@
 """The rows of a fine-tuning: images, or stored features of a frozen stem."""
 
 import copy
+import dataclasses
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -12,7 +13,7 @@ from transformers import BaseImageProcessor, PreTrainedModel
 from ..config import AdvBNConfig
 from ..data.images import BadImages, ImageDataset
 from ..data.streaming import StreamedImageDataset
-from ..data.transforms import EvaluationTransform, TrainingTransform
+from ..data.transforms import training_transform
 from ..modeling import AdvBNForImageClassification
 from ..training_args import AdvBNTrainingArguments
 from .arguments import DataArguments
@@ -34,14 +35,21 @@ def training_images(
         processor: the model's image processor.
         bad_images: where to log images that cannot be decoded and leave them out; None: they raise.
         num_labels: number of the model's classes.
-        data_args: whether images are augmented and streamed.
+        data_args: how images are augmented, for which branch, and whether they are streamed.
         args: seed and processes.
     """
-    transform = TrainingTransform(processor) if data_args.augment else EvaluationTransform(processor)
+    transform = training_transform(processor, data_args.augmentation, data_args.augmented_branch)
     if not data_args.streaming:
         return ImageDataset(rows, transform, bad_images, args.seed)
     shares = {"rank": args.process_index, "world_size": args.world_size, "num_labels": num_labels}
     return StreamedImageDataset(rows.shuffle(seed=args.seed), transform, bad_images, args.seed, **shares)
+
+
+def of_clean_branch(data_args: DataArguments) -> DataArguments:
+    """The same data as the clean branch alone sees it, for what is trained plainly."""
+    if data_args.augmented_branch == "auxiliary":
+        return dataclasses.replace(data_args, augmentation="crop_flip", augmented_branch="both")
+    return dataclasses.replace(data_args, augmented_branch="both")
 
 
 def training_rows(

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from .peers.augmix import augmix
+from advbn_hf.data.augmentation.augmix import augmix
 
 Views = Literal["image", "augmix", "image and two augmix"]
 

@@ -25,6 +25,9 @@ from advbn_hf.training.stem_cache import cached_stem_features
 METHODS = pytest.mark.parametrize("method", ["spawn", "forkserver"])
 PROCESSOR = ViTImageProcessorPil(size={"height": 32, "width": 32})
 TRANSFORMS = [EvaluationTransform(PROCESSOR), TrainingTransform(PROCESSOR), Unresized(PROCESSOR)]
+AUGMENTED = [
+    TrainingTransform(PROCESSOR, *settings) for settings in (("augmix",), ("randconv",), ("prime", "auxiliary"))
+]
 
 
 @pytest.fixture
@@ -61,7 +64,7 @@ def sent(dataset):
     return pickle.loads(ForkingPickler.dumps(dataset))
 
 
-@pytest.mark.parametrize("transform", TRANSFORMS, ids=lambda transform: type(transform).__name__)
+@pytest.mark.parametrize("transform", [*TRANSFORMS, *AUGMENTED], ids=lambda transform: type(transform).__name__)
 @pytest.mark.parametrize("streaming", [False, True])
 def test_what_workers_are_sent_reads_the_same(rows, tmp_path, transform, streaming):
     bad = BadImages(tmp_path / "bad.jsonl")
@@ -90,10 +93,11 @@ def test_stem_features_are_mapped_by_each_process(rows, tmp_path):
 @METHODS
 def test_workers_make_the_same_batches(rows, tmp_path, method):
     bad = BadImages(tmp_path / "bad.jsonl")
-    images = ImageDataset(rows, TRANSFORMS[1], bad)
+    images = ImageDataset(rows, AUGMENTED[2], bad)
     assert equal(batches(images, method), batches(images))
-    stream = StreamedImageDataset(rows.to_iterable_dataset(), TRANSFORMS[1], bad)  # one shard: for one of the workers
+    stream = StreamedImageDataset(rows.to_iterable_dataset(), AUGMENTED[0], bad)  # one shard: for one of the workers
     assert equal(batches(stream, method, count=6), batches(stream, count=6))
+    images = ImageDataset(rows, TRANSFORMS[1], bad)
     model = AdvBNForImageClassification.from_backbone(tiny_resnet(num_labels=3))
     with cached_stem_features(model, images, tmp_path / "stem", batch_size=3) as features:
         ours, others = (batches(features, how, features.collate) for how in (method, None))

@@ -8,16 +8,13 @@ import pytest
 import torch
 from builders import images_and_labels, models_equal, tiny_convnext, tiny_resnet, tiny_vit
 from comparison.methods import METHODS, method_called
-from comparison.peers import augmix as augmix_module
 from comparison.peers.advprop import PUBLISHED, AdvPropForImageClassification
-from comparison.peers.augmix import OPERATIONS, augmix
 from comparison.peers.augmix_jsd import jensen_shannon
 from comparison.peers.dsu import scatter_styles
 from comparison.peers.mixstyle import mix_styles
 from comparison.variants import clean_gradient, momentum, two_visits
 from comparison.variants.mixed_first import mix_channels
 from comparison.variants.two_places import TwoDepthsForImageClassification
-from PIL import Image
 
 from advbn_hf import AdvBNConfig, AdvBNForImageClassification, InputError
 from advbn_hf.method.attack import starting_multipliers
@@ -95,34 +92,6 @@ def test_advprop_is_pgd_on_pixels_through_the_auxiliary_branch():
     assert all(weight.grad is None for weight in model.parameters())
     output = model(pixel_values=pixel_values, labels=labels)
     torch.testing.assert_close(output.loss, output.clean_loss + output.adversarial_loss)
-
-
-def test_augmix_mixes_chains_of_one_to_three(monkeypatch):
-    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (48, 48, 3), dtype=np.uint8))
-    brighter = lambda one, rng: Image.fromarray(np.asarray(one) // 2)  # noqa: E731
-    monkeypatch.setattr(augmix_module, "OPERATIONS", (brighter,))
-    view = augmix(image, np.random.default_rng(3))
-    rng = np.random.default_rng(3)
-    weights, share = rng.dirichlet([1, 1, 1]), rng.beta(1, 1)
-    original = np.asarray(image)
-    expected = (1 - share) * original.astype(float)
-    for weight in weights:
-        depth = len(rng.choice(1, rng.integers(1, 4)))
-        expected += share * weight * (original // 2**depth)
-    np.testing.assert_allclose(view, expected, rtol=1e-4, atol=0.01)
-
-
-def test_operations_keep_size_and_move_within_their_severity():
-    square = np.zeros((48, 48, 3), np.uint8)
-    square[20:28, 20:28] = 200
-    for seed, operation in enumerate(OPERATIONS):
-        result = operation(Image.fromarray(square), np.random.default_rng(seed))
-        assert result.size == (48, 48)
-        assert result.mode == "RGB"
-        rows, columns = np.nonzero(np.asarray(result)[..., 0] > 90)
-        if len(rows):  # solarizing at most turns light to dark
-            assert abs(rows.mean() - 23.5) < 48 / 3 * 0.3 + 9
-            assert abs(columns.mean() - 23.5) < 48 / 3 * 0.3 + 9
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)

@@ -60,7 +60,14 @@ def test_quickstart_in_small(tmp_path):
         assert AutoImageProcessor.from_pretrained(folder).size["height"] == 48
 
 
-@pytest.mark.parametrize("options", [(), ("--streaming", "true"), ("--baseline", "true", "--bf16", "true")])
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--augmentation", "augmix"),
+        ("--streaming", "true", "--augmentation", "prime"),
+        ("--baseline", "true", "--bf16", "true", "--augmentation", "randconv", "--augmented_branch", "auxiliary"),
+    ],
+)
 def test_real_job_on_folders(monkeypatch, folders, tmp_path, capsys, options):
     recipe(monkeypatch, job(folders, tmp_path / "run", *options))
     model = AdvBNForImageClassification.from_pretrained(tmp_path / "run")
@@ -68,6 +75,9 @@ def test_real_job_on_folders(monkeypatch, folders, tmp_path, capsys, options):
     records = json.loads((tmp_path / "run" / "results.json").read_text())
     assert {(record["set"], record["n"]) for record in records} == {("clean", 10)}
     assert "clean" in capsys.readouterr().out
+    card = (tmp_path / "run" / "README.md").read_text()
+    assert f"| augmentation | {options[options.index('--augmentation') + 1]} |" in card
+    assert ("augmented_branch" in card) == ("--augmented_branch" in options)
 
 
 def test_a_part_of_the_evaluation_split_is_drawn_from_all_classes(monkeypatch, folders, tmp_path):
@@ -184,6 +194,16 @@ def test_bad_images_are_named_or_left_out(monkeypatch, folders, tmp_path, capsys
         (["--model_name_or_path", "no/such/folder"], "no/such/folder"),
         (["--streaming", "true", "--max_steps", "-1"], "max_steps: "),
         (["--cache_stem_features", "true"], "cache_stem_features: augmented"),
+        (["--cache_stem_features", "true", "--augmentation", "augmix"], "cache_stem_features: augmented"),
+        (["--augmentation", "triviallaugment"], "augmentation: there is no 'triviallaugment'; did you mean"),
+        (["--augmentation", "prime", "--augment", "false"], "augment: "),
+        (["--augmentation", "trivialaugment"], 'pip install "advbn_hf[augmentation]"'),
+        (["--augmented_branch", "clean"], "augmented_branch: "),
+        (["--augmentation", "prime", "--augmented_branch", "auxilary"], "augmented_branch: "),
+        (
+            ["--augmentation", "prime", "--augmented_branch", "clean", "--auxiliary_norms", "false"],
+            "augmented_branch: ",
+        ),
         (["--cache_stem_features", "true", "--streaming", "true"], "cache_stem_features: a stream"),
         (
             ["--cache_stem_features", "true", "--augment", "false", "--freeze_stem", "false"],
@@ -197,6 +217,7 @@ def test_bad_images_are_named_or_left_out(monkeypatch, folders, tmp_path, capsys
 )
 def test_mistakes_end_in_one_line_before_any_work(monkeypatch, folders, tmp_path, capsys, options, message):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setitem(sys.modules, "torchvision.transforms", None)  # as if it were missing
     with pytest.raises(SystemExit) as left:
         recipe(monkeypatch, job(folders, tmp_path / "run", *options))
     assert left.value.code == 2
