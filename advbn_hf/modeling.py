@@ -31,7 +31,7 @@ from .config import AdvBNConfig
 from .errors import InputError
 from .hub.metadata import is_on_hub
 from .method.attack import attack
-from .method.losses import AdvBNOutput, Objective, two_branch_output
+from .method.losses import AdvBNOutput, LossFunction, Objective, two_branch_output
 from .method.share import split_rows
 from .pretrained import PretrainedBranches
 from .utils.one_thread import OneThread
@@ -86,10 +86,9 @@ class AdvBNForImageClassification(PretrainedBranches, ActivationCheckpointing, n
         # Asked now, while a folder by that name is still there.
         self.finetuned_from = name if is_on_hub(name := backbone.config.name_or_path) else None
         self._config = dataclasses.replace(config, insert_after=self.split.insert_after)
-        # The source of random starts only, so that an ascent leaves every other random number as it was.
-        self.generator = torch.Generator()
-        self.row_generator = torch.Generator()  # of `adversarial_share`; apart, so that each draws row after row
-        self.manual_seed(torch.initial_seed())
+        # Of random starts and of `adversarial_share` alone; two, so that each draws row after row.
+        self.generator, self.row_generator = torch.Generator(), torch.Generator()
+        self.manual_seed(None)
         self._one_thread = OneThread()
         if config.freeze_stem:
             for weight in self.split.stem_weights:
@@ -98,10 +97,22 @@ class AdvBNForImageClassification(PretrainedBranches, ActivationCheckpointing, n
             split_norms(backbone, skip=self.split.stem_modules)
         self.train(backbone.training)
 
-    def manual_seed(self, seed: int) -> None:
-        """Seeds random starts and the choice of adversarial images; `AdvBNTrainer` does so at every step."""
-        self.generator.manual_seed(seed)
-        self.row_generator.manual_seed(seed)
+    def manual_seed(self, seed: int | None) -> None:
+        """Seeds random starts and the choice of adversarial images; `AdvBNTrainer` does so at every step.
+
+        Args:
+            seed: an ascent then leaves every other random number as it was. None, as at first: they come from torch's
+                own random numbers, as dropout's do, so that `set_seed` and Accelerate's `load_state` govern them.
+        """
+        self._drawn_seed = None if seed is not None else ~torch.initial_seed() % 2**62  # nobody else takes it
+        for generator in (self.generator, self.row_generator):
+            generator.manual_seed(self._drawn_seed if seed is None else seed)
+
+    def _draw_seed(self) -> None:
+        """Seeds both generators from torch's random numbers, unless somebody has seeded them."""
+        if self.generator.initial_seed() == self._drawn_seed:
+            self.manual_seed(int(torch.randint(2**62, ())))
+            self._drawn_seed = self.generator.initial_seed()
 
     @classmethod
     def from_backbone(
@@ -163,6 +174,10 @@ class AdvBNForImageClassification(PretrainedBranches, ActivationCheckpointing, n
         """The backbone's own config."""
         return self.backbone.config
 
+    def num_parameters(self, only_trainable: bool = False, exclude_embeddings: bool = False) -> int:
+        """Number of the backbone's parameters, of both branches; Trainer estimates `total_flos` by it."""
+        return self.backbone.num_parameters(only_trainable, exclude_embeddings)
+
     @property
     def device(self) -> torch.device:
         """Where the weights lie."""
@@ -208,18 +223,20 @@ class AdvBNForImageClassification(PretrainedBranches, ActivationCheckpointing, n
         measure_ascent: bool = False,
         recording: Recording | None = None,
         auxiliary_pixel_values: Tensor | None = None,
+        loss_function: LossFunction | None = None,
     ) -> AdvBNOutput:
         """In train mode with labels: both losses of the method. Else: the logits of one branch, or of both.
 
         Args:
             pixel_values: (B, C, H, W).
-            labels: (B,) int64 in 0..K-1.
+            labels: (B,) int64 in 0..K-1, or (B, K) float, probabilities, as MixUp and CutMix make them.
             branch: "clean", "auxiliary", or "both" for the logits of both with the stem run once.
             smoothing: label smoothing of every cross entropy, in 0..1.
             measure_ascent: whether ascent statistics are returned, at the cost of two tail passes; in train mode only.
             recording: in train mode instead of images: the frozen stem's outputs (see `stem_cache`).
             auxiliary_pixel_values: in train mode, the images that are perturbed and that the auxiliary branch sees;
                 like `pixel_values`, which it sees by default. The stem runs once more.
+            loss_function: of logits and labels, in the place of every cross entropy.
 
         Returns:
             An `AdvBNOutput`.
@@ -228,10 +245,11 @@ class AdvBNForImageClassification(PretrainedBranches, ActivationCheckpointing, n
             InputError: if there is no such branch.
             RuntimeError: if another thread runs the same model in train mode.
         """
-        objective = None if labels is None else Objective(labels, smoothing, measure_ascent)
+        objective = None if labels is None else Objective(labels, smoothing, measure_ascent, loss_function)
         with self._one_thread.held() if self.training else nullcontext():
             if not self.training or objective is None:
                 return self._branch_output(pixel_values, objective, branch)
+            self._draw_seed()
             recording = recording or self._recording(pixel_values)
             if auxiliary_pixel_values is None:
                 return self.training_output(recording, objective)

@@ -10,13 +10,16 @@ from transformers import BaseImageProcessor, PreTrainedModel
 
 from .backbones.adapters import has_adapters, merged
 from .backbones.loading import load_classifier
-from .backbones.norms import BRANCHES, plain_model
+from .backbones.norms import BRANCHES, branch_state, plain_model
 from .config import AUXILIARY_FOLDER, AdvBNConfig
 from .errors import InputError
 from .hub import full_repo_id, upload_checkpoint
 from .hub.card import CARD_FILE
 from .hub.generated_card import generated_card, may_replace
 from .utils.files import filling, write_atomically
+
+# Options that say where files are, for the config as well as for the weights.
+_OF_FILES = ("revision", "token", "cache_dir", "local_files_only", "force_download", "subfolder")
 
 
 class PretrainedBranches:
@@ -34,15 +37,17 @@ class PretrainedBranches:
 
         Args:
             pretrained_model_name_or_path: folder or Hub id.
-            kwargs: for `AutoModelForImageClassification.from_pretrained`, such as `revision`, `token` and `dtype`.
+            kwargs: for `AutoModelForImageClassification.from_pretrained`, such as `revision`, `subfolder`,
+                `token` and `dtype`.
 
         Raises:
             InputError: if the checkpoint is missing or was not written by this class.
         """
-        hub = {name: kwargs[name] for name in ("revision", "token", "cache_dir", "local_files_only") if name in kwargs}
+        hub = {name: kwargs[name] for name in _OF_FILES if name in kwargs}
         config = AdvBNConfig.from_pretrained(pretrained_model_name_or_path, **hub)
         clean = load_classifier(pretrained_model_name_or_path, **kwargs)
-        auxiliary = load_classifier(pretrained_model_name_or_path, subfolder=AUXILIARY_FOLDER, **kwargs)
+        kwargs["subfolder"] = "/".join(filter(None, (kwargs.get("subfolder"), AUXILIARY_FOLDER)))
+        auxiliary = load_classifier(pretrained_model_name_or_path, **kwargs)
         return cls.from_branches(clean, auxiliary, config)
 
     def save_pretrained(
@@ -62,15 +67,20 @@ class PretrainedBranches:
             processor: image processor to write beside both branches.
             is_main_process: whether this process writes.
             card: README.md, from `generated_card`; by default one of the settings alone.
-            kwargs: for the backbone's own `save_pretrained`.
+            kwargs: for the backbone's own `save_pretrained`. A `state_dict` is one of this model, as Accelerate's
+                `get_state_dict` gives it.
 
         Raises:
-            InputError: if asked to upload, which each branch would do by itself.
+            InputError: if asked to upload, which each branch would do by itself, or an adapted model's `state_dict`
+                is given, which cannot be merged.
         """
         if kwargs.get("push_to_hub"):
             raise InputError("push_to_hub: call the model's push_to_hub(repo_id), which uploads both branches at once")
         if not is_main_process:
             return
+        state_dict = kwargs.pop("state_dict", None)
+        if state_dict is not None and has_adapters(self.backbone):
+            raise InputError("state_dict: the adapters of a model are merged from its own weights; leave it out")
         if card is None:
             card = self._card(Path(save_directory).resolve().name, processor)
         with filling(save_directory) as folder:
@@ -79,7 +89,8 @@ class PretrainedBranches:
             for branch, branch_folder in zip(BRANCHES, (folder, folder / AUXILIARY_FOLDER), strict=True):
                 model = plain_model(self.backbone, branch)
                 model = merged(model) if has_adapters(model) else model
-                model.save_pretrained(branch_folder, **kwargs)
+                of_branch = None if state_dict is None else branch_state(self.backbone, state_dict, branch)
+                model.save_pretrained(branch_folder, state_dict=of_branch, **kwargs)
                 if processor is not None:
                     processor.save_pretrained(branch_folder)
             self.advbn_config.save_pretrained(folder)

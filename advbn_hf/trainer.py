@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 from concurrent.futures import Future
+from functools import partial
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +14,21 @@ from torch.utils.data import DataLoader
 from transformers.trainer_utils import TrainOutput
 from transformers.utils import logging
 
+from .backbones.tracing import unused_weights
 from .data.images import SetEpochCallback
 from .data.streaming import StreamedImageDataset, load_stream
 from .errors import InputError
 from .hub import check_access, options_from, upload_checkpoint, upload_in_background
 from .hub.card import CARD_FILE
 from .hub.generated_card import CardArguments, may_replace
+from .method.losses import AdvBNOutput
 from .modeling import AdvBNForImageClassification
-from .training.arguments import check_learns, check_trainable
+from .training.arguments import check_arguments_kind, check_columns, check_learns, check_trainable
 from .training.card import card_of_run
 from .training.checkpoints import ARGUMENTS_FILE, CheckpointMixin
 from .training.evaluation import EvaluationMixin, Metrics, accuracy, preprocess_each_branch
 from .training.interrupts import StopAfterStep
-from .training.metrics import StepLog, ascent_is_logged
+from .training.metrics import OnTrainBegin, StepLog, ascent_is_logged
 from .training.nonfinite import LossWatch, check_weights
 from .training.optimization import OptimizationMixin
 from .training.stem_cache import StemFeatures
@@ -47,6 +51,9 @@ class AdvBNTrainer(EvaluationMixin, OptimizationMixin, CheckpointMixin):
     Args:
         model: the model to train.
         args: training arguments; `AdvBNTrainingArguments()` by default.
+        model_init: makes a model for each training instead, as `hyperparameter_search` needs.
+        compute_loss_func: takes an `AdvBNOutput` with logits (B, K), labels (B,) and `num_items_in_batch`, and stands
+            for the cross entropy of both branches and of the ascent, for example with class weights.
         compute_metrics: takes an `EvalPrediction` with logits (N, K) and labels (N,).
         preprocess_logits_for_metrics: takes logits (B, K) and labels (B,), for each branch.
         kwargs: as for `transformers.Trainer`.
@@ -77,29 +84,61 @@ class AdvBNTrainer(EvaluationMixin, OptimizationMixin, CheckpointMixin):
 
     def __init__(
         self,
-        model: AdvBNForImageClassification,
+        model: AdvBNForImageClassification | None = None,
         args: AdvBNTrainingArguments | None = None,
         *,
+        model_init: Callable[..., AdvBNForImageClassification] | None = None,
+        compute_loss_func: Callable[..., Tensor] | None = None,
         compute_metrics: Metrics | None = None,
         preprocess_logits_for_metrics: Callable[[Tensor, Tensor], Tensor] | None = None,
         **kwargs: Any,
     ) -> None:
         if args is None:
             args = AdvBNTrainingArguments()
-        check_trainable(model, args)
-        if args.sync_batchnorm:
-            model.synchronize_batch_norms()
+        check_arguments_kind(args)
+        if compute_loss_func is not None and args.label_smoothing_factor:
+            raise InputError("label_smoothing_factor: compute_loss_func stands for the smoothed loss; leave out one")
+        if model_init is None:
+            self._prepare_model(model, args)
+        elif model is not None:
+            raise InputError("model_init: is called in the place of a model; give one of both")
         if preprocess_logits_for_metrics is not None:
             kwargs["preprocess_logits_for_metrics"] = preprocess_each_branch(preprocess_logits_for_metrics)
+        kwargs |= {"model_init": model_init, "compute_loss_func": compute_loss_func}
         super().__init__(model, args, compute_metrics=compute_metrics or accuracy, **kwargs)
-        if args.compile_tail:
-            model.split.compile_tail()
         self._steps = StepLog()
         self._seeded_step: int | None = None
         self._losses = LossWatch(args.device)
         self._stop_after_step = StopAfterStep()
         self.add_callback(self._stop_after_step)
         self.add_callback(SetEpochCallback())
+        self.add_callback(OnTrainBegin(self._forget_steps))
+
+    @staticmethod
+    def _prepare_model(model: AdvBNForImageClassification, args: AdvBNTrainingArguments) -> None:
+        """Checks a model, and sets it up as the arguments ask."""
+        check_trainable(model, args)
+        if args.ddp_find_unused_parameters is None:  # every step uses both branches
+            args.ddp_find_unused_parameters = bool(args.world_size > 1 and unused_weights(model.backbone))
+        if args.sync_batchnorm:
+            model.synchronize_batch_norms()
+        if args.compile_tail:
+            model.split.compile_tail()
+
+    def call_model_init(self, trial: Any = None) -> AdvBNForImageClassification:
+        """As `Trainer.call_model_init`, but optional arguments may be several; sets the model up."""
+        parameters = signature(self.model_init).parameters.values()
+        optional = all(p.default is not p.empty or p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in parameters)
+        model = self.model_init() if optional and len(parameters) > 1 else super().call_model_init(trial)
+        self._prepare_model(model, self.args)
+        return model
+
+    def _forget_steps(self) -> None:
+        """Leaves out what a training that ended in an error, or was too large for the memory, has left to log."""
+        self.current_flos = 0
+        self._steps.clear()
+        self._losses.reset()
+        self._seeded_step = None
 
     def get_train_dataloader(self) -> DataLoader:
         """As `Trainer.get_train_dataloader`; stored stem features and streams make batches in their own way."""
@@ -119,7 +158,7 @@ class AdvBNTrainer(EvaluationMixin, OptimizationMixin, CheckpointMixin):
         Ctrl-C and SIGTERM end it after the current step: a checkpoint is saved, then `KeyboardInterrupt` raised.
 
         Args:
-            resume_from_checkpoint: a checkpoint of this run, or True for the last complete one.
+            resume_from_checkpoint: a checkpoint of this run, or True or "last" for the last complete one.
             args: as for `Trainer.train`.
             kwargs: likewise.
 
@@ -128,9 +167,11 @@ class AdvBNTrainer(EvaluationMixin, OptimizationMixin, CheckpointMixin):
                 finite, or the disk is full.
         """
         check_learns(self.model)
-        self._losses.reset()
-        with self._resuming(resume_from_checkpoint) as checkpoint, self._stop_after_step.listening():
-            output = super().train(checkpoint, *args, **kwargs)
+        try:
+            with self._resuming(resume_from_checkpoint) as checkpoint, self._stop_after_step.listening():
+                output = super().train(checkpoint, *args, **kwargs)
+        finally:
+            self.unwrapped.manual_seed(None)
         self._share_statistics()
         return output
 
@@ -158,19 +199,26 @@ class AdvBNTrainer(EvaluationMixin, OptimizationMixin, CheckpointMixin):
         num_items_in_batch: Any = None,
     ) -> Tensor | tuple[Tensor, Any]:
         """The method's loss in training; the clean branch's, with the logits of both branches, in evaluation."""
-        smoothing = self.args.label_smoothing_factor
+        check_columns(inputs, stored=isinstance(self.train_dataset, StemFeatures))
+        settings = {"smoothing": self.args.label_smoothing_factor}
+        if self.compute_loss_func is not None:
+            settings["loss_function"] = partial(self._given_loss, num_items_in_batch)
         if not model.training:
-            output = model(**inputs, branch="both", smoothing=smoothing)
+            output = model(**inputs, branch="both", **settings)
             # Trainer takes all but the loss for predictions.
             kept = {"loss": output.loss, "logits": output.logits, "auxiliary_logits": output.auxiliary_logits}
             return (output.loss, kept) if return_outputs else output.loss
         if "labels" not in inputs:
             raise InputError("train_dataset: its rows have no labels; they need pixel_values and labels, or label")
         measure_ascent = ascent_is_logged(self.args, self.state)
-        output = model(**inputs, smoothing=smoothing, measure_ascent=measure_ascent)
+        output = model(**inputs, **settings, measure_ascent=measure_ascent)
         self._steps.note(output, inputs["labels"])
         self._losses.note(output.loss, self.state.global_step + 1)
         return (output.loss, output) if return_outputs else output.loss
+
+    def _given_loss(self, num_items_in_batch: Any, logits: Tensor, labels: Tensor) -> Tensor:
+        """What `compute_loss_func` makes of one branch's logits."""
+        return self.compute_loss_func(AdvBNOutput(logits=logits), labels, num_items_in_batch=num_items_in_batch)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Adds the means since the last log of what the method computes beside its loss.

@@ -31,6 +31,10 @@ def load_classifier(name: str | Path, **kwargs: Any) -> PreTrainedModel:
     Raises:
         InputError: if there is no such model, it cannot be read, or it has no classification head.
     """
+    for option in ("trust_remote_code", "output_loading_info"):
+        if kwargs.pop(option, False):
+            raise InputError(f"{option}: is always false here; leave it out")
+    check_folder(name)
     try:
         # Without trust_remote_code=False, Transformers asks on a terminal whether to run the repository's code.
         model, loading = AutoModelForImageClassification.from_pretrained(
@@ -42,6 +46,21 @@ def load_classifier(name: str | Path, **kwargs: Any) -> PreTrainedModel:
         missing = min(loading["missing_keys"])
         raise InputError(f"{name} has no weights for {missing}; give a model that was trained with its head")
     return model
+
+
+def check_folder(name: str | Path) -> None:
+    """Checks that what can only be a folder, by its form, is there.
+
+    Args:
+        name: folder or Hub id.
+
+    Raises:
+        InputError: there is no such folder.
+    """
+    text = str(name)
+    is_path = isinstance(name, Path) or text.startswith((".", "~", "/", "\\")) or text.count("/") > 1
+    if (is_path or Path(text).is_absolute()) and not Path(text).exists():
+        raise InputError(f"there is no folder {text}; name one, or a Hub id such as microsoft/resnet-50")
 
 
 def load_classifier_for(
@@ -109,8 +128,13 @@ def new_classifier(config: str, names: list[str] | None) -> tuple[PreTrainedMode
         InputError: if the config is not valid.
     """
     try:
-        settings = AutoConfig.for_model(**json.loads(config), **({} if names is None else _labels(names)))
-        size = {"height": settings.image_size, "width": settings.image_size}
+        given = json.loads(config)
+        if names is not None:
+            given = {key: value for key, value in given.items() if key != "num_labels"} | _labels(names)
+        settings = AutoConfig.for_model(**given)
+        size = settings.image_size
+        height, width = size if isinstance(size, list | tuple) else (size, size)
+        size = {"height": height, "width": width}
         return AutoModelForImageClassification.from_config(settings), ViTImageProcessorPil(size=size)
     except (ValueError, TypeError, AttributeError) as error:
         reason = _reason(error)

@@ -2,11 +2,11 @@
 
 import copy
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal, get_args
 
-from torch import nn
+from torch import Tensor, nn
 
 from ..errors import InputError, check_choice
 
@@ -124,6 +124,28 @@ def plain_model(model: nn.Module, branch: Branch) -> nn.Module:
         return plain[module]
 
     return of_branch(model)
+
+
+def branch_state(model: nn.Module, state_dict: Mapping[str, Tensor], branch: Branch) -> dict[str, Tensor]:
+    """The weights and running statistics of one branch, by their names in `plain_model`.
+
+    Args:
+        model: with two-branch norms.
+        state_dict: of the model, or of a wrapper whose only part it is ("backbone.").
+        branch: "clean" or "auxiliary".
+    """
+    norms = two_branch_norms(model)
+    of_branch = {}
+    for name, tensor in state_dict.items():
+        path = name.removeprefix("backbone.")
+        norm = next((norm for norm in norms if path.startswith(f"{norm}.")), None)
+        if norm is not None:
+            of_norm, _, rest = path.removeprefix(f"{norm}.").partition(".")
+            if of_norm != branch:
+                continue
+            path = f"{norm}.{rest}"
+        of_branch[path] = tensor
+    return of_branch
 
 
 def check_synchronizable(model: nn.Module) -> None:

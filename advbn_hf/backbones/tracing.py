@@ -110,6 +110,16 @@ def probe(
     return calls, logits
 
 
+def unused_weights(model: PreTrainedModel) -> list[str]:
+    """Names of weights that lie in no module that a forward pass runs, such as those of a head that is not used.
+
+    Args:
+        model: the classifier; it is run on noise.
+    """
+    ran = {call.path for call in probe(model, probe_inputs(model))[0]}
+    return [name for name, _ in model.named_parameters() if name.rpartition(".")[0] not in ran]
+
+
 @contextmanager
 def evaluating(model: nn.Module, forget: bool = False) -> Iterator[None]:
     """Puts a model into eval mode within the block, and each module back into its own mode afterwards.

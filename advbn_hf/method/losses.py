@@ -1,11 +1,14 @@
 """What a forward pass returns, and the losses in it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch.nn.functional as F
 from torch import Tensor
 from transformers.utils import ModelOutput
+
+LossFunction = Callable[[Tensor, Tensor], Tensor]  # of logits (B, K) and labels: a scalar
 
 
 @dataclass
@@ -59,17 +62,22 @@ class Objective:
     """What a step's logits are compared with, and whether its ascent is measured.
 
     Args:
-        labels: (B,) int64 in 0..K-1.
+        labels: (B,) int64 in 0..K-1, or (B, K) float, probabilities.
         smoothing: label smoothing of every cross entropy, in 0..1.
         measure_ascent: whether ascent statistics are returned, at the cost of two tail passes.
+        loss_function: in the place of every cross entropy.
     """
 
     labels: Tensor
     smoothing: float = 0.0
     measure_ascent: bool = False
+    loss_function: LossFunction | None = None
 
     def loss(self, logits: Tensor, reduction: Literal["mean", "sum"] = "mean") -> Tensor:
-        """Cross entropy of logits (B, K), in float32."""
+        """Cross entropy of logits (B, K), in float32, or what the loss function makes of them."""
+        if self.loss_function is not None:
+            loss = self.loss_function(logits.float(), self.labels)
+            return loss * len(self.labels) if reduction == "sum" else loss
         return F.cross_entropy(logits.float(), self.labels, label_smoothing=self.smoothing, reduction=reduction)
 
     def rows(self, index: Tensor) -> "Objective":

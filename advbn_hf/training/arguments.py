@@ -1,5 +1,6 @@
 """Options of a fine-tuning beside `AdvBNConfig` and training arguments, and checks for contradictions."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -182,6 +183,18 @@ def check_arguments(
         )
 
 
+def check_arguments_kind(args: AdvBNTrainingArguments) -> None:
+    """Checks that training arguments are of our kind.
+
+    Raises:
+        InputError: they are not.
+    """
+    if not isinstance(args, AdvBNTrainingArguments):
+        raise InputError(
+            f"args: must be AdvBNTrainingArguments, which take the same settings, not {type(args).__name__}"
+        )
+
+
 def check_trainable(model: AdvBNForImageClassification, args: AdvBNTrainingArguments) -> None:
     """Checks that a model can be trained with these arguments.
 
@@ -192,10 +205,6 @@ def check_trainable(model: AdvBNForImageClassification, args: AdvBNTrainingArgum
         raise InputError(
             f"model: must be an AdvBNForImageClassification, not {type(model).__name__}; wrap it by from_backbone"
         )
-    if not isinstance(args, AdvBNTrainingArguments):
-        raise InputError(
-            f"args: must be AdvBNTrainingArguments, which take the same settings, not {type(args).__name__}"
-        )
     check_perturbations(model.advbn_config, args)
     if args.n_gpu > 1:  # nn.DataParallel's copies of a model would all replay one stem
         raise InputError(
@@ -203,6 +212,22 @@ def check_trainable(model: AdvBNForImageClassification, args: AdvBNTrainingArgum
         )
     if args.load_best_model_at_end and has_adapters(model):
         raise InputError("load_best_model_at_end must be false: checkpoints of an adapted model hold it merged")
+
+
+def check_columns(inputs: Mapping[str, Any], stored: bool) -> None:
+    """Checks that a batch holds images and labels alone.
+
+    Args:
+        inputs: what would go to the model's forward, whose other arguments are no data.
+        stored: whether the rows are stored stem features.
+
+    Raises:
+        InputError: names a column that is neither.
+    """
+    views = {"pixel_values", "auxiliary_pixel_values", "labels"}
+    others = sorted(inputs.keys() - views - ({"recording"} if stored else set()))
+    if others:
+        raise InputError(f"column {others[0]!r} is neither pixel_values nor labels; rename or remove it")
 
 
 def check_learns(model: nn.Module) -> None:

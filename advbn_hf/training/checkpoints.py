@@ -7,7 +7,7 @@ uses of Trainer's private parts; `tests/test_private_parts.py` names each.
 import json
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
@@ -21,7 +21,8 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, HubStrategy, rotat
 from transformers.utils import PushInProgress, logging
 
 from ..backbones.adapters import has_adapters
-from ..config import AdvBNConfig
+from ..backbones.norms import BRANCHES
+from ..config import AUXILIARY_FOLDER, AdvBNConfig
 from ..data.streaming import StreamedImageDataset
 from ..errors import InputError, first_line
 from ..hub import options_from, upload_in_background
@@ -65,6 +66,7 @@ class CheckpointMixin(Trainer):
             checkpoint = complete_checkpoint(resume_from_checkpoint, self.args.output_dir)
         self._resumed_step, self.best_loaded_at = 0, None
         if checkpoint:
+            check_same_optimizer(checkpoint, self.args)
             self._resumed_step = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME)).global_step
         ignore_data_skip = self.args.ignore_data_skip
         if isinstance(self.train_dataset, StreamedImageDataset):
@@ -147,11 +149,15 @@ class CheckpointMixin(Trainer):
 def seal(checkpoint: str | Path) -> None:
     """Lists the files of a checkpoint with their SHA-256 in `checkpoint_contents.json`: it is complete from now on.
 
-    The card is not listed, since a person may edit it.
+    The card is not listed, since a person may edit it. A folder without both branches' weights is not complete: on
+    several machines without a shared disk, Transformers writes weights on the first alone.
 
     Args:
         checkpoint: folder, to which nothing is added afterwards.
     """
+    if missing := _without_weights(path.relative_to(checkpoint).as_posix() for path in Path(checkpoint).rglob("*")):
+        logger.warning(f"{checkpoint} is not complete: {missing}; no run can resume from it")
+        return
     files = sorted(path for path in Path(checkpoint).rglob("*") if path.is_file())
     names = {path: path.relative_to(checkpoint).as_posix() for path in files}
     contents = {name: hash_file(path) for path, name in names.items() if name not in (CONTENTS_FILE, CARD_FILE)}
@@ -171,6 +177,8 @@ def damage(checkpoint: str | Path) -> str | None:
         contents = dict(json.loads(listed.read_bytes()))
     except (ValueError, TypeError, RecursionError):
         return f"{CONTENTS_FILE} is damaged"
+    if missing := _without_weights(contents):
+        return missing
     for name, expected in contents.items():
         path = Path(checkpoint) / name
         if not path.is_file():
@@ -180,21 +188,34 @@ def damage(checkpoint: str | Path) -> str | None:
     return None
 
 
+def _without_weights(names: Iterable[str]) -> str | None:
+    """Which branch has no weights among the files of a checkpoint, in words; None if both have."""
+    folders = {name.rpartition("/")[0] for name in names if name.endswith(".safetensors")}
+    for branch, folder in zip(BRANCHES, ("", AUXILIARY_FOLDER), strict=True):
+        if folder not in folders:
+            return f"it has no weights of the {branch} branch"
+    return None
+
+
 def complete_checkpoint(checkpoint: str | Path | bool, output_dir: str | Path) -> str:
     """The checkpoint to resume from, checked.
 
     Args:
-        checkpoint: folder, or True for the last complete one of the run.
+        checkpoint: folder, or True or "last" for the last complete one of the run.
         output_dir: folder of the run.
 
     Raises:
         InputError: if it is not complete, or there is none; names the checkpoint and the file.
     """
-    if checkpoint is True:
+    if checkpoint is True or (checkpoint == "last" and not Path(checkpoint).exists()):
         last = last_complete_checkpoint(output_dir)
         if last is None:
             raise InputError(f"resume_from_checkpoint: {output_dir} has no complete checkpoint; restart")
         return last
+    if not Path(checkpoint).is_dir():
+        raise InputError(f"resume_from_checkpoint: there is no folder {checkpoint}")
+    if not (Path(checkpoint) / TRAINER_STATE_NAME).exists() and (inner := last_complete_checkpoint(checkpoint)):
+        raise InputError(f"resume_from_checkpoint: {checkpoint} is the folder of a run; name its checkpoint {inner}")
     if reason := damage(checkpoint):
         raise InputError(
             f'resume_from_checkpoint: {checkpoint} is not complete: {reason}; use "last" for the last that is'
@@ -229,6 +250,25 @@ def checkpoint_to_resume(args: AdvBNTrainingArguments) -> str | None:
     if args.resume_from_checkpoint == "last":
         return last_complete_checkpoint(args.output_dir)
     return args.resume_from_checkpoint
+
+
+def check_same_optimizer(checkpoint: str | Path, args: AdvBNTrainingArguments) -> None:
+    """Stops a run that would resume with another optimizer than the one whose state was saved.
+
+    Args:
+        checkpoint: folder.
+        args: of the run.
+
+    Raises:
+        InputError: names both.
+    """
+    path = Path(checkpoint) / ARGUMENTS_FILE
+    saved = json.loads(path.read_text(encoding="utf-8")).get("optim") if path.exists() else None
+    if saved not in (None, args.optim):
+        raise InputError(
+            f"resume_from_checkpoint: {checkpoint} was trained with optim {saved}, this run has {args.optim.value}; "
+            f"set optim to {saved}, or restart in another output_dir"
+        )
 
 
 def check_same_structure(checkpoint: str | Path, saved: AdvBNConfig, running: AdvBNConfig) -> None:

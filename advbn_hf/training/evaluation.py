@@ -1,6 +1,6 @@
 """Evaluation of both branches by the hooks of `Trainer`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch.distributed as dist
@@ -8,8 +8,9 @@ from torch import Tensor
 from transformers import EvalPrediction, Trainer
 from transformers.trainer_utils import EvalLoopOutput
 
-from ..backbones.norms import BRANCHES
+from ..backbones.norms import BRANCHES, Branch
 
+_LOGITS = dict(zip(BRANCHES, ("logits", "auxiliary_logits"), strict=True))  # their names in a model's output
 Metrics = Callable[[EvalPrediction], dict[str, float]]
 
 
@@ -24,10 +25,12 @@ class EvaluationMixin(Trainer):
         ignore_keys: list[str] | None = None,
         metric_key_prefix: str = "eval",
     ) -> EvalLoopOutput:
-        """Runs the stem once and both tails, and calls `compute_metrics` for each branch."""
+        """Runs the stem once and both tails, and calls `compute_metrics` for each branch that is not ignored."""
         self._share_statistics()
         compute_metrics = self.compute_metrics
-        self.compute_metrics = compute_metrics and metrics_of_each_branch(compute_metrics)
+        branches = [branch for branch, key in _LOGITS.items() if key not in (ignore_keys or ())]
+        self.compute_metrics = compute_metrics and metrics_of_each_branch(compute_metrics, branches)
+        prediction_loss_only = True if not branches else prediction_loss_only
         try:
             output = super().evaluation_loop(
                 dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix
@@ -46,23 +49,27 @@ class EvaluationMixin(Trainer):
 
 
 def accuracy(prediction: EvalPrediction) -> dict[str, float]:
-    """Share of samples whose largest logit is the label's; the default `compute_metrics`."""
-    return {"accuracy": float((prediction.predictions.argmax(axis=-1) == prediction.label_ids).mean())}
+    """Share of samples whose largest logit is the label's, or the likeliest one's; the default `compute_metrics`."""
+    labels = prediction.label_ids if prediction.label_ids.ndim == 1 else prediction.label_ids.argmax(axis=-1)
+    return {"accuracy": float((prediction.predictions.argmax(axis=-1) == labels).mean())}
 
 
-def metrics_of_each_branch(compute_metrics: Metrics) -> Metrics:
+def metrics_of_each_branch(compute_metrics: Metrics, branches: Sequence[Branch] = BRANCHES) -> Metrics:
     """Metrics of both branches: `clean_accuracy` and `auxiliary_accuracy` for `accuracy`.
 
     Args:
         compute_metrics: takes the predictions (N, K) of one branch and the labels (N,).
+        branches: whose predictions there are.
 
     Returns:
-        A function that takes the predictions of both branches, a pair of (N, K).
+        A function that takes the predictions of the branches, a tuple of (N, K), or those of the first alone.
     """
 
     def compute(prediction: EvalPrediction) -> dict[str, float]:
         metrics = {}
-        for branch, logits in zip(BRANCHES, prediction.predictions, strict=True):
+        predictions = prediction.predictions
+        of_branches = predictions if isinstance(predictions, tuple) else (predictions,)
+        for branch, logits in zip(branches, of_branches, strict=False):
             of_branch = EvalPrediction(
                 logits, prediction.label_ids, inputs=prediction.inputs, losses=prediction.losses
             )

@@ -1,10 +1,12 @@
 """What training steps add to the log: losses and accuracies of each branch, and of the ascent."""
 
 from collections import defaultdict
+from collections.abc import Callable
+from typing import Any
 
 from accelerate import Accelerator
 from torch import Tensor
-from transformers import TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainerState, TrainingArguments
 from transformers.trainer_utils import IntervalStrategy
 
 from ..method.losses import AdvBNOutput
@@ -20,6 +22,21 @@ _LOGGED = (
 )
 
 
+class OnTrainBegin(TrainerCallback):
+    """Calls a function whenever a training begins: also one that begins once more with smaller batches.
+
+    Args:
+        function: takes nothing.
+    """
+
+    def __init__(self, function: Callable[[], None]) -> None:
+        self.function = function
+
+    def on_train_begin(self, *_: Any, **__: Any) -> None:
+        """Calls the function."""
+        self.function()
+
+
 class StepLog:
     """Sums what training steps return, on the device, until it is logged."""
 
@@ -27,12 +44,17 @@ class StepLog:
         self._sums: dict[str, Tensor | float] = defaultdict(float)
         self._counts: dict[str, int] = defaultdict(int)
 
+    def clear(self) -> None:
+        """Forgets what was noted since the last log."""
+        self._sums.clear()
+        self._counts.clear()
+
     def note(self, output: AdvBNOutput, labels: Tensor) -> None:
         """Adds one step.
 
         Args:
             output: of the model in train mode.
-            labels: (B,) int64.
+            labels: (B,) int64, or (B, K) float, probabilities.
         """
         values = {name: getattr(output, name) for name in _LOGGED}
         values["clean_accuracy"] = _accuracy_of(output.logits, labels, output.clean_rows)
@@ -62,4 +84,5 @@ def ascent_is_logged(args: TrainingArguments, state: TrainerState) -> bool:
 def _accuracy_of(logits: Tensor | None, labels: Tensor, rows: Tensor | None) -> Tensor | None:
     if logits is None:
         return None
-    return (logits.argmax(dim=-1) == (labels if rows is None else labels[rows])).float().mean()
+    labels = labels if rows is None else labels[rows]
+    return (logits.argmax(dim=-1) == (labels if labels.ndim == 1 else labels.argmax(dim=-1))).float().mean()

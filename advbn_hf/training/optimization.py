@@ -1,11 +1,15 @@
 """Optimiser and schedule, as `AdvBNTrainingArguments` asks for them, by documented hooks of `Trainer`."""
 
+import math
 from typing import Any
 
 import torch
 from torch import nn
 from torch.optim.lr_scheduler import LRScheduler, StepLR
 from transformers import Trainer, TrainingArguments
+from transformers.trainer_utils import has_length
+
+from ..errors import InputError
 
 
 class OptimizationMixin(Trainer):
@@ -17,10 +21,22 @@ class OptimizationMixin(Trainer):
         """The scheduler of `lr_scheduler_type`, or steps of x0.1 every `lr_decay_epochs`."""
         if self.args.lr_decay_epochs is None or self.lr_scheduler not in (None, self._step_decay):
             return super().create_scheduler(num_training_steps, optimizer)
-        steps_per_epoch = num_training_steps / self.args.num_train_epochs
-        every = max(round(self.args.lr_decay_epochs * steps_per_epoch), 1)
+        every = max(round(self.args.lr_decay_epochs * self._steps_per_epoch(num_training_steps)), 1)
         self.lr_scheduler = self._step_decay = StepLR(optimizer or self.optimizer, step_size=every, gamma=0.1)
         return self.lr_scheduler
+
+    def _steps_per_epoch(self, num_training_steps: int) -> float:
+        """Optimizer steps of an epoch, as Trainer counts them.
+
+        Raises:
+            InputError: `max_steps` ends the training, and the training rows have no length.
+        """
+        if self.args.max_steps <= 0:
+            return num_training_steps / self.args.num_train_epochs
+        loader = self.get_train_dataloader()
+        if not has_length(loader):
+            raise InputError("lr_decay_epochs: rows without a length have no epochs; use lr_scheduler_type")
+        return max(math.ceil(len(loader) / self.args.gradient_accumulation_steps), 1)
 
     @staticmethod
     def get_optimizer_cls_and_kwargs(
