@@ -1,5 +1,6 @@
 """How a wrapped classifier is loaded, saved and pushed: an ordinary Transformers checkpoint of each branch."""
 
+import re
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -60,7 +61,7 @@ class PretrainedBranches:
     ) -> None:
         """Writes an ordinary Transformers checkpoint of the clean branch, `auxiliary/` with the other, and the config.
 
-        A README.md that somebody has written or edited stays.
+        A README.md that somebody has written or edited stays; weights of a checkpoint that was saved there go.
 
         Args:
             save_directory: folder; created if missing, and every file is written atomically.
@@ -94,6 +95,8 @@ class PretrainedBranches:
                 if processor is not None:
                     processor.save_pretrained(branch_folder)
             self.advbn_config.save_pretrained(folder)
+            written = {path.relative_to(folder) for path in folder.rglob("*.safetensors*")}
+        remove_old_weights(Path(save_directory), written, kwargs.get("variant"))
 
     def _card(self, name: str, processor: BaseImageProcessor | None, repo_id: str | None = None) -> str:
         return generated_card(
@@ -126,3 +129,18 @@ class PretrainedBranches:
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder, processor=processor, card=card)
             return upload_checkpoint(folder, repo_id, **kwargs)
+
+
+def remove_old_weights(folder: Path, written: set[Path], variant: str | None) -> None:
+    """Removes what another checkpoint has left of the same variant, such as shards, or a single file beside new ones.
+
+    Args:
+        folder: of the checkpoint.
+        written: the new files, relative to it.
+        variant: as `save_pretrained` takes it.
+    """
+    suffix = "" if variant is None else re.escape(f".{variant}")
+    weights = re.compile(rf"model{suffix}(-\d+-of-\d+)?\.safetensors|model\.safetensors\.index{suffix}\.json")
+    for path in [*folder.glob("model*"), *folder.glob(f"{AUXILIARY_FOLDER}/model*")]:
+        if weights.fullmatch(path.name) and path.relative_to(folder) not in written:
+            path.unlink()

@@ -14,6 +14,7 @@ from types import FrameType
 from typing import NoReturn
 
 import torch
+import torch.distributed as dist
 from accelerate import PartialState
 from tqdm.auto import tqdm
 
@@ -33,7 +34,7 @@ def run(main: Callable[[], None], again: str = "run the same command again") -> 
     """Runs a recipe: input that a person can fix ends it with one line and exit code 2.
 
     A Hub that cannot be reached, a full disk and signals end it with one line and exit code 1. Of several processes
-    that `advbn` launched, only the first to fail reports. ADVBN_TRACEBACK=1 shows the tracebacks, of each process.
+    that `advbn` launched, only the first to fail reports. However it ends, its process group ends too. ADVBN_TRACEBACK=1 shows the tracebacks, of each process.
 
     Args:
         main: the recipe.
@@ -58,6 +59,9 @@ def run(main: Callable[[], None], again: str = "run the same command again") -> 
         if not _reports():  # most likely what another one's end led to
             sys.exit(1)
         raise
+    finally:
+        if dist.is_available() and dist.is_initialized():  # else a process may abort while it exits
+            dist.destroy_process_group()
 
 
 def use_all_cores() -> None:

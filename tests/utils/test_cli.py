@@ -1,11 +1,13 @@
 """How a recipe ends, its signals, and the processes and cores that it runs with."""
 
+import contextlib
 import os
 import subprocess
 from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 
 from advbn_hf import InputError
 from advbn_hf.utils import cli
@@ -102,3 +104,17 @@ def test_the_promised_number_of_processes_runs(options, expected, tmp_path):
     command = ["accelerate", "launch", "--main_process_port", "0", *options, str(script)]
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
     assert expected in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    "error", [None, InputError("a mistake"), KeyboardInterrupt(), RuntimeError("a fault")], ids=repr
+)
+def test_the_process_group_ends_however_the_recipe_does(error, tmp_path):
+    def main():
+        dist.init_process_group("gloo", init_method=f"file://{tmp_path}/meet", rank=0, world_size=1)
+        if error is not None:
+            raise error
+
+    with contextlib.nullcontext() if error is None else pytest.raises((SystemExit, RuntimeError)):
+        run(main)
+    assert not dist.is_initialized()
