@@ -34,7 +34,8 @@ def run(main: Callable[[], None], again: str = "run the same command again") -> 
     """Runs a recipe: input that a person can fix ends it with one line and exit code 2.
 
     A Hub that cannot be reached, a full disk and signals end it with one line and exit code 1. Of several processes
-    that `advbn` launched, only the first to fail reports. However it ends, its process group ends too. ADVBN_TRACEBACK=1 shows the tracebacks, of each process.
+    that `advbn` launched, only the first to fail reports. However it ends, its process group ends too.
+    ADVBN_TRACEBACK=1 shows the tracebacks, of each process.
 
     Args:
         main: the recipe.
