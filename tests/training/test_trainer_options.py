@@ -118,7 +118,7 @@ OURS = {
     "use_liger_kernel": "test_wrong_parts.py::test_arguments_out_of_range",
     "liger_kernel_config": "test_wrong_parts.py::test_arguments_out_of_range",
     "neftune_noise_alpha": "test_wrong_parts.py::test_arguments_out_of_range",
-    "auto_find_batch_size": "training/test_trainer_options.py::test_a_batch_size_that_was_found_trains_as_one_that_was_given",
+    "auto_find_batch_size": "training/test_trainer_options.py::test_a_batch_size_that_was_found_is_as_good_as_given",
     "prediction_loss_only": "training/test_trainer_options.py::test_metrics_that_were_taken_away_and_losses_alone",
     "batch_eval_metrics": "test_trainer.py::test_bad_settings_are_named_before_any_work",
     "save_steps": "test_trainer.py::test_resuming_reproduces_the_uninterrupted_run_bit_for_bit",
@@ -354,7 +354,7 @@ def test_what_is_logged_after_an_error_is_of_the_training_alone(tmp_path):
         assert {k: v for k, v in one.items() if k not in timed} == {k: v for k, v in other.items() if k not in timed}
 
 
-def test_a_batch_size_that_was_found_trains_as_one_that_was_given(tmp_path):
+def test_a_batch_size_that_was_found_is_as_good_as_given(tmp_path):
     class TooLarge(TrainerCallback):
         def on_step_end(self, args, state, control, **kwargs):
             if state.train_batch_size >= 8:
