@@ -53,7 +53,7 @@ def augmentation_called(name: str) -> tuple[OnImage, OnInput]:
 
 def _from_torchvision(name: str) -> OnImage:
     try:
-        from torchvision.transforms import v2
+        from torchvision.transforms import v2  # pyrefly: ignore[missing-import]
     except (ImportError, RuntimeError) as error:  # the latter where it was built for another torch
         raise InputError(
             f'augmentation: {name} needs torchvision; pip install "advbn_hf[augmentation]", or choose another'
