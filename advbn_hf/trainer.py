@@ -19,7 +19,7 @@ from .hub import check_access, options_from, upload_checkpoint, upload_in_backgr
 from .hub.card import CARD_FILE
 from .hub.generated_card import CardArguments, may_replace
 from .modeling import AdvBNForImageClassification
-from .training.arguments import check_learns, check_trainable
+from .training.arguments import FixedArguments, check_learns, check_trainable
 from .training.card import card_of_run
 from .training.checkpoints import ARGUMENTS_FILE, CheckpointMixin
 from .training.evaluation import EvaluationMixin, Metrics, accuracy, preprocess_each_branch
@@ -94,6 +94,7 @@ class AdvBNTrainer(EvaluationMixin, OptimizationMixin, CheckpointMixin):
         super().__init__(model, args, compute_metrics=compute_metrics or accuracy, **kwargs)
         if args.compile_tail:
             model.split.compile_tail()
+        self._fixed = FixedArguments(args)
         self._steps = StepLog()
         self._seeded_step: int | None = None
         self._losses = LossWatch(args.device)
@@ -116,23 +117,41 @@ class AdvBNTrainer(EvaluationMixin, OptimizationMixin, CheckpointMixin):
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> TrainOutput:
         """As `Trainer.train`; every process ends with the same model.
 
+        Called again, also after an error, it trains the weights as they are, as a new trainer would: with another
+        optimiser, schedule and log. An optimiser that was given to the trainer stays.
+
         Ctrl-C and SIGTERM end it after the current step: a checkpoint is saved, then `KeyboardInterrupt` raised.
 
         Args:
-            resume_from_checkpoint: a checkpoint of this run, or True for the last complete one.
+            resume_from_checkpoint: a checkpoint of this run, or True or "last" for the last complete one.
             args: as for `Trainer.train`.
             kwargs: likewise.
 
         Raises:
-            InputError: if all weights are frozen, the checkpoint is not complete, the loss or the weights are not
-                finite, or the disk is full.
+            InputError: if all weights are frozen, the checkpoint is not complete or another optimiser's, the loss or
+                the weights are not finite, the disk is full, or an argument was changed that the trainer read when it
+                was made.
         """
         check_learns(self.model)
-        self._losses.reset()
-        with self._resuming(resume_from_checkpoint) as checkpoint, self._stop_after_step.listening():
-            output = super().train(checkpoint, *args, **kwargs)
+        check_trainable(self.unwrapped, self.args)  # both may have been changed since the last training
+        self._fixed.check(self.args)
+        if not self.args.auto_find_batch_size:
+            self._train_batch_size = self.args.train_batch_size
+        self._drop_own_optimizer()
+        try:
+            with self._resuming(resume_from_checkpoint) as checkpoint, self._stop_after_step.listening():
+                output = super().train(checkpoint, *args, **kwargs)
+        finally:
+            self.is_in_train = False
         self._share_statistics()
         return output
+
+    def set_initial_training_values(self, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
+        """As in `Trainer`, also where `auto_find_batch_size` starts over: forgets the steps before."""
+        self._seeded_step = None
+        self._steps.clear()
+        self._losses.reset()
+        return super().set_initial_training_values(*args, **kwargs)
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
         """One forward and backward pass; random starts depend on the seed and the step alone, so resuming is exact."""

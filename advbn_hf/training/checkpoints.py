@@ -29,6 +29,7 @@ from ..hub.card import CARD_FILE
 from ..hub.generated_card import CardArguments
 from ..modeling import AdvBNForImageClassification
 from ..training_args import AdvBNTrainingArguments
+from ..utils.advice import either, how_to_resume
 from ..utils.files import write_atomically
 from ..utils.fingerprint import hash_file
 
@@ -138,6 +139,25 @@ class CheckpointMixin(Trainer):
         check_same_structure(resume_from_checkpoint, saved.advbn_config, unwrapped.advbn_config)
         unwrapped.load_state_dict(saved.state_dict())
 
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """As in `Trainer`.
+
+        Raises:
+            InputError: if the checkpoint is of another optimiser, or of other trainable weights.
+        """
+        settings = [set(group) for group in self.optimizer.param_groups]
+        try:
+            super()._load_optimizer_and_scheduler(checkpoint)
+            fits = all(names <= set(group) for names, group in zip(settings, self.optimizer.param_groups, strict=True))
+            reason = "it was another one"
+        except (KeyError, TypeError, ValueError) as error:
+            fits, reason = False, first_line(error)
+        if not fits:
+            raise InputError(
+                f"resume_from_checkpoint: the optimiser of {checkpoint} does not fit this run's ({reason}); set optim "
+                "and freeze weights as in that run, or restart in another output_dir"
+            )
+
     def _load_best_model(self) -> None:
         logger.info(f"Loading best model from {self.state.best_model_checkpoint} (score: {self.state.best_metric})")
         self._load_from_checkpoint(self.state.best_model_checkpoint)
@@ -184,20 +204,24 @@ def complete_checkpoint(checkpoint: str | Path | bool, output_dir: str | Path) -
     """The checkpoint to resume from, checked.
 
     Args:
-        checkpoint: folder, or True for the last complete one of the run.
+        checkpoint: folder, or True or "last" for the last complete one of the run.
         output_dir: folder of the run.
 
     Raises:
         InputError: if it is not complete, or there is none; names the checkpoint and the file.
     """
-    if checkpoint is True:
+    if checkpoint in (True, "last"):
         last = last_complete_checkpoint(output_dir)
         if last is None:
             raise InputError(f"resume_from_checkpoint: {output_dir} has no complete checkpoint; restart")
         return last
+    if not Path(checkpoint).is_dir():
+        raise InputError(f"resume_from_checkpoint: there is no folder {checkpoint}; resume with {how_to_resume()}")
+    if (last := last_complete_checkpoint(checkpoint)) is not None:
+        raise InputError(f"resume_from_checkpoint: {checkpoint} holds checkpoints, and is none; name one, as {last}")
     if reason := damage(checkpoint):
         raise InputError(
-            f'resume_from_checkpoint: {checkpoint} is not complete: {reason}; use "last" for the last that is'
+            f"resume_from_checkpoint: {checkpoint} is not complete: {reason}; the last that is: {how_to_resume()}"
         )
     return str(checkpoint)
 
@@ -246,7 +270,8 @@ def check_same_structure(checkpoint: str | Path, saved: AdvBNConfig, running: Ad
         name, was, now = difference
         raise InputError(
             f"resume_from_checkpoint: {checkpoint} was trained with {name} {was}, and this run has {now}; "
-            f"add --{name} {was}, or restart in another output_dir"
+            f"{either(f'add --{name} {was}', f'wrap with AdvBNConfig({name}={was!r})')}, "
+            "or restart in another output_dir"
         )
 
 
@@ -263,5 +288,5 @@ def reporting_full_disk(checkpoint: Path) -> Iterator[None]:
         shutil.rmtree(checkpoint, ignore_errors=True)
         raise InputError(
             f"{checkpoint}: cannot be written ({first_line(error)}); make room, for example by save_total_limit, "
-            "and resume with --resume_from_checkpoint last"
+            f"and resume with {how_to_resume()}"
         ) from error

@@ -27,6 +27,11 @@ class StepLog:
         self._sums: dict[str, Tensor | float] = defaultdict(float)
         self._counts: dict[str, int] = defaultdict(int)
 
+    def clear(self) -> None:
+        """Forgets the steps so far."""
+        self._sums.clear()
+        self._counts.clear()
+
     def note(self, output: AdvBNOutput, labels: Tensor) -> None:
         """Adds one step.
 
@@ -45,8 +50,7 @@ class StepLog:
     def means(self, accelerator: Accelerator) -> dict[str, float]:
         """The means over steps and processes since the last call."""
         means = {name: accelerator.gather(total / self._counts[name]).mean() for name, total in self._sums.items()}
-        self._sums.clear()
-        self._counts.clear()
+        self.clear()
         return {name: round(mean.item(), 6) for name, mean in means.items()}
 
 

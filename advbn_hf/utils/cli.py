@@ -14,10 +14,12 @@ from types import FrameType
 from typing import NoReturn
 
 import torch
+import torch.distributed as dist
 from accelerate import PartialState
 from tqdm.auto import tqdm
 
 from ..errors import InputError, first_line
+from .advice import on_command_line
 
 TRACEBACK = "ADVBN_TRACEBACK"  # set to 1: the traceback behind a one-line error is shown too
 REPORTED = "ADVBN_REPORTED"  # a file that the first process of a launch creates before it reports how it ended
@@ -46,7 +48,7 @@ def run(main: Callable[[], None], again: str = "run the same command again") -> 
     stopped = f"stopped by {{}}; to resume, {again}"
     try:
         _check_processes()
-        with interrupted_by_sigterm(stopped.format("SIGTERM")):
+        with on_command_line(), interrupted_by_sigterm(stopped.format("SIGTERM")):
             main()
     except (InputError, ConnectionError) as error:
         _end(f"error: {_message(error)}", 2 if isinstance(error, InputError) else 1)
@@ -58,6 +60,9 @@ def run(main: Callable[[], None], again: str = "run the same command again") -> 
         if not _reports():  # most likely what another one's end led to
             sys.exit(1)
         raise
+    finally:
+        if dist.is_available() and dist.is_initialized():
+            dist.destroy_process_group()  # else a process can abort as it exits
 
 
 def use_all_cores() -> None:

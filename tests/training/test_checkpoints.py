@@ -96,7 +96,7 @@ def test_resuming_from_the_last_complete_one_ends_with_the_same_weights(run, fin
     ("settings", "message"),
     [
         ({"insert_after": "auto"}, "insert_after resnet.embedder, and this run has resnet.encoder.stages.0"),
-        ({"auxiliary_norms": False}, "auxiliary_norms True, and this run has False; add --auxiliary_norms True"),
+        ({"auxiliary_norms": False}, "auxiliary_norms True, and this run has False; .*auxiliary_norms=True"),
         ({"freeze_stem": False}, "freeze_stem True, and this run has False"),
     ],
 )
