@@ -9,7 +9,7 @@ import numpy as np
 from huggingface_hub import CommitInfo
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from transformers.trainer_utils import TrainOutput
+from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 from transformers.utils import logging
 
 from .data.images import SetEpochCallback
@@ -20,6 +20,7 @@ from .hub.card import CARD_FILE
 from .hub.generated_card import CardArguments, may_replace
 from .modeling import AdvBNForImageClassification
 from .training.arguments import FixedArguments, check_learns, check_trainable
+from .training.averaging import WeightAverage
 from .training.card import card_of_run
 from .training.checkpoints import ARGUMENTS_FILE, CheckpointMixin
 from .training.evaluation import EvaluationMixin, Metrics, accuracy, preprocess_each_branch
@@ -92,6 +93,8 @@ class AdvBNTrainer(EvaluationMixin, OptimizationMixin, CheckpointMixin):
         if preprocess_logits_for_metrics is not None:
             kwargs["preprocess_logits_for_metrics"] = preprocess_each_branch(preprocess_logits_for_metrics)
         super().__init__(model, args, compute_metrics=compute_metrics or accuracy, **kwargs)
+        if args.ema_decay is not None and (self.is_fsdp_enabled or self.is_deepspeed_enabled):
+            raise InputError("ema_decay: FSDP and DeepSpeed share weights among processes; leave it out")
         if args.compile_tail:
             model.split.compile_tail()
         self._fixed = FixedArguments(args)
@@ -101,6 +104,8 @@ class AdvBNTrainer(EvaluationMixin, OptimizationMixin, CheckpointMixin):
         self._stop_after_step = StopAfterStep()
         self.add_callback(self._stop_after_step)
         self.add_callback(SetEpochCallback())
+        self.average = WeightAverage(args.ema_decay)
+        self.add_callback(self.average)
 
     def get_train_dataloader(self) -> DataLoader:
         """As `Trainer.get_train_dataloader`; stored stem features and streams make batches in their own way."""
@@ -143,6 +148,7 @@ class AdvBNTrainer(EvaluationMixin, OptimizationMixin, CheckpointMixin):
                 output = super().train(checkpoint, *args, **kwargs)
         finally:
             self.is_in_train = False
+        self.average.end(self.unwrapped, keep_weights=self.best_loaded_at is not None)
         self._share_statistics()
         return output
 
@@ -168,6 +174,11 @@ class AdvBNTrainer(EvaluationMixin, OptimizationMixin, CheckpointMixin):
                 f"step {self.state.global_step + 1}: its batch is a single image, too few for a batch norm; "
                 "set dataloader_drop_last, or another per_device_train_batch_size"
             ) from error
+
+    def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
+        """As in `Trainer`, for both branches; of the averaged weights while training with `ema_decay`."""
+        with self.average.in_place_of_weights(self.unwrapped):
+            return super().evaluation_loop(*args, **kwargs)
 
     def compute_loss(
         self,
@@ -242,7 +253,8 @@ class AdvBNTrainer(EvaluationMixin, OptimizationMixin, CheckpointMixin):
             return
         folder = Path(output_dir or self.args.output_dir)
         logger.info(f"Saving model checkpoint to {folder}")
-        self.unwrapped.save_pretrained(folder, processor=self.processing_class, card=card_of_run(self))
+        with self.average.in_place_of_weights(self.unwrapped):
+            self.unwrapped.save_pretrained(folder, processor=self.processing_class, card=card_of_run(self))
         write_atomically(folder / ARGUMENTS_FILE, self.args.to_json_string())
 
     def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:

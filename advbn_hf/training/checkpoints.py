@@ -32,6 +32,7 @@ from ..training_args import AdvBNTrainingArguments
 from ..utils.advice import either, how_to_resume
 from ..utils.files import write_atomically
 from ..utils.fingerprint import hash_file
+from .averaging import WeightAverage
 
 logger = logging.get_logger(__name__)
 
@@ -47,6 +48,7 @@ class CheckpointMixin(Trainer):
     push_in_progress: PushInProgress | None = None
     card_arguments = CardArguments()  # what `create_model_card` was given
     best_loaded_at: int | None = None  # length of the log when the best checkpoint was loaded
+    average = WeightAverage(None)
     _resumed_step = 0  # of the checkpoint that the run resumes from
 
     @property
@@ -64,6 +66,7 @@ class CheckpointMixin(Trainer):
         checkpoint = None
         if resume_from_checkpoint:
             checkpoint = complete_checkpoint(resume_from_checkpoint, self.args.output_dir)
+        self.average.resume(checkpoint)
         self._resumed_step, self.best_loaded_at = 0, None
         if checkpoint:
             self._resumed_step = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME)).global_step
@@ -108,6 +111,7 @@ class CheckpointMixin(Trainer):
         if self.args.should_save:
             with reporting_full_disk(folder):
                 write_atomically(folder / ARGUMENTS_FILE, self.args.to_json_string())
+                self.average.save_last(folder, self.unwrapped)
                 seal(folder)
             rotate_checkpoints(str(output_dir), limit, self.state.best_model_checkpoint, use_mtime=True)
         self.accelerator.wait_for_everyone()
