@@ -72,8 +72,6 @@ class AdvBNTrainingArguments(TrainingArguments):
             )
         if self.fp16:
             self.logging_nan_inf_filter = True  # else the loss is logged as NaN ever after
-        if self.ddp_find_unused_parameters is None:
-            self.ddp_find_unused_parameters = False  # every step uses both branches
         if self.lr_decay_epochs is not None and self.lr_decay_epochs <= 0:
             raise InputError(f"lr_decay_epochs must be above 0, got {self.lr_decay_epochs}")
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:

@@ -26,6 +26,7 @@ from ..data.streaming import StreamedImageDataset
 from ..errors import InputError, first_line
 from ..hub import options_from, upload_in_background
 from ..hub.card import CARD_FILE
+from ..hub.contents import weight_files
 from ..hub.generated_card import CardArguments
 from ..modeling import AdvBNForImageClassification
 from ..training_args import AdvBNTrainingArguments
@@ -175,7 +176,11 @@ def seal(checkpoint: str | Path) -> None:
 
     Args:
         checkpoint: folder, to which nothing is added afterwards.
+
+    Raises:
+        InputError: if it lacks weights of a branch, as on the second of two nodes under `save_on_each_node`.
     """
+    weight_files(checkpoint)
     files = sorted(path for path in Path(checkpoint).rglob("*") if path.is_file())
     names = {path: path.relative_to(checkpoint).as_posix() for path in files}
     contents = {name: hash_file(path) for path, name in names.items() if name not in (CONTENTS_FILE, CARD_FILE)}
@@ -201,7 +206,11 @@ def damage(checkpoint: str | Path) -> str | None:
             return f"{name} is missing"
         if hash_file(path) != expected:
             return f"{name} is not as it was written"
-    return None
+    try:
+        unlisted = [path.as_posix() for path in weight_files(checkpoint) if path.as_posix() not in contents]
+    except InputError as error:
+        return str(error)
+    return f"{unlisted[0]} is not listed in {CONTENTS_FILE}" if unlisted else None
 
 
 def complete_checkpoint(checkpoint: str | Path | bool, output_dir: str | Path) -> str:
