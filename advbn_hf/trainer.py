@@ -11,7 +11,7 @@ import numpy as np
 from huggingface_hub import CommitInfo
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from transformers.trainer_utils import TrainOutput
+from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 from transformers.utils import logging
 
 from .backbones.tracing import unused_weights
@@ -23,12 +23,13 @@ from .hub.card import CARD_FILE
 from .hub.generated_card import CardArguments, may_replace
 from .method.losses import AdvBNOutput
 from .modeling import AdvBNForImageClassification
-from .training.arguments import check_arguments_kind, check_columns, check_learns, check_trainable
+from .training.arguments import FixedArguments, check_arguments_kind, check_columns, check_learns, check_trainable
+from .training.averaging import WeightAverage
 from .training.card import card_of_run
 from .training.checkpoints import ARGUMENTS_FILE, CheckpointMixin
 from .training.evaluation import EvaluationMixin, Metrics, accuracy, preprocess_each_branch
 from .training.interrupts import StopAfterStep
-from .training.metrics import OnTrainBegin, StepLog, ascent_is_logged
+from .training.metrics import StepLog, ascent_is_logged
 from .training.nonfinite import LossWatch, check_weights
 from .training.optimization import OptimizationMixin
 from .training.stem_cache import StemFeatures
@@ -106,19 +107,23 @@ class AdvBNTrainer(EvaluationMixin, OptimizationMixin, CheckpointMixin):
             kwargs["preprocess_logits_for_metrics"] = preprocess_each_branch(preprocess_logits_for_metrics)
         kwargs |= {"model_init": model_init, "compute_loss_func": compute_loss_func}
         super().__init__(model, args, compute_metrics=compute_metrics or accuracy, **kwargs)
+        if args.ema_decay is not None and (self.is_fsdp_enabled or self.is_deepspeed_enabled):
+            raise InputError("ema_decay: FSDP and DeepSpeed share weights among processes; leave it out")
+        self._fixed = FixedArguments(args)
         self._steps = StepLog()
         self._seeded_step: int | None = None
         self._losses = LossWatch(args.device)
         self._stop_after_step = StopAfterStep()
         self.add_callback(self._stop_after_step)
         self.add_callback(SetEpochCallback())
-        self.add_callback(OnTrainBegin(self._forget_steps))
+        self.average = WeightAverage(args.ema_decay)
+        self.add_callback(self.average)
 
     @staticmethod
     def _prepare_model(model: AdvBNForImageClassification, args: AdvBNTrainingArguments) -> None:
         """Checks a model, and sets it up as the arguments ask."""
         check_trainable(model, args)
-        if args.ddp_find_unused_parameters is None:  # every step uses both branches
+        if args.ddp_find_unused_parameters is None:  # looking for them costs time in each step
             args.ddp_find_unused_parameters = bool(args.world_size > 1 and unused_weights(model.backbone))
         if args.sync_batchnorm:
             model.synchronize_batch_norms()
@@ -132,13 +137,6 @@ class AdvBNTrainer(EvaluationMixin, OptimizationMixin, CheckpointMixin):
         model = self.model_init() if optional and len(parameters) > 1 else super().call_model_init(trial)
         self._prepare_model(model, self.args)
         return model
-
-    def _forget_steps(self) -> None:
-        """Leaves out what a training that ended in an error, or was too large for the memory, has left to log."""
-        self.current_flos = 0
-        self._steps.clear()
-        self._losses.reset()
-        self._seeded_step = None
 
     def get_train_dataloader(self) -> DataLoader:
         """As `Trainer.get_train_dataloader`; stored stem features and streams make batches in their own way."""
@@ -155,6 +153,9 @@ class AdvBNTrainer(EvaluationMixin, OptimizationMixin, CheckpointMixin):
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> TrainOutput:
         """As `Trainer.train`; every process ends with the same model.
 
+        Called again, also after an error, it trains the weights as they are, as a new trainer would: with another
+        optimiser, schedule and log. An optimiser that was given to the trainer stays.
+
         Ctrl-C and SIGTERM end it after the current step: a checkpoint is saved, then `KeyboardInterrupt` raised.
 
         Args:
@@ -163,17 +164,33 @@ class AdvBNTrainer(EvaluationMixin, OptimizationMixin, CheckpointMixin):
             kwargs: likewise.
 
         Raises:
-            InputError: if all weights are frozen, the checkpoint is not complete, the loss or the weights are not
-                finite, or the disk is full.
+            InputError: if all weights are frozen, the checkpoint is not complete or another optimiser's, the loss or
+                the weights are not finite, the disk is full, or an argument was changed that the trainer read when it
+                was made.
         """
         check_learns(self.model)
+        check_trainable(self.unwrapped, self.args)  # both may have been changed since the last training
+        self._fixed.check(self.args)
+        if not self.args.auto_find_batch_size:
+            self._train_batch_size = self.args.train_batch_size
+        self._drop_own_optimizer()
         try:
             with self._resuming(resume_from_checkpoint) as checkpoint, self._stop_after_step.listening():
                 output = super().train(checkpoint, *args, **kwargs)
         finally:
             self.unwrapped.manual_seed(None)
+            self.is_in_train = False
+        self.average.end(self.unwrapped, keep_weights=self.best_loaded_at is not None)
         self._share_statistics()
         return output
+
+    def set_initial_training_values(self, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
+        """As in `Trainer`, also where `auto_find_batch_size` starts over: forgets the steps before."""
+        self._seeded_step = None
+        self.current_flos = 0
+        self._steps.clear()
+        self._losses.reset()
+        return super().set_initial_training_values(*args, **kwargs)
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
         """One forward and backward pass; random starts depend on the seed and the step alone, so resuming is exact."""
@@ -190,6 +207,11 @@ class AdvBNTrainer(EvaluationMixin, OptimizationMixin, CheckpointMixin):
                 f"step {self.state.global_step + 1}: its batch is a single image, too few for a batch norm; "
                 "set dataloader_drop_last, or another per_device_train_batch_size"
             ) from error
+
+    def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
+        """As in `Trainer`, for both branches; of the averaged weights while training with `ema_decay`."""
+        with self.average.in_place_of_weights(self.unwrapped):
+            return super().evaluation_loop(*args, **kwargs)
 
     def compute_loss(
         self,
@@ -271,7 +293,8 @@ class AdvBNTrainer(EvaluationMixin, OptimizationMixin, CheckpointMixin):
             return
         folder = Path(output_dir or self.args.output_dir)
         logger.info(f"Saving model checkpoint to {folder}")
-        self.unwrapped.save_pretrained(folder, processor=self.processing_class, card=card_of_run(self))
+        with self.average.in_place_of_weights(self.unwrapped):
+            self.unwrapped.save_pretrained(folder, processor=self.processing_class, card=card_of_run(self))
         write_atomically(folder / ARGUMENTS_FILE, self.args.to_json_string())
 
     def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:

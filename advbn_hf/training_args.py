@@ -24,6 +24,8 @@ class AdvBNTrainingArguments(TrainingArguments):
             whole model, which changes its own modules as it goes.
         sync_batchnorm: let batch norms take their statistics over all processes, as the published recipe does;
             needs GPUs.
+        ema_decay: average the weights and running statistics along the run, average <- decay * average + (1 - decay)
+            * weights after each step, and evaluate and save the average; above 0, below 1.
 
     Raises:
         InputError: if a value is out of its range or cannot work with two branches.
@@ -50,6 +52,10 @@ class AdvBNTrainingArguments(TrainingArguments):
     sync_batchnorm: bool = field(
         default=False, metadata={"help": "Take the statistics of batch norms over all processes; needs GPUs."}
     )
+    ema_decay: float | None = field(
+        default=None,
+        metadata={"help": "Decay of a moving average of the weights, which is evaluated and saved, such as 0.99."},
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -68,6 +74,8 @@ class AdvBNTrainingArguments(TrainingArguments):
             self.logging_nan_inf_filter = True  # else the loss is logged as NaN ever after
         if self.lr_decay_epochs is not None and self.lr_decay_epochs <= 0:
             raise InputError(f"lr_decay_epochs must be above 0, got {self.lr_decay_epochs}")
+        if self.ema_decay is not None and not 0 < self.ema_decay < 1:
+            raise InputError(f"ema_decay must be above 0 and below 1, got {self.ema_decay}")
         if self.torch_compile:
             raise InputError("torch_compile: the model changes as it runs; use compile_tail instead")
         if self.compile_tail and self.gradient_checkpointing:

@@ -88,7 +88,6 @@ def main() -> None:
     )
     if accelerator.is_main_process:
         report(SuiteReport(records, suite), Path(args.output_dir))
-    accelerator.end_training()
 
 
 def get_suite(args: EvaluationArguments) -> Suite:

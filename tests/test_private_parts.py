@@ -23,6 +23,7 @@ ROOT = Path(__file__).parents[1]
 SIGNATURES = {
     "transformers.Trainer._get_output_dir": "(self, trial)",
     "transformers.Trainer._load_best_model": "(self)",
+    "transformers.Trainer._load_optimizer_and_scheduler": "(self, checkpoint)",
     "transformers.Trainer._load_from_checkpoint": "(self, resume_from_checkpoint, model=None)",
     "transformers.Trainer._push_from_checkpoint": "(self, checkpoint_folder)",
     "transformers.Trainer._save_checkpoint": "(self, model, trial)",

@@ -16,6 +16,7 @@ from transformers import (
 from transformers.utils import is_timm_available
 
 from ..errors import InputError, first_line
+from ..utils.advice import either
 
 PICKLED = "its weights are damaged, or a pickle that holds more than numbers and is never read; ask for safetensors"
 
@@ -88,7 +89,7 @@ def load_classifier_for(
         if not new_head:
             raise InputError(
                 f"the dataset has {len(names)} classes, but {name} has {model.config.num_labels}; "
-                "pass --ignore_mismatched_sizes true to train a new head"
+                f"{either('pass --ignore_mismatched_sizes true', 'give new_head=True')} to train a new head"
             )
         model = load_classifier(name, ignore_mismatched_sizes=True, **_labels(names), **kwargs)
     own = class_names_of(model)

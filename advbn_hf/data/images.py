@@ -16,6 +16,7 @@ from PIL import UnidentifiedImageError
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from ..errors import InputError
+from ..utils.advice import either
 from .transforms import to_rgb
 
 Transform = Callable[[PILImage.Image], torch.Tensor | dict[str, torch.Tensor]]
@@ -185,7 +186,8 @@ def _read(
     except Exception as error:  # damaged files raise more than a dozen types in PIL
         reason = _reason(error)
         if bad_images is None:
-            fix = "fix or remove it, or pass --skip_bad_images"
+            in_python = "give skip_bad_images=True (to an ImageDataset, bad_images=BadImages())"
+            fix = f"fix or remove it, or {either('pass --skip_bad_images true', in_python)}"
             raise InputError(f"{_place(index, file)}: cannot be decoded: {reason}; {fix}") from error
         bad_images.add(split, index, file, reason)
         return {"pixel_values": None, "labels": label}

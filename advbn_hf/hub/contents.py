@@ -51,11 +51,23 @@ def files_to_upload(folder: str | Path) -> list[Path]:
             raise InputError(
                 f"{folder} has no {needed}; give a folder that recipes/finetune.py or save_pretrained wrote"
             )
-    found = found.union(*(_weights(folder, branch) for branch in BRANCHES))
+    found = found.union(weight_files(folder))
     for path in sorted(found):
         if not (folder / path).resolve().is_relative_to(folder.resolve()):
             raise InputError(f"{folder / path} is a link to {(folder / path).resolve()}; put the file itself there")
     return sorted(found)
+
+
+def weight_files(folder: str | Path) -> list[Path]:
+    """The files that Transformers loads the weights of both branches from, relative to the checkpoint.
+
+    Args:
+        folder: the checkpoint.
+
+    Raises:
+        InputError: names a file that is missing.
+    """
+    return [path for branch in BRANCHES for path in _weights(Path(folder), branch)]
 
 
 def _weights(folder: Path, branch: str) -> list[Path]:

@@ -17,7 +17,7 @@ from ..errors import InputError, one_line
 from .metadata import TOKEN
 
 LOG_IN = "log in with `hf auth login`, or set HF_TOKEN to a token that may write"
-AGAIN = "the same command continues"
+AGAIN = "running it again continues"
 
 
 @contextmanager

@@ -24,6 +24,7 @@ from transformers import TrainingArguments
 from transformers.utils import logging
 
 from ..errors import InputError
+from ..utils.advice import either
 from .card import CARD_FILE
 from .contents import BRANCHES, WEIGHTS, additions, files_to_upload
 from .errors import AGAIN, LOG_IN, explained
@@ -143,7 +144,9 @@ def options_from(args: TrainingArguments, **given: object) -> dict[str, object]:
         given: options for `upload_checkpoint`; None for those that are not given.
     """
     options = {"token": args.hub_token, "revision": args.hub_revision, "private": args.hub_private_repo}
-    options["again"] = f"recipes/push_to_hub.py --checkpoint {args.output_dir} continues"
+    options["again"] = either(
+        f"recipes/push_to_hub.py --checkpoint {args.output_dir} continues", "trainer.push_to_hub() continues"
+    )
     return options | {name: value for name, value in given.items() if value is not None}
 
 

@@ -253,7 +253,9 @@ def _label_text(dataset: datasets.Dataset, label: int | str) -> str:
 
 def shortened(text: str) -> str:
     """A class name for a caption below a small image."""
-    return textwrap.shorten(text, 14, placeholder="...") if " " in text else text[:11] + "..." * (len(text) > 11)
+    if " " in text:
+        return textwrap.shorten(text, 14, placeholder="...")
+    return text if len(text) <= 14 else f"{text[:11]}..."
 
 
 def _logged(history: list[Mapping[str, float]], curves: Mapping[str, tuple[str, str]]) -> list[tuple]:

@@ -25,6 +25,7 @@ REPORTED_ARGUMENTS = (
     "optim",
     "optim_args",
     "weight_decay",
+    "ema_decay",
     "per_device_train_batch_size",
     "gradient_accumulation_steps",
     "world_size",
@@ -208,7 +209,8 @@ def check_trainable(model: AdvBNForImageClassification, args: AdvBNTrainingArgum
     check_perturbations(model.advbn_config, args)
     if args.n_gpu > 1:  # nn.DataParallel's copies of a model would all replay one stem
         raise InputError(
-            f"{args.n_gpu} GPUs need a process each: accelerate launch --multi_gpu; or set CUDA_VISIBLE_DEVICES=0"
+            f"{args.n_gpu} GPUs need a process each: accelerate launch --multi_gpu, or in a notebook "
+            "accelerate.notebook_launcher; or set CUDA_VISIBLE_DEVICES=0"
         )
     if args.load_best_model_at_end and has_adapters(model):
         raise InputError("load_best_model_at_end must be false: checkpoints of an adapted model hold it merged")
@@ -228,6 +230,47 @@ def check_columns(inputs: Mapping[str, Any], stored: bool) -> None:
     others = sorted(inputs.keys() - views - ({"recording"} if stored else set()))
     if others:
         raise InputError(f"column {others[0]!r} is neither pixel_values nor labels; rename or remove it")
+
+
+class FixedArguments:
+    """Arguments that a trainer reads once, when it is made.
+
+    Args:
+        args: as they are then.
+    """
+
+    NAMES = (
+        "bf16",
+        "fp16",
+        "use_cpu",
+        "seed",
+        "data_seed",
+        "full_determinism",
+        "compile_tail",
+        "sync_batchnorm",
+        "ema_decay",
+        "ddp_find_unused_parameters",
+        "ddp_backend",
+        "fsdp",
+        "deepspeed",
+        "report_to",
+    )
+
+    def __init__(self, args: AdvBNTrainingArguments) -> None:
+        self._values = {name: getattr(args, name) for name in self.NAMES}
+
+    def check(self, args: AdvBNTrainingArguments) -> None:
+        """Stops where one has been changed, which would have no effect.
+
+        Raises:
+            InputError: names the argument and both values.
+        """
+        for name, value in self._values.items():
+            if getattr(args, name) != value:
+                raise InputError(
+                    f"{name}: was {value} when the trainer was made, and is {getattr(args, name)} now; "
+                    "make a new AdvBNTrainer for it"
+                )
 
 
 def check_learns(model: nn.Module) -> None:

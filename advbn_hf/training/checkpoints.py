@@ -7,7 +7,7 @@ uses of Trainer's private parts; `tests/test_private_parts.py` names each.
 import json
 import re
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
@@ -21,17 +21,19 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, HubStrategy, rotat
 from transformers.utils import PushInProgress, logging
 
 from ..backbones.adapters import has_adapters
-from ..backbones.norms import BRANCHES
-from ..config import AUXILIARY_FOLDER, AdvBNConfig
+from ..config import AdvBNConfig
 from ..data.streaming import StreamedImageDataset
 from ..errors import InputError, first_line
 from ..hub import options_from, upload_in_background
 from ..hub.card import CARD_FILE
+from ..hub.contents import weight_files
 from ..hub.generated_card import CardArguments
 from ..modeling import AdvBNForImageClassification
 from ..training_args import AdvBNTrainingArguments
+from ..utils.advice import either, how_to_resume
 from ..utils.files import write_atomically
 from ..utils.fingerprint import hash_file
+from .averaging import WeightAverage
 
 logger = logging.get_logger(__name__)
 
@@ -47,6 +49,7 @@ class CheckpointMixin(Trainer):
     push_in_progress: PushInProgress | None = None
     card_arguments = CardArguments()  # what `create_model_card` was given
     best_loaded_at: int | None = None  # length of the log when the best checkpoint was loaded
+    average = WeightAverage(None)
     _resumed_step = 0  # of the checkpoint that the run resumes from
 
     @property
@@ -64,9 +67,9 @@ class CheckpointMixin(Trainer):
         checkpoint = None
         if resume_from_checkpoint:
             checkpoint = complete_checkpoint(resume_from_checkpoint, self.args.output_dir)
+        self.average.resume(checkpoint)
         self._resumed_step, self.best_loaded_at = 0, None
         if checkpoint:
-            check_same_optimizer(checkpoint, self.args)
             self._resumed_step = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME)).global_step
         ignore_data_skip = self.args.ignore_data_skip
         if isinstance(self.train_dataset, StreamedImageDataset):
@@ -109,6 +112,7 @@ class CheckpointMixin(Trainer):
         if self.args.should_save:
             with reporting_full_disk(folder):
                 write_atomically(folder / ARGUMENTS_FILE, self.args.to_json_string())
+                self.average.save_last(folder, self.unwrapped)
                 seal(folder)
             rotate_checkpoints(str(output_dir), limit, self.state.best_model_checkpoint, use_mtime=True)
         self.accelerator.wait_for_everyone()
@@ -140,6 +144,25 @@ class CheckpointMixin(Trainer):
         check_same_structure(resume_from_checkpoint, saved.advbn_config, unwrapped.advbn_config)
         unwrapped.load_state_dict(saved.state_dict())
 
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """As in `Trainer`.
+
+        Raises:
+            InputError: if the checkpoint is of another optimiser, or of other trainable weights.
+        """
+        settings = [set(group) for group in self.optimizer.param_groups]
+        try:
+            super()._load_optimizer_and_scheduler(checkpoint)
+            fits = all(names <= set(group) for names, group in zip(settings, self.optimizer.param_groups, strict=True))
+            reason = "it was another one"
+        except (KeyError, TypeError, ValueError) as error:
+            fits, reason = False, first_line(error)
+        if not fits:
+            raise InputError(
+                f"resume_from_checkpoint: the optimiser of {checkpoint} does not fit this run's ({reason}); set optim "
+                "and freeze weights as in that run, or restart in another output_dir"
+            )
+
     def _load_best_model(self) -> None:
         logger.info(f"Loading best model from {self.state.best_model_checkpoint} (score: {self.state.best_metric})")
         self._load_from_checkpoint(self.state.best_model_checkpoint)
@@ -149,15 +172,15 @@ class CheckpointMixin(Trainer):
 def seal(checkpoint: str | Path) -> None:
     """Lists the files of a checkpoint with their SHA-256 in `checkpoint_contents.json`: it is complete from now on.
 
-    The card is not listed, since a person may edit it. A folder without both branches' weights is not complete: on
-    several machines without a shared disk, Transformers writes weights on the first alone.
+    The card is not listed, since a person may edit it.
 
     Args:
         checkpoint: folder, to which nothing is added afterwards.
+
+    Raises:
+        InputError: if it lacks weights of a branch, as on the second of two nodes under `save_on_each_node`.
     """
-    if missing := _without_weights(path.relative_to(checkpoint).as_posix() for path in Path(checkpoint).rglob("*")):
-        logger.warning(f"{checkpoint} is not complete: {missing}; no run can resume from it")
-        return
+    weight_files(checkpoint)
     files = sorted(path for path in Path(checkpoint).rglob("*") if path.is_file())
     names = {path: path.relative_to(checkpoint).as_posix() for path in files}
     contents = {name: hash_file(path) for path, name in names.items() if name not in (CONTENTS_FILE, CARD_FILE)}
@@ -177,24 +200,17 @@ def damage(checkpoint: str | Path) -> str | None:
         contents = dict(json.loads(listed.read_bytes()))
     except (ValueError, TypeError, RecursionError):
         return f"{CONTENTS_FILE} is damaged"
-    if missing := _without_weights(contents):
-        return missing
     for name, expected in contents.items():
         path = Path(checkpoint) / name
         if not path.is_file():
             return f"{name} is missing"
         if hash_file(path) != expected:
             return f"{name} is not as it was written"
-    return None
-
-
-def _without_weights(names: Iterable[str]) -> str | None:
-    """Which branch has no weights among the files of a checkpoint, in words; None if both have."""
-    folders = {name.rpartition("/")[0] for name in names if name.endswith(".safetensors")}
-    for branch, folder in zip(BRANCHES, ("", AUXILIARY_FOLDER), strict=True):
-        if folder not in folders:
-            return f"it has no weights of the {branch} branch"
-    return None
+    try:
+        unlisted = [path.as_posix() for path in weight_files(checkpoint) if path.as_posix() not in contents]
+    except InputError as error:
+        return str(error)
+    return f"{unlisted[0]} is not listed in {CONTENTS_FILE}" if unlisted else None
 
 
 def complete_checkpoint(checkpoint: str | Path | bool, output_dir: str | Path) -> str:
@@ -207,18 +223,18 @@ def complete_checkpoint(checkpoint: str | Path | bool, output_dir: str | Path) -
     Raises:
         InputError: if it is not complete, or there is none; names the checkpoint and the file.
     """
-    if checkpoint is True or (checkpoint == "last" and not Path(checkpoint).exists()):
+    if checkpoint in (True, "last"):
         last = last_complete_checkpoint(output_dir)
         if last is None:
             raise InputError(f"resume_from_checkpoint: {output_dir} has no complete checkpoint; restart")
         return last
     if not Path(checkpoint).is_dir():
-        raise InputError(f"resume_from_checkpoint: there is no folder {checkpoint}")
-    if not (Path(checkpoint) / TRAINER_STATE_NAME).exists() and (inner := last_complete_checkpoint(checkpoint)):
-        raise InputError(f"resume_from_checkpoint: {checkpoint} is the folder of a run; name its checkpoint {inner}")
+        raise InputError(f"resume_from_checkpoint: there is no folder {checkpoint}; resume with {how_to_resume()}")
+    if (last := last_complete_checkpoint(checkpoint)) is not None:
+        raise InputError(f"resume_from_checkpoint: {checkpoint} holds checkpoints, and is none; name one, as {last}")
     if reason := damage(checkpoint):
         raise InputError(
-            f'resume_from_checkpoint: {checkpoint} is not complete: {reason}; use "last" for the last that is'
+            f"resume_from_checkpoint: {checkpoint} is not complete: {reason}; the last that is: {how_to_resume()}"
         )
     return str(checkpoint)
 
@@ -252,25 +268,6 @@ def checkpoint_to_resume(args: AdvBNTrainingArguments) -> str | None:
     return args.resume_from_checkpoint
 
 
-def check_same_optimizer(checkpoint: str | Path, args: AdvBNTrainingArguments) -> None:
-    """Stops a run that would resume with another optimizer than the one whose state was saved.
-
-    Args:
-        checkpoint: folder.
-        args: of the run.
-
-    Raises:
-        InputError: names both.
-    """
-    path = Path(checkpoint) / ARGUMENTS_FILE
-    saved = json.loads(path.read_text(encoding="utf-8")).get("optim") if path.exists() else None
-    if saved not in (None, args.optim):
-        raise InputError(
-            f"resume_from_checkpoint: {checkpoint} was trained with optim {saved}, this run has {args.optim.value}; "
-            f"set optim to {saved}, or restart in another output_dir"
-        )
-
-
 def check_same_structure(checkpoint: str | Path, saved: AdvBNConfig, running: AdvBNConfig) -> None:
     """Stops a run that would resume with weights of a model that was constructed with other settings.
 
@@ -286,7 +283,8 @@ def check_same_structure(checkpoint: str | Path, saved: AdvBNConfig, running: Ad
         name, was, now = difference
         raise InputError(
             f"resume_from_checkpoint: {checkpoint} was trained with {name} {was}, and this run has {now}; "
-            f"add --{name} {was}, or restart in another output_dir"
+            f"{either(f'add --{name} {was}', f'wrap with AdvBNConfig({name}={was!r})')}, "
+            "or restart in another output_dir"
         )
 
 
@@ -303,5 +301,5 @@ def reporting_full_disk(checkpoint: Path) -> Iterator[None]:
         shutil.rmtree(checkpoint, ignore_errors=True)
         raise InputError(
             f"{checkpoint}: cannot be written ({first_line(error)}); make room, for example by save_total_limit, "
-            "and resume with --resume_from_checkpoint last"
+            f"and resume with {how_to_resume()}"
         ) from error

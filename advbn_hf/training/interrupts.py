@@ -11,6 +11,8 @@ import torch
 import torch.distributed as dist
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from ..utils.advice import how_to_resume
+
 _NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
 
 
@@ -70,6 +72,5 @@ class StopAfterStep(TrainerCallback):
         if self.received:
             raise KeyboardInterrupt(
                 f"stopped by {_NAMES[signal.Signals(self.received)]} after step {state.global_step} of "
-                f"{state.max_steps}, which is saved in {args.output_dir}; resume with the same command and "
-                "--resume_from_checkpoint last"
+                f"{state.max_steps}, which is saved in {args.output_dir}; resume with {how_to_resume()}"
             )

@@ -1,12 +1,10 @@
 """What training steps add to the log: losses and accuracies of each branch, and of the ascent."""
 
 from collections import defaultdict
-from collections.abc import Callable
-from typing import Any
 
 from accelerate import Accelerator
 from torch import Tensor
-from transformers import TrainerCallback, TrainerState, TrainingArguments
+from transformers import TrainerState, TrainingArguments
 from transformers.trainer_utils import IntervalStrategy
 
 from ..method.losses import AdvBNOutput
@@ -22,21 +20,6 @@ _LOGGED = (
 )
 
 
-class OnTrainBegin(TrainerCallback):
-    """Calls a function whenever a training begins: also one that begins once more with smaller batches.
-
-    Args:
-        function: takes nothing.
-    """
-
-    def __init__(self, function: Callable[[], None]) -> None:
-        self.function = function
-
-    def on_train_begin(self, *_: Any, **__: Any) -> None:
-        """Calls the function."""
-        self.function()
-
-
 class StepLog:
     """Sums what training steps return, on the device, until it is logged."""
 
@@ -45,7 +28,7 @@ class StepLog:
         self._counts: dict[str, int] = defaultdict(int)
 
     def clear(self) -> None:
-        """Forgets what was noted since the last log."""
+        """Forgets the steps so far."""
         self._sums.clear()
         self._counts.clear()
 
@@ -67,8 +50,7 @@ class StepLog:
     def means(self, accelerator: Accelerator) -> dict[str, float]:
         """The means over steps and processes since the last call."""
         means = {name: accelerator.gather(total / self._counts[name]).mean() for name, total in self._sums.items()}
-        self._sums.clear()
-        self._counts.clear()
+        self.clear()
         return {name: round(mean.item(), 6) for name, mean in means.items()}
 
 

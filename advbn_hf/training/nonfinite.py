@@ -6,10 +6,13 @@ from torch import Tensor, nn
 from transformers.utils import logging
 
 from ..errors import InputError
+from ..utils.advice import how_to_resume
 
 logger = logging.get_logger(__name__)
 
-_FIX = "lower learning_rate or fix the data, then resume with --resume_from_checkpoint last, or restart"
+
+def _fix() -> str:
+    return f"lower learning_rate or fix the data, then resume with {how_to_resume()}, or restart"
 
 
 class LossWatch:
@@ -50,7 +53,7 @@ class LossWatch:
         if step == torch.inf:
             return
         if accelerator.scaler is None:
-            raise InputError(f"the loss is not finite (NaN or inf) since step {step:.0f}; {_FIX}")
+            raise InputError(f"the loss is not finite (NaN or inf) since step {step:.0f}; {_fix()}")
         check_weights(model, int(step))
         logger.warning(f"the loss overflowed at step {step:.0f}; such steps are skipped")
         self.reset()
@@ -70,4 +73,4 @@ def check_weights(model: nn.Module, step: int) -> None:
     finite = torch.stack([value.isfinite().all() for value in tensors.values()])
     if not finite.all():
         name = next(name for name, is_finite in zip(tensors, finite.tolist(), strict=True) if not is_finite)
-        raise InputError(f"{name} is not finite (NaN or inf) after step {step}, so nothing is saved; {_FIX}")
+        raise InputError(f"{name} is not finite (NaN or inf) after step {step}, so nothing is saved; {_fix()}")

@@ -16,12 +16,28 @@ class OptimizationMixin(Trainer):
     """What the published recipe needs beside Trainer's own optimisers and schedules."""
 
     _step_decay: StepLR | None = None
+    _own_optimizer: torch.optim.Optimizer | None = None  # the one that was created here
+
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
+        """As `Trainer.create_optimizer`; remembers whose it is."""
+        is_given = self.optimizer is not None
+        optimizer = super().create_optimizer(*args, **kwargs)
+        if not is_given:
+            self._own_optimizer = optimizer
+        return optimizer
+
+    def _drop_own_optimizer(self) -> None:
+        """Has an optimiser of earlier training created again, by the arguments of now; a given one stays."""
+        optimizer = getattr(self.optimizer, "optimizer", self.optimizer)  # without what Accelerate has put around it
+        if optimizer is not None and optimizer is self._own_optimizer:
+            self.optimizer = None
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> LRScheduler:
         """The scheduler of `lr_scheduler_type`, or steps of x0.1 every `lr_decay_epochs`."""
         if self.args.lr_decay_epochs is None or self.lr_scheduler not in (None, self._step_decay):
             return super().create_scheduler(num_training_steps, optimizer)
         every = max(round(self.args.lr_decay_epochs * self._steps_per_epoch(num_training_steps)), 1)
+        self._created_lr_scheduler = True  # so that another `train` makes another
         self.lr_scheduler = self._step_decay = StepLR(optimizer or self.optimizer, step_size=every, gamma=0.1)
         return self.lr_scheduler
 

@@ -19,6 +19,7 @@ from accelerate import PartialState
 from tqdm.auto import tqdm
 
 from ..errors import InputError, first_line
+from .advice import on_command_line
 
 TRACEBACK = "ADVBN_TRACEBACK"  # set to 1: the traceback behind a one-line error is shown too
 REPORTED = "ADVBN_REPORTED"  # a file that the first process of a launch creates before it reports how it ended
@@ -34,8 +35,7 @@ def run(main: Callable[[], None], again: str = "run the same command again") -> 
     """Runs a recipe: input that a person can fix ends it with one line and exit code 2.
 
     A Hub that cannot be reached, a full disk and signals end it with one line and exit code 1. Of several processes
-    that `advbn` launched, only the first to fail reports. However it ends, its process group ends too.
-    ADVBN_TRACEBACK=1 shows the tracebacks, of each process.
+    that `advbn` launched, only the first to fail reports. ADVBN_TRACEBACK=1 shows the tracebacks, of each process.
 
     Args:
         main: the recipe.
@@ -48,7 +48,7 @@ def run(main: Callable[[], None], again: str = "run the same command again") -> 
     stopped = f"stopped by {{}}; to resume, {again}"
     try:
         _check_processes()
-        with interrupted_by_sigterm(stopped.format("SIGTERM")):
+        with on_command_line(), interrupted_by_sigterm(stopped.format("SIGTERM")):
             main()
     except (InputError, ConnectionError) as error:
         _end(f"error: {_message(error)}", 2 if isinstance(error, InputError) else 1)
@@ -61,8 +61,8 @@ def run(main: Callable[[], None], again: str = "run the same command again") -> 
             sys.exit(1)
         raise
     finally:
-        if dist.is_available() and dist.is_initialized():  # else a process may abort while it exits
-            dist.destroy_process_group()
+        if dist.is_available() and dist.is_initialized():
+            dist.destroy_process_group()  # else a process can abort as it exits
 
 
 def use_all_cores() -> None:

@@ -9,8 +9,10 @@ from accelerate import PartialState
 from benchmarking.timing import ratios, time_in_turn
 from transformers import PreTrainedModel
 
+from advbn_hf.training.averaging import WeightAverage
+
 from .datasets import DecodedImages
-from .fine_tuning import TuningSettings, moving_average
+from .fine_tuning import TuningSettings
 from .methods import Method
 from .views import Collator
 
@@ -65,7 +67,9 @@ class _Step:
         trained = [weight for weight in self.model.parameters() if weight.requires_grad]
         # A learning rate of 0, so that repeating a few images leaves the weights as they are.
         self.optimizer = torch.optim.SGD(trained, lr=0.0, momentum=0.9)
-        self.average = moving_average(self.model, method.averaging) if method.averaging else None
+        self.average = WeightAverage(method.averaging) if method.averaging else None
+        if self.average is not None:
+            self.average.start(self.model)
 
     def __call__(self) -> None:
         batch = {name: tensor.to(self.device) for name, tensor in self.collate(self.images).items()}
@@ -73,4 +77,4 @@ class _Step:
         self.optimizer.step()
         self.optimizer.zero_grad()
         if self.average is not None:
-            self.average.update_parameters(self.model.backbone)
+            self.average.update(self.model)

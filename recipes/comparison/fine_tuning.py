@@ -3,13 +3,12 @@
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
-from transformers import PreTrainedModel, PrinterCallback, TrainerCallback, set_seed
+from torch.optim.swa_utils import update_bn
+from transformers import PreTrainedModel, PrinterCallback, set_seed
 
 from advbn_hf.evaluation.inference import branch_logits
 from advbn_hf.modeling import AdvBNForImageClassification
@@ -37,29 +36,6 @@ class TuningSettings:
     learning_rate: float = 0.03
     batch_size: int = 64
     weight_decay: float = 1e-4
-
-
-class _Averaging(TrainerCallback):
-    """Keeps a moving average of the weights and running statistics, which replaces them when training ends."""
-
-    def __init__(self, decay: float) -> None:
-        self.decay = decay
-
-    def on_train_begin(
-        self, args: Any, state: Any, control: Any, model: AdvBNForImageClassification, **_: Any
-    ) -> None:
-        self.average = moving_average(model, self.decay)
-
-    def on_step_end(self, args: Any, state: Any, control: Any, model: AdvBNForImageClassification, **_: Any) -> None:
-        self.average.update_parameters(model.backbone)
-
-    def on_train_end(self, args: Any, state: Any, control: Any, model: AdvBNForImageClassification, **_: Any) -> None:
-        model.backbone.load_state_dict(self.average.module.state_dict())
-
-
-def moving_average(model: AdvBNForImageClassification, decay: float) -> AveragedModel:
-    """A moving average of the weights and running statistics; `update_parameters(model.backbone)` moves it."""
-    return AveragedModel(model.backbone, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
 
 
 def fine_tune(
@@ -98,11 +74,11 @@ def fine_tune(
         max_grad_norm=0,
         per_device_train_batch_size=settings.batch_size,
         seed=seed,
+        ema_decay=method.averaging,
         **QUIET,
     )
-    callbacks = [_Averaging(method.averaging)] if method.averaging else []
     collator = Collator(method.views, seed)
-    trainer = AdvBNTrainer(model, arguments, train_dataset=images, data_collator=collator, callbacks=callbacks)
+    trainer = AdvBNTrainer(model, arguments, train_dataset=images, data_collator=collator)
     trainer.remove_callback(PrinterCallback)
     start = time.perf_counter()
     trainer.train()

@@ -125,7 +125,7 @@ def test_damaged_image_stops_with_row_and_file(name, streaming):
         load(images)
     message = str(caught.value)
     assert message.startswith(f"row 1 (train/cat/{name}): ") and "\n" not in message
-    assert "--skip_bad_images" in message and "0x" not in message
+    assert "skip_bad_images=True" in message and "0x" not in message
 
 
 def test_bomb_missing_file_and_missing_image(tmp_path, monkeypatch):

@@ -25,6 +25,7 @@ def train(output_dir: str, resume_from: str | None = None) -> dict:
         optim_args="momentum=0.9",
         learning_rate=0.1,
         save_steps=2,
+        ema_decay=0.9,
         eval_strategy="steps",
         eval_steps=5,
         report_to="none",

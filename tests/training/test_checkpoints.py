@@ -1,8 +1,10 @@
 """Checkpoints that were cut short, damaged or are not what they say: named and skipped, never run."""
 
+import json
 import os
 import resource
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,8 +12,9 @@ from builders import EpochRows, models_equal, tiny_resnet
 from trainers import trainer_of
 from transformers import TrainerCallback
 
-from advbn_hf import AdvBNConfig, InputError
-from advbn_hf.training.checkpoints import damage, last_complete_checkpoint, seal
+from advbn_hf import AdvBNConfig, AdvBNForImageClassification, InputError
+from advbn_hf.training.checkpoints import CONTENTS_FILE, damage, last_complete_checkpoint, seal
+from advbn_hf.utils.fingerprint import hash_file
 
 SAVING = {"max_steps": 6, "save_strategy": "steps", "save_steps": 2}
 
@@ -96,7 +99,7 @@ def test_resuming_from_the_last_complete_one_ends_with_the_same_weights(run, fin
     ("settings", "message"),
     [
         ({"insert_after": "auto"}, "insert_after resnet.embedder, and this run has resnet.encoder.stages.0"),
-        ({"auxiliary_norms": False}, "auxiliary_norms True, and this run has False; add --auxiliary_norms True"),
+        ({"auxiliary_norms": False}, "auxiliary_norms True, and this run has False; .*auxiliary_norms=True"),
         ({"freeze_stem": False}, "freeze_stem True, and this run has False"),
     ],
 )
@@ -180,12 +183,60 @@ def test_pickles_that_are_not_asked_for_stay_unread(run, finished):
     assert not (run / "ran").exists()
 
 
+def list_files(checkpoint):
+    """What `seal` writes, whatever is missing."""
+    paths = [path for path in checkpoint.rglob("*") if path.is_file() and path.name != CONTENTS_FILE]
+    contents = {path.relative_to(checkpoint).as_posix(): hash_file(path) for path in paths}
+    (checkpoint / CONTENTS_FILE).write_text(json.dumps(contents))
+
+
+@pytest.mark.parametrize("missing", ["model.safetensors", "auxiliary/model.safetensors"])
+def test_a_checkpoint_without_weights_of_a_branch_is_never_complete(run, missing):
+    (run / "checkpoint-6" / missing).unlink()
+    list_files(run / "checkpoint-6")
+    assert missing in damage(run / "checkpoint-6")
+    assert last_complete_checkpoint(run) == str(run / "checkpoint-4")
+    with pytest.raises(InputError, match=missing):
+        seal(run / "checkpoint-6")
+
+
+def test_a_checkpoint_without_a_shard_or_with_weights_that_are_not_listed_is_never_complete(run):
+    model = AdvBNForImageClassification.from_pretrained(run / "checkpoint-6")
+    for path in (run / "checkpoint-6").rglob("model.safetensors"):
+        path.unlink()
+    model.save_pretrained(run / "checkpoint-6", max_shard_size="20KB")
+    seal(run / "checkpoint-6")
+    assert damage(run / "checkpoint-6") is None
+    shard = next((run / "checkpoint-6").glob("model-00002-of-*"))
+    shard.rename(run / "shard")
+    list_files(run / "checkpoint-6")
+    assert shard.name in damage(run / "checkpoint-6")
+    (run / "shard").rename(shard)
+    assert shard.name in damage(run / "checkpoint-6")
+
+
+def test_training_ends_where_weights_are_not_written(tmp_path, monkeypatch):
+    """As on the second of two nodes under save_on_each_node, where Transformers writes none."""
+    save = AdvBNForImageClassification.save_pretrained
+
+    def without_weights(self, folder, **options):
+        save(self, folder, **options)
+        (Path(folder) / "auxiliary" / "model.safetensors").unlink()
+
+    monkeypatch.setattr(AdvBNForImageClassification, "save_pretrained", without_weights)
+    with pytest.raises(InputError, match=r"checkpoint-2 .*auxiliary/model\.safetensors"):
+        trainer_of(tmp_path, **SAVING).train()
+    assert last_complete_checkpoint(tmp_path) is None
+
+
 @pytest.mark.parametrize("branch", [".", "auxiliary"])
 def test_a_run_does_not_resume_from_a_pickle_in_place_of_weights(run, branch):
     folder = run / "checkpoint-4" / branch
     (folder / "model.safetensors").unlink()
     torch.save({"classifier.1.bias": Payload(run / "ran")}, folder / "pytorch_model.bin")
-    seal(run / "checkpoint-4")
+    with pytest.raises(InputError, match=r"checkpoint-4 .*model\.safetensors"):
+        seal(run / "checkpoint-4")
+    list_files(run / "checkpoint-4")
     trainer = trainer_of(run, **SAVING)
     with pytest.raises(InputError, match=r"checkpoint-4") as stopped:
         trainer.train(resume_from_checkpoint=str(run / "checkpoint-4"))

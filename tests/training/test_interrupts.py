@@ -65,7 +65,7 @@ def test_a_signal_saves_the_step_and_resuming_ends_with_the_same_weights(tmp_pat
     step = stopped.state.global_step
     assert 1 <= step <= 4
     assert f"stopped by {name} after step {step} of 7" in str(told.value)
-    assert "--resume_from_checkpoint last" in str(told.value)
+    assert "resume_from_checkpoint=True" in str(told.value)
     assert [path.name for path in (tmp_path / "stopped").glob("checkpoint-*")] == [f"checkpoint-{step}"]
     resumed = trainer_of(tmp_path / "stopped", model=tiny_resnet(seed=1), max_steps=7)
     resumed.train(resume_from_checkpoint=True)
