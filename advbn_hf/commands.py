@@ -39,6 +39,7 @@ RECIPES = {
     "evaluate": Recipe("evaluate.py", "measure how robust classifiers are, on suites of shifted datasets", True),
     "push": Recipe("push_to_hub.py", "publish a checkpoint on the Hub"),
     "convert": Recipe("convert.py", "convert a published checkpoint to Transformers' layout"),
+    "interpolate": Recipe("interpolate.py", "average the weights of a model and of the same model fine-tuned"),
     "visualize": Recipe("visualize.py", "draw what the perturbation does to images", True),
     "demo": Recipe("demo.py", "serve a page to try models on shifted images"),
 }
@@ -65,7 +66,7 @@ def main() -> None:
 def _main() -> None:
     command, *arguments = sys.argv[1:] or ["--help"]
     if command in ("-h", "--help"):
-        print(HELP.format(commands="\n".join(f"  {name:10} {recipe.summary}" for name, recipe in RECIPES.items())))
+        print(HELP.format(commands="\n".join(f"  {name:11} {recipe.summary}" for name, recipe in RECIPES.items())))
     elif command == "--version":
         print(f"advbn_hf {version('advbn_hf')}")
     else:

@@ -13,6 +13,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from .backbones.activation_checkpointing import ActivationCheckpointing, recomputed_within
 from .backbones.adapters import merged, without_wrapper
 from .backbones.checks import check_backbone
+from .backbones.interpolation import interpolated
 from .backbones.loading import load_classifier
 from .backbones.model_outputs import logits_of
 from .backbones.norms import (
@@ -341,15 +342,22 @@ class AdvBNForImageClassification(PretrainedBranches, ActivationCheckpointing, n
         """Logits (B, K) of one branch's tail on given features, or on the recorded ones."""
         return logits_of(self.split.tail(recording, features, partial(using_branch, branch)))
 
-    def export(self, branch: Branch = "clean") -> PreTrainedModel:
+    def export(self, branch: Branch | Literal["soup"] = "clean", weight: float = 0.5) -> PreTrainedModel:
         """A plain Transformers model of the backbone's own class, independent of this one, in eval mode.
 
         Args:
-            branch: "clean" or "auxiliary".
+            branch: "clean", "auxiliary", or "soup" for norms between those of both branches: running statistics are
+                interpolated as weights are; `advbn_hf.backbones.interpolation.re_estimate_statistics` fits them to
+                images.
+            weight: share of the auxiliary branch in a soup, in 0..1.
 
         Raises:
-            InputError: if there is no such branch.
+            InputError: if there is no such branch, or the weight is out of its range.
         """
+        if branch == "soup":
+            if not 0 <= weight <= 1:
+                raise InputError(f"weight must be in 0..1, got {weight}")
+            return interpolated(self.export("clean"), self.export("auxiliary"), weight)
         model = merged(plain_model(self.backbone, branch))
         remove_replays(model)
         return model.eval().requires_grad_(True)

@@ -73,7 +73,8 @@ def test_an_unknown_command_is_one_line(here):
 def test_each_command_has_its_recipes_help(here, command):
     code, out, _ = here(command, "--help")
     assert code == 0
-    option = {"finetune": "--epsilon", "convert": "OUTPUT_DIR", "push": "--repo_id"}.get(command, "--model")
+    options = {"finetune": "--epsilon", "convert": "OUTPUT_DIR", "push": "--repo_id", "interpolate": "--alpha"}
+    option = options.get(command, "--model")
     assert option in out
     assert ("--num_processes" in out) == (command in ("finetune", "evaluate", "visualize"))
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from torch.optim.swa_utils import update_bn
 from transformers import PreTrainedModel, PrinterCallback, set_seed
 
+from advbn_hf.backbones.interpolation import re_estimate_statistics
 from advbn_hf.evaluation.inference import branch_logits
 from advbn_hf.modeling import AdvBNForImageClassification
 from advbn_hf.trainer import AdvBNTrainer
@@ -135,5 +135,5 @@ def _with_clean_statistics(model: AdvBNForImageClassification, train: DecodedIma
     if not any(isinstance(module, torch.nn.modules.batchnorm._BatchNorm) for module in exported.modules()):
         return None
     batches = np.array_split(train.pixels, max(len(train) // _BATCH, 1))
-    update_bn((to_input(batch) for batch in batches), exported, device=model.device)
-    return exported.eval()
+    re_estimate_statistics(exported, (to_input(batch) for batch in batches))
+    return exported
