@@ -89,14 +89,19 @@ def test_death_at_random_moments(folders, tmp_path, reference):
 
 
 def test_death_while_a_checkpoint_is_saved(folders, tmp_path, reference):
-    """At ten places of the time that saving takes, in the first checkpoint and in others."""
+    """At ten places of the time that saving takes, in the first checkpoint and in others.
+
+    Where the machine is busy, few of these may be met: then at up to twenty more.
+    """
     met = Counter()
-    for place in range(10):
+    for place in range(30):
+        if place >= 10 and met["saving, with an unfinished checkpoint left"] >= 3:
+            break
         folder = tmp_path / str(place)
         arguments = job(folders, folder, *OPTIONS, *ONE_KEPT)
         process = RecipeProcess(arguments)
         process.wait_for(2 + 2 * (place % len(SAVED)))
-        time.sleep(reference.saving * (place + 0.5) / 10)
+        time.sleep(reference.saving * (place % 10 + 0.5) / 10)
         assert process.kill()
         met[interrupted(process, folder)] += 1
         check_resuming(process, arguments, folder, reference)
