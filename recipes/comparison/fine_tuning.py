@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel, PrinterCallback, set_seed
 
-from advbn_hf.backbones.interpolation import re_estimate_statistics
+from advbn_hf.backbones.interpolation import interpolated, re_estimate_statistics
 from advbn_hf.evaluation.inference import branch_logits
 from advbn_hf.modeling import AdvBNForImageClassification
 from advbn_hf.trainer import AdvBNTrainer
@@ -86,7 +86,10 @@ def fine_tune(
 
 
 def measure(
-    model: AdvBNForImageClassification, sets: Mapping[str, DecodedImages], train: DecodedImages
+    model: AdvBNForImageClassification,
+    sets: Mapping[str, DecodedImages],
+    train: DecodedImages,
+    base: PreTrainedModel | None,
 ) -> dict[str, dict[str, float]]:
     """Accuracy, in 0..1, of each branch on each set.
 
@@ -94,20 +97,19 @@ def measure(
         model: fine-tuned, in eval mode.
         sets: what to measure on.
         train: clean images, to re-estimate running statistics on.
+        base: the classifier that was fine-tuned; None where its head was untrained.
 
     Returns:
-        Branch -> set -> accuracy. Branches are "clean" and, where there are auxiliary norms, "auxiliary", "average"
-        (of both branches' probabilities) and, for batch norms, "re-estimated": the auxiliary branch with running
-        statistics of clean images.
+        Branch -> set -> accuracy. Branches are "clean" and, where there are auxiliary norms, "auxiliary" and "average"
+        (of both branches' probabilities), and those of `derived_models`.
     """
-    config = model.advbn_config
     accuracy: dict[str, dict[str, float]] = {"clean": {}}
-    re_estimated = _with_clean_statistics(model, train) if config.auxiliary_norms else None
+    derived = derived_models(model, train, base)
     for name, images in sets.items():
         predicted: dict[str, list[Tensor]] = {}
         for start in range(0, len(images), _BATCH):
             pixel_values = to_input(images.pixels[start : start + _BATCH]).to(model.device)
-            for branch, classes in _predictions(model, re_estimated, pixel_values).items():
+            for branch, classes in _predictions(model, derived, pixel_values).items():
                 predicted.setdefault(branch, []).append(classes.cpu())
         for branch, parts in predicted.items():
             correct = torch.cat(parts) == images.labels
@@ -115,25 +117,43 @@ def measure(
     return accuracy
 
 
+def derived_models(
+    model: AdvBNForImageClassification, train: DecodedImages, base: PreTrainedModel | None
+) -> dict[str, PreTrainedModel]:
+    """Plain models that a fine-tuned one gives without training.
+
+    Args:
+        model: fine-tuned.
+        train: as for `measure`.
+        base: likewise.
+
+    Returns:
+        "interpolated": half the base, half the clean branch, with running statistics of clean images. Where there are
+        auxiliary norms, "soup", whose norms lie between both branches', and, for batch norms, "re-estimated" and "soup
+        re-estimated": the auxiliary branch and the soup with running statistics of clean images.
+    """
+    derived, re_estimated = {}, {}
+    if base is not None:
+        re_estimated["interpolated"] = interpolated(base, model.export("clean"), 0.5)
+    if model.advbn_config.auxiliary_norms:
+        derived["soup"] = model.export("soup")
+        if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in derived["soup"].modules()):
+            re_estimated |= {"re-estimated": model.export("auxiliary"), "soup re-estimated": model.export("soup")}
+    for other in re_estimated.values():
+        batches = np.array_split(train.pixels, max(len(train) // _BATCH, 1))
+        re_estimate_statistics(other.to(model.device), (to_input(batch) for batch in batches))
+    return derived | re_estimated
+
+
 @torch.no_grad()
 def _predictions(
-    model: AdvBNForImageClassification, re_estimated: PreTrainedModel | None, pixel_values: Tensor
+    model: AdvBNForImageClassification, derived: Mapping[str, PreTrainedModel], pixel_values: Tensor
 ) -> dict[str, Tensor]:
     """The class that each branch predicts, (B,)."""
     logits = branch_logits(model, pixel_values)
-    if not model.advbn_config.auxiliary_norms:
-        return {"clean": logits["plain"].argmax(-1)}
-    logits["average"] = sum(values.softmax(-1) for values in logits.values())
-    if re_estimated is not None:
-        logits["re-estimated"] = re_estimated(pixel_values).logits
+    if model.advbn_config.auxiliary_norms:
+        logits["average"] = sum(values.softmax(-1) for values in logits.values())
+    else:
+        logits = {"clean": logits["plain"]}
+    logits |= {name: other(pixel_values).logits for name, other in derived.items()}
     return {branch: values.argmax(-1) for branch, values in logits.items()}
-
-
-def _with_clean_statistics(model: AdvBNForImageClassification, train: DecodedImages) -> PreTrainedModel | None:
-    """The auxiliary branch with running statistics of clean images; None where it has no batch norm."""
-    exported = model.export("auxiliary")
-    if not any(isinstance(module, torch.nn.modules.batchnorm._BatchNorm) for module in exported.modules()):
-        return None
-    batches = np.array_split(train.pixels, max(len(train) // _BATCH, 1))
-    re_estimate_statistics(exported, (to_input(batch) for batch in batches))
-    return exported

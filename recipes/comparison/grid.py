@@ -18,7 +18,7 @@ from .data import designers
 from .datasets import DATASETS, DecodedImages, load_decoded
 from .fine_tuning import TuningSettings, fine_tune, measure
 from .methods import METHODS, Method, method_called
-from .models import CHOICES, MODELS, BaseSettings, base_model, weights_of
+from .models import CHOICES, MODELS, PRETRAINED, BaseSettings, base_model, weights_of
 from .store import Store, key_of
 
 _DRAWN_WITH = ("numpy", "scipy", "pillow", "matplotlib")  # other releases may draw images a little differently
@@ -109,7 +109,8 @@ class Grid:
                 model, seconds = fine_tune(method, base, train, self.settings.tuning, steps, trial.seed, scratch)
             measured = DATASETS[trial.dataset].measured[self.settings.split]
             sets = {name: self._images(trial.dataset, name) for name in measured}
-            result = {"seconds": seconds, "accuracy": measure(model, sets, train)}
+            trained = None if trial.model in PRETRAINED else base  # a pretrained one has a new head
+            result = {"seconds": seconds, "accuracy": measure(model, sets, train, trained)}
             result["n"] = {name: len(images) for name, images in sets.items()}
             self.trials.put(depends_on, result)
         cost = self.cost(trial)

@@ -54,6 +54,13 @@ QUESTIONS = (
         ("advbn", "auxiliary"),
         (MEAN, "clean"),
     ),
+    Question("Does a soup of both branches' norms beat the clean one?", ("advbn", "soup"), ("advbn", "clean")),
+    Question("Does it beat averaged branches?", ("advbn", "soup"), ("advbn", "average"), (MEAN, "clean")),
+    Question(
+        "Do re-estimated statistics help it?", ("advbn", "soup re-estimated"), ("advbn", "soup"), (MEAN, "clean")
+    ),
+    Question("Is the clean branch better halfway to the base?", ("advbn", "interpolated"), ("advbn", "clean")),
+    Question("Does an average of the weights along the run help?", ("advbn_averaged", "clean"), ("advbn", "clean")),
     Question("Is accuracy on clean images higher than plain's?", ("advbn", "clean"), ("plain", "clean"), ("clean",)),
     Question("Does AugMix help AdvBN?", ("augmix_advbn", "clean"), ("advbn", "clean")),
     Question("Does AdvBN help AugMix?", ("augmix_advbn", "clean"), ("augmix", "clean")),

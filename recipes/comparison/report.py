@@ -25,6 +25,9 @@ _FURTHER = {
     "auxiliary: shifts": ("auxiliary", MEAN),
     "average: shifts": ("average", MEAN),
     "re-estimated: shifts": ("re-estimated", MEAN),
+    "soup: shifts": ("soup", MEAN),
+    "interpolated with base: clean": ("interpolated", "clean"),
+    "interpolated with base: shifts": ("interpolated", MEAN),
 }
 
 

@@ -91,8 +91,9 @@ def test_a_run_stops_and_resumes(monkeypatch, folder, capsys):
     assert [(trial["method"], trial["seed"]) for trial in content["trials"]] == [
         (method, seed) for method in ("plain", "advbn") for seed in (0, 1)
     ]
-    assert set(content["trials"][0]["result"]["accuracy"]) == {"clean"}
-    assert set(content["trials"][2]["result"]["accuracy"]) == {"clean", "auxiliary", "average", "re-estimated"}
+    assert set(content["trials"][0]["result"]["accuracy"]) == {"clean", "interpolated"}
+    branches = {"clean", "auxiliary", "average", "soup", "re-estimated", "soup re-estimated", "interpolated"}
+    assert set(content["trials"][2]["result"]["accuracy"]) == branches
     assert set(content["trials"][0]["result"]["accuracy"]["clean"]) == set(STYLES)
     assert content["trials"][0]["result"]["cost"] == 1
     table = (folder / "comparison.md").read_text()
