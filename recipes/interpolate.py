@@ -4,7 +4,8 @@ python recipes/interpolate.py BASE TUNED --output_dir DIR [--alpha 0.5] [--datas
 
 Often more robust than either at the accuracy of the fine-tuned one, at no cost. TUNED is the clean branch of a
 checkpoint; DIR/auxiliary names the other of a folder. Both models need the same classes: a new head starts from noise,
-so take a base whose head has been trained. Running statistics are interpolated too; or, where a dataset is given,
+so take a base whose head has been trained. Of DIR and DIR/auxiliary it makes a model whose norms lie between those of
+both branches, as `model.export("soup")` does. Running statistics are interpolated too; or, where a dataset is given,
 re-estimated on its images.
 """
 

@@ -13,7 +13,13 @@ import pytest
 from builders import tiny_resnet
 from huggingface_hub import constants
 from jobs import job
-from transformers import AutoImageProcessor, AutoModelForImageClassification, ViTImageProcessorPil
+from transformers import (
+    AutoImageProcessor,
+    AutoModelForImageClassification,
+    ResNetConfig,
+    ResNetForImageClassification,
+    ViTImageProcessorPil,
+)
 
 from advbn_hf import AdvBNForImageClassification, InputError
 from advbn_hf.data.embedded.digits import STYLES
@@ -225,6 +231,19 @@ def test_mistakes_end_in_one_line_before_any_work(monkeypatch, folders, tmp_path
     assert len(error) == 1
     assert error[0].startswith("error: ")
     assert message in error[0]
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_model_of_one_channel_is_refused(monkeypatch, folders, tmp_path, capsys):
+    shutil.copytree(folders / "model", tmp_path / "grey")
+    grey = ResNetConfig.from_pretrained(tmp_path / "grey", num_channels=1)
+    ResNetForImageClassification(grey).save_pretrained(tmp_path / "grey")
+    options = ("--model_name_or_path", tmp_path / "grey", "--augmentation", "prime")
+    with pytest.raises(SystemExit) as left:
+        recipe(monkeypatch, job(folders, tmp_path / "run", *options))
+    assert left.value.code == 2
+    error = [line for line in capsys.readouterr().err.splitlines() if "error: " in line]
+    assert len(error) == 1 and "num_channels 1" in error[0]
     assert not (tmp_path / "run").exists()
 
 

@@ -5,10 +5,11 @@ import sys
 import interpolate
 import pytest
 import torch
-from builders import tiny_resnet
+from builders import models_equal, tiny_resnet
 from transformers import AutoImageProcessor, AutoModelForImageClassification, ViTImageProcessorPil
 
 from advbn_hf import AdvBNConfig, AdvBNForImageClassification
+from advbn_hf.backbones.norms import two_branch_norms
 from advbn_hf.utils.cli import run
 
 CLASSES = ("ant", "bee", "cat", "dog", "eel")
@@ -63,6 +64,15 @@ def test_statistics_are_re_estimated_on_a_dataset(monkeypatch, models, folders):
     differ = {name.rpartition(".")[2] for name in plain if not torch.equal(plain[name], fitted[name])}
     assert differ == {"running_mean", "running_var", "num_batches_tracked"}
     assert {int(tensor) for name, tensor in fitted.items() if "num_batches" in name} == {2}
+
+
+def test_both_branches_make_a_soup(monkeypatch, models):
+    model = AdvBNForImageClassification.from_pretrained(models / "tuned")
+    for norm in two_branch_norms(model.backbone).values():
+        norm.auxiliary.weight.data += 1
+    model.save_pretrained(models / "tuned")
+    recipe(monkeypatch, models / "tuned", models / "tuned/auxiliary", "--alpha", 0.3, "--output_dir", models / "out")
+    assert models_equal(load(models / "out"), model.export("soup", weight=0.3))
 
 
 @pytest.mark.parametrize(
