@@ -13,7 +13,7 @@ from transformers.utils import cached_file
 
 from .errors import InputError, first_line, suggestion
 from .utils.documents import read_json
-from .utils.files import write_atomically
+from .utils.files import check_folder, finish_filling, write_atomically
 from .utils.predicates import is_integer, is_number
 
 _LARGEST_BLOCK = 16  # images of which a share is adversarial
@@ -188,6 +188,8 @@ class AdvBNConfig:
             InputError: if there is no such file, or it does not hold a valid config.
         """
         name = str(pretrained_model_name_or_path)
+        check_folder(name)
+        finish_filling(name)
         try:
             path = cached_file(name, CONFIG_FILE, **kwargs)
         except OSError as error:

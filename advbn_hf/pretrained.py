@@ -1,8 +1,8 @@
 """How a wrapped classifier is loaded, saved and pushed: an ordinary Transformers checkpoint of each branch."""
 
-import re
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -16,6 +16,7 @@ from .config import AUXILIARY_FOLDER, AdvBNConfig
 from .errors import InputError
 from .hub import full_repo_id, upload_checkpoint
 from .hub.card import CARD_FILE
+from .hub.contents import replaced_files
 from .hub.generated_card import generated_card, may_replace
 from .utils.files import filling, write_atomically
 
@@ -61,10 +62,13 @@ class PretrainedBranches:
     ) -> None:
         """Writes an ordinary Transformers checkpoint of the clean branch, `auxiliary/` with the other, and the config.
 
-        A README.md that somebody has written or edited stays; weights of a checkpoint that was saved there go.
+        Of a checkpoint that is there nothing stays: not its shards, index, adapters, nor a processor that was saved
+        with it. All other files stay, a README.md that somebody has written or edited and weights of another `variant`
+        too. If the process dies while it writes, the old checkpoint is there; while files move into place,
+        `from_pretrained` moves the rest.
 
         Args:
-            save_directory: folder; created if missing, and every file is written atomically.
+            save_directory: folder; created if missing, and written atomically.
             processor: image processor to write beside both branches.
             is_main_process: whether this process writes.
             card: README.md, from `generated_card`; by default one of the settings alone.
@@ -84,7 +88,8 @@ class PretrainedBranches:
             raise InputError("state_dict: the adapters of a model are merged from its own weights; leave it out")
         if card is None:
             card = self._card(Path(save_directory).resolve().name, processor)
-        with filling(save_directory) as folder:
+        replaced = partial(replaced_files, Path(save_directory), variant=kwargs.get("variant"))
+        with filling(save_directory, replaced) as folder:
             if self.has_card and may_replace(Path(save_directory) / CARD_FILE):
                 write_atomically(folder / CARD_FILE, card)
             for branch, branch_folder in zip(BRANCHES, (folder, folder / AUXILIARY_FOLDER), strict=True):
@@ -95,8 +100,6 @@ class PretrainedBranches:
                 if processor is not None:
                     processor.save_pretrained(branch_folder)
             self.advbn_config.save_pretrained(folder)
-            written = {path.relative_to(folder) for path in folder.rglob("*.safetensors*")}
-        remove_old_weights(Path(save_directory), written, kwargs.get("variant"))
 
     def _card(self, name: str, processor: BaseImageProcessor | None, repo_id: str | None = None) -> str:
         return generated_card(
@@ -129,18 +132,3 @@ class PretrainedBranches:
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder, processor=processor, card=card)
             return upload_checkpoint(folder, repo_id, **kwargs)
-
-
-def remove_old_weights(folder: Path, written: set[Path], variant: str | None) -> None:
-    """Removes what another checkpoint has left of the same variant, such as shards, or a single file beside new ones.
-
-    Args:
-        folder: of the checkpoint.
-        written: the new files, relative to it.
-        variant: as `save_pretrained` takes it.
-    """
-    suffix = "" if variant is None else re.escape(f".{variant}")
-    weights = re.compile(rf"model{suffix}(-\d+-of-\d+)?\.safetensors|model\.safetensors\.index{suffix}\.json")
-    for path in [*folder.glob("model*"), *folder.glob(f"{AUXILIARY_FOLDER}/model*")]:
-        if weights.fullmatch(path.name) and path.relative_to(folder) not in written:
-            path.unlink()

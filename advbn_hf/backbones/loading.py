@@ -17,6 +17,7 @@ from transformers.utils import is_timm_available
 
 from ..errors import InputError, first_line
 from ..utils.advice import either
+from ..utils.files import check_folder, finish_filling
 
 PICKLED = "its weights are damaged, or a pickle that holds more than numbers and is never read; ask for safetensors"
 
@@ -36,6 +37,7 @@ def load_classifier(name: str | Path, **kwargs: Any) -> PreTrainedModel:
         if kwargs.pop(option, False):
             raise InputError(f"{option}: is always false here; leave it out")
     check_folder(name)
+    finish_filling(name)
     try:
         # Without trust_remote_code=False, Transformers asks on a terminal whether to run the repository's code.
         model, loading = AutoModelForImageClassification.from_pretrained(
@@ -47,21 +49,6 @@ def load_classifier(name: str | Path, **kwargs: Any) -> PreTrainedModel:
         missing = min(loading["missing_keys"])
         raise InputError(f"{name} has no weights for {missing}; give a model that was trained with its head")
     return model
-
-
-def check_folder(name: str | Path) -> None:
-    """Checks that what can only be a folder, by its form, is there.
-
-    Args:
-        name: folder or Hub id.
-
-    Raises:
-        InputError: there is no such folder.
-    """
-    text = str(name)
-    is_path = isinstance(name, Path) or text.startswith((".", "~", "/", "\\")) or text.count("/") > 1
-    if (is_path or Path(text).is_absolute()) and not Path(text).exists():
-        raise InputError(f"there is no folder {text}; name one, or a Hub id such as microsoft/resnet-50")
 
 
 def load_classifier_for(
@@ -112,6 +99,8 @@ def load_processor(name: str | Path, **kwargs: Any) -> BaseImageProcessor:
     Raises:
         InputError: if there is none.
     """
+    check_folder(name)
+    finish_filling(name)
     try:
         return AutoImageProcessor.from_pretrained(name, trust_remote_code=False, **kwargs)
     except Exception as error:  # likewise

@@ -11,12 +11,23 @@ from huggingface_hub import CommitOperationAdd, get_token, metadata_load
 from ..config import AUXILIARY_FOLDER, CONFIG_FILE
 from ..errors import InputError
 from .card import CARD_FILE
-from .generated_card import addressed
+from .generated_card import addressed, is_generated
 from .metadata import TOKEN, validate_metadata
 
 BRANCHES = ("", f"{AUXILIARY_FOLDER}/")  # where each lies in a checkpoint
 _SINGLE, _INDEX, _SHARD = "model.safetensors", "model.safetensors.index.json", "model-*-of-*.safetensors"
 WEIGHTS = (_SINGLE, _INDEX, _SHARD)
+# What Transformers takes for weights, before and after the variant.
+_ANY_WEIGHTS = (
+    ("model", ".safetensors"),
+    ("model", "-[0-9]*-of-[0-9]*.safetensors"),
+    ("model.safetensors.index", ".json"),
+    ("pytorch_model", ".bin"),
+    ("pytorch_model", "-[0-9]*-of-[0-9]*.bin"),
+    ("pytorch_model.bin.index", ".json"),
+)
+_ADAPTER = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
+_PROCESSOR = ("preprocessor_config.json", "processor_config.json")
 # Whatever is not named here is not uploaded: optimizer state, logs, arguments, other checkpoints.
 _OF_A_BRANCH = ("config.json", "preprocessor_config.json")
 _BESIDE = (
@@ -56,6 +67,37 @@ def files_to_upload(folder: str | Path) -> list[Path]:
         if not (folder / path).resolve().is_relative_to(folder.resolve()):
             raise InputError(f"{folder / path} is a link to {(folder / path).resolve()}; put the file itself there")
     return sorted(found)
+
+
+def replaced_files(folder: Path, new: Path, variant: str | None = None) -> list[Path]:
+    """The files of a checkpoint that another one replaces, saved in the same folder.
+
+    A processor that lies beside both branches was saved with them; beside the clean one alone, by somebody.
+
+    Args:
+        folder: the checkpoint.
+        new: the other one, before its files move there.
+        variant: of the other one's weights; those of others stay.
+    """
+    infix = "" if variant is None else f".{variant}"
+    patterns = [f"{start}{infix}{end}" for start, end in _ANY_WEIGHTS] + list(_ADAPTER)
+    found = [
+        path
+        for branch in BRANCHES
+        for path in (folder / branch).glob("*")
+        if path.is_file() and any(fnmatchcase(path.name, pattern) for pattern in patterns)
+    ]
+    has_processor = any((new / name).is_file() for name in _PROCESSOR)
+    for name in _PROCESSOR:
+        first, second = (folder / branch / name for branch in BRANCHES)
+        if first.is_file() and (has_processor or (second.is_file() and first.read_bytes() == second.read_bytes())):
+            found.append(first)
+        if second.is_file():
+            found.append(second)
+    card = folder / CARD_FILE
+    if not (new / CARD_FILE).exists() and card.is_file() and is_generated(card.read_bytes()):
+        found.append(card)
+    return found
 
 
 def weight_files(folder: str | Path) -> list[Path]:

@@ -1,16 +1,19 @@
 """Writing files and folders atomically: under a temporary name first, then renamed into place."""
 
+import json
 import os
 import shutil
 import tempfile
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ..errors import InputError
 
 _UNFINISHED = ".partial-"  # begins the name of what is still being written
+_COMPLETE = ".complete-"  # begins the name of a folder whose files are being moved into place
+_REPLACED = ".replaced.json"  # in it: what goes when they have arrived
 _PACKAGE = Path(__file__).resolve().parents[1]
 
 
@@ -60,33 +63,105 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
 
 
 @contextmanager
-def filling(folder: str | os.PathLike) -> Iterator[Path]:
+def filling(folder: str | os.PathLike, replaced: Callable[[Path], Iterable[Path]] | None = None) -> Iterator[Path]:
     """Gives an empty temporary folder whose files move into `folder` when the block ends without an error.
 
-    Every file arrives by a rename; files of `folder` that have no successor stay as they are.
+    Every file arrives by a rename. If the process dies before the first, everything is as it was; if it dies between
+    them, `finish_filling` moves the rest. Files of `folder` without a successor stay, but for those that are replaced.
+
+    Args:
+        folder: created if missing.
+        replaced: takes the temporary folder, filled; returns the paths in `folder` that the new files replace.
+
+    Raises:
+        InputError: if a file would take the place of a folder, or a folder that of a file.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    finish_filling(folder)
     temporary = Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=folder))
     try:
         yield temporary
-        for source in sorted(temporary.rglob("*")):
+        for source in temporary.rglob("*"):
             target = folder / source.relative_to(temporary)
-            if source.is_dir():
-                target.mkdir(exist_ok=True)
-            else:
-                source.replace(target)
+            if target.exists() and target.is_dir() != source.is_dir():
+                kind = "folder" if source.is_dir() else "file"
+                raise InputError(f"{target} is in the way of a {kind} of that name; move it away")
+        old = [path.relative_to(folder).as_posix() for path in (replaced(temporary) if replaced else ())]
+        (temporary / _REPLACED).write_text(json.dumps([name for name in old if not (temporary / name).exists()]))
+        temporary.rename(temporary.with_name(temporary.name.replace(_UNFINISHED, _COMPLETE, 1)))
+        try:
+            finish_filling(folder)
+        except KeyboardInterrupt:
+            finish_filling(folder)
+            raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def finish_filling(folder: str | os.PathLike) -> None:
+    """Moves into a folder what a process that died had written completely, but not moved.
+
+    Args:
+        folder: need not exist.
+
+    Raises:
+        InputError: if files cannot be moved there.
+    """
+    folder = Path(folder)
+    for complete in sorted(folder.glob(f"{_COMPLETE}*/")):
+        try:
+            _move(complete, folder)
+        except PermissionError as error:
+            raise InputError(f"{folder}: what was being saved is not all in place, and it is read-only") from error
+
+
+def _move(complete: Path, folder: Path) -> None:
+    """Every file to its place, then what they replace away; what another process has done meanwhile is done."""
+    try:
+        old = [folder / name for name in json.loads((complete / _REPLACED).read_bytes())]
+    except (OSError, ValueError, TypeError):  # all are gone already
+        old = []
+    for source in sorted(complete.rglob("*")):
+        target = folder / source.relative_to(complete)
+        if source.is_dir():
+            target.mkdir(exist_ok=True)
+        elif source.name != _REPLACED:
+            with suppress(FileNotFoundError):
+                source.replace(target)
+    for path in old:
+        if path.parent.resolve().is_relative_to(folder.resolve()):
+            path.unlink(missing_ok=True)
+    shutil.rmtree(complete, ignore_errors=True)
+
+
 def remove_unfinished(folder: str | os.PathLike) -> None:
-    """Removes what processes that died were still writing in a folder and those in it; no other may write there."""
+    """Removes what processes that died were still writing in a folder and those in it; no other may write there.
+
+    What they had written completely is moved into place.
+    """
+    for place in [Path(folder), *Path(folder).glob("*/")]:
+        finish_filling(place)
     for path in [*Path(folder).glob(f"{_UNFINISHED}*"), *Path(folder).glob(f"*/{_UNFINISHED}*")]:
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
+
+
+def check_folder(name: str | Path) -> None:
+    """Checks that what can only be a folder, by its form, is there.
+
+    Args:
+        name: folder or Hub id.
+
+    Raises:
+        InputError: there is no such folder.
+    """
+    text = str(name)
+    is_path = isinstance(name, Path) or text.startswith((".", "~", "/", "\\")) or text.count("/") > 1
+    if (is_path or Path(text).is_absolute()) and not Path(text).exists():
+        raise InputError(f"there is no folder {text}; name one, or a Hub id such as microsoft/resnet-50")
 
 
 def check_empty(folder: str | os.PathLike, field: str) -> None:

@@ -227,7 +227,7 @@ def test_a_failure_leaves_the_repo_as_it_was(client, checkpoint, existing, where
 @pytest.mark.parametrize(("where", "left"), [(COMMIT, ALL_FILES), (CREATE, None)])
 def test_a_reply_that_does_not_arrive(client, checkpoint, where, left):
     client.faults.add(Fault(*where, cut="reply"))
-    with pytest.raises(ConnectionError, match="command"):
+    with pytest.raises(ConnectionError, match="again"):
         upload_checkpoint(checkpoint, "me/digits")
     assert left == (client.files("me/digits").keys() if client.store.repos else None)
     assert (upload_checkpoint(checkpoint, "me/digits") is None) == (left is not None)
