@@ -186,6 +186,7 @@ def test_whenever_the_process_dies_the_old_one_loads_or_the_new(saved, tmp_path,
     assert found[0] == before
     assert found == sorted(found, key=[before, after].index)
     assert len(found) > 5
+    print(f"{before} -> {after}: died at {len(found) - 1} moments; {found.count(before)} times the old one was there")
 
 
 def test_what_a_dead_process_had_not_moved_is_moved_by_the_next_save_and_the_next_run(saved, tmp_path):

@@ -16,6 +16,7 @@ from transformers.utils import ModelOutput
 
 from ..errors import InputError, first_line
 from .model_outputs import first_tensor, logits_of
+from .norms import BRANCHES, using_branch
 
 
 @dataclass(frozen=True)
@@ -111,13 +112,19 @@ def probe(
 
 
 def unused_weights(model: PreTrainedModel) -> list[str]:
-    """Names of weights that lie in no module that a forward pass runs, such as those of a head that is not used.
+    """Names of weights that are to learn and get no gradient from the logits, such as those of a head of another task.
 
     Args:
-        model: the classifier; it is run on noise.
+        model: the classifier; both its branches are run on noise.
     """
-    ran = {call.path for call in probe(model, probe_inputs(model))[0]}
-    return [name for name, _ in model.named_parameters() if name.rpartition(".")[0] not in ran]
+    weights = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+    inputs, total = probe_inputs(model), torch.zeros((), device=model.device)
+    with evaluating(model, forget=True), torch.enable_grad():
+        for branch in BRANCHES:
+            with using_branch(branch):
+                total = total + logits_of(model(**inputs)).sum()
+        gradients = torch.autograd.grad(total, list(weights.values()), allow_unused=True)
+    return [name for name, gradient in zip(weights, gradients, strict=True) if gradient is None]
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from transformers import (
     SiglipForImageClassification,
     ViTImageProcessorPil,
 )
+from transformers.utils import ModelOutput
 
 from advbn_hf import AdvBNConfig, AdvBNForImageClassification, AdvBNTrainer, AdvBNTrainingArguments, InputError
 from advbn_hf.utils.cli import run
@@ -42,7 +43,18 @@ def with_a_spare_head() -> PreTrainedModel:
     return model
 
 
-MODELS = {"clip": tiny_clip, "siglip": tiny_siglip, "spare": with_a_spare_head}
+def with_a_head_that_runs() -> PreTrainedModel:
+    """The same, but it runs, and nothing is made of what it gives."""
+    model = with_a_spare_head()
+
+    def run_in_vain(model: PreTrainedModel, inputs: tuple, output: ModelOutput) -> None:
+        model.spare(output.logits[:, :4])
+
+    model.register_forward_hook(run_in_vain)
+    return model
+
+
+MODELS = {"clip": tiny_clip, "siglip": tiny_siglip, "spare": with_a_spare_head, "runs": with_a_head_that_runs}
 
 
 def train(name: str, output_dir: Path, **settings: object) -> dict:

@@ -11,7 +11,13 @@ from advbn_hf.training.checkpoints import last_complete_checkpoint
 
 pytestmark = pytest.mark.slow
 
-UNUSED = {"clip": "post_layernorm", "siglip": ".head.", "spare": "spare", "checkpointed": "post_layernorm"}
+UNUSED = {
+    "clip": "post_layernorm",
+    "siglip": ".head.",
+    "spare": "spare",
+    "runs": "spare",
+    "checkpointed": "post_layernorm",
+}
 
 
 @pytest.fixture(scope="module")
