@@ -54,7 +54,7 @@ def test_trainer_pushes_at_the_end_in_one_commit(client, tmp_path):
     assert client.store.repos == {}
     (tmp_path / "run" / "README.md").write_text("---\ntags: [advbn]\n---\n# digits\n")
     client.faults.add(Fault("POST", "/commit/", status=500))
-    with pytest.raises(ConnectionError, match=r"push_to_hub.py --checkpoint \S+/run"):
+    with pytest.raises(ConnectionError, match=r"trainer\.push_to_hub\(\) continues"):
         trainer.push_to_hub()
     assert client.store.repos == {}
     trainer.push_to_hub()
