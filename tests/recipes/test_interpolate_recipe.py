@@ -9,6 +9,7 @@ from builders import models_equal, tiny_resnet
 from transformers import AutoImageProcessor, AutoModelForImageClassification, ViTImageProcessorPil
 
 from advbn_hf import AdvBNConfig, AdvBNForImageClassification
+from advbn_hf.backbones.loading import load_processor
 from advbn_hf.backbones.norms import two_branch_norms
 from advbn_hf.utils.cli import run
 
@@ -70,7 +71,7 @@ def test_both_branches_make_a_soup(monkeypatch, models):
     model = AdvBNForImageClassification.from_pretrained(models / "tuned")
     for norm in two_branch_norms(model.backbone).values():
         norm.auxiliary.weight.data += 1
-    model.save_pretrained(models / "tuned")
+    model.save_pretrained(models / "tuned", processor=load_processor(models / "tuned"))
     recipe(monkeypatch, models / "tuned", models / "tuned/auxiliary", "--alpha", 0.3, "--output_dir", models / "out")
     assert models_equal(load(models / "out"), model.export("soup", weight=0.3))
 
