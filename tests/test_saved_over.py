@@ -37,6 +37,7 @@ def names_in(folder):
 WAYS = {
     "single": lambda folder: save(folder, tiny_resnet(seed=1)),
     "sharded": lambda folder: save(folder, tiny_resnet(seed=2), max_shard_size="60KB"),
+    "many shards": lambda folder: save(folder, tiny_resnet(seed=9), max_shard_size="20KB"),
     "sharded as well": lambda folder: save(folder, tiny_resnet(seed=4), max_shard_size="60KB"),
     "fewer classes": lambda folder: save(folder, tiny_resnet(3, seed=5)),
     "another architecture": lambda folder: save(folder, tiny_convnext(seed=6)),
@@ -64,6 +65,7 @@ def saved(tmp_path_factory):
 AFTER = {
     "single": "all",
     "sharded": "all",
+    "many shards": ["single", "sharded", "many shards"],
     "no processor": ["single"],
     "merged": ["sharded"],
     "fewer classes": ["sharded"],
