@@ -8,24 +8,21 @@ from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
 from .backbones.activation_checkpointing import ActivationCheckpointing, recomputed_within
-from .backbones.adapters import merged, without_wrapper
+from .backbones.adapters import without_wrapper
+from .backbones.attributes import BackboneAttributes
 from .backbones.checks import check_backbone
-from .backbones.interpolation import interpolated
 from .backbones.loading import load_classifier
 from .backbones.model_outputs import logits_of
 from .backbones.norms import (
     BRANCHES,
     Branch,
     check_synchronizable,
-    plain_model,
     split_norms,
-    two_branch_norms,
     using_branch,
 )
-from .backbones.replay import remove_replays
 from .backbones.split import Recording, Split
 from .backbones.tracing import evaluating
 from .config import AdvBNConfig
@@ -38,11 +35,7 @@ from .pretrained import PretrainedBranches
 from .utils.one_thread import OneThread
 
 
-class _NotAdaptableError(InputError, AttributeError):
-    """Also an `AttributeError`, so that `hasattr` and `getattr` with a default work."""
-
-
-class AdvBNForImageClassification(PretrainedBranches, ActivationCheckpointing, nn.Module):
+class AdvBNForImageClassification(PretrainedBranches, ActivationCheckpointing, BackboneAttributes):
     """Wraps a Transformers image classifier for training with Adversarial Batch Normalization.
 
     Use `from_backbone` on a plain classifier and `from_pretrained` on a checkpoint that this class wrote.
@@ -134,20 +127,6 @@ class AdvBNForImageClassification(PretrainedBranches, ActivationCheckpointing, n
             backbone = load_classifier(backbone, **kwargs)
         return cls(backbone, config or AdvBNConfig())
 
-    @classmethod
-    def from_branches(cls, clean: PreTrainedModel, auxiliary: PreTrainedModel, config: AdvBNConfig) -> Self:
-        """Joins two plain classifiers that differ in the norms of their tails only, as `export` gives them.
-
-        Args:
-            clean: the clean branch, which is changed in place.
-            auxiliary: the auxiliary branch.
-            config: settings.
-        """
-        model = cls(clean, config)
-        for path, norm in two_branch_norms(clean).items():
-            norm.auxiliary.load_state_dict(auxiliary.get_submodule(path).state_dict())
-        return model
-
     @property
     def advbn_config(self) -> AdvBNConfig:
         """The current settings, `insert_after` as a module path; may be replaced between steps.
@@ -169,33 +148,6 @@ class AdvBNForImageClassification(PretrainedBranches, ActivationCheckpointing, n
                 f"{name} is {built_in} since the model's construction, not {wanted}; wrap the backbone again"
             )
         self._config = config
-
-    @property
-    def config(self) -> PreTrainedConfig:
-        """The backbone's own config."""
-        return self.backbone.config
-
-    def num_parameters(self, only_trainable: bool = False, exclude_embeddings: bool = False) -> int:
-        """Number of the backbone's parameters, of both branches; Trainer estimates `total_flos` by it."""
-        return self.backbone.num_parameters(only_trainable, exclude_embeddings)
-
-    @property
-    def device(self) -> torch.device:
-        """Where the weights lie."""
-        return self.backbone.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Type of the weights."""
-        return self.backbone.dtype
-
-    def __getattr__(self, name: str) -> Any:
-        """As `nn.Module.__getattr__`, but PEFT, which asks for this name, learns what it should adapt."""
-        if name == "base_model_prefix":
-            raise _NotAdaptableError(
-                "model: adapt the backbone first, as by get_peft_model, then wrap it by from_backbone"
-            )
-        return super().__getattr__(name)
 
     def train(self, mode: bool = True) -> Self:
         """Sets train or eval mode; a frozen stem stays in eval mode, so that its running statistics stay too."""
@@ -341,26 +293,6 @@ class AdvBNForImageClassification(PretrainedBranches, ActivationCheckpointing, n
     def tail_logits(self, recording: Recording, features: Tensor | None, branch: Branch) -> Tensor:
         """Logits (B, K) of one branch's tail on given features, or on the recorded ones."""
         return logits_of(self.split.tail(recording, features, partial(using_branch, branch)))
-
-    def export(self, branch: Branch | Literal["soup"] = "clean", weight: float = 0.5) -> PreTrainedModel:
-        """A plain Transformers model of the backbone's own class, independent of this one, in eval mode.
-
-        Args:
-            branch: "clean", "auxiliary", or "soup" for norms between those of both branches: running statistics are
-                interpolated as weights are; `advbn_hf.backbones.interpolation.re_estimate_statistics` fits them to
-                images.
-            weight: share of the auxiliary branch in a soup, in 0..1.
-
-        Raises:
-            InputError: if there is no such branch, or the weight is out of its range.
-        """
-        if branch == "soup":
-            if not 0 <= weight <= 1:
-                raise InputError(f"weight must be in 0..1, got {weight}")
-            return interpolated(self.export("clean"), self.export("auxiliary"), weight)
-        model = merged(plain_model(self.backbone, branch))
-        remove_replays(model)
-        return model.eval().requires_grad_(True)
 
 
 class PlainForImageClassification(AdvBNForImageClassification):

@@ -1,17 +1,18 @@
-"""How a wrapped classifier is loaded, saved and pushed: an ordinary Transformers checkpoint of each branch."""
+"""How a wrapped classifier is loaded, saved, pushed and exported: an ordinary Transformers model of each branch."""
 
 import tempfile
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, Literal, Self
 
 from huggingface_hub import CommitInfo
 from transformers import BaseImageProcessor, PreTrainedModel
 
 from .backbones.adapters import has_adapters, merged
+from .backbones.interpolation import interpolated
 from .backbones.loading import load_classifier
-from .backbones.norms import BRANCHES, branch_state, plain_model
+from .backbones.norms import BRANCHES, Branch, branch_state, plain_model, two_branch_norms
+from .backbones.replay import remove_replays
 from .config import AUXILIARY_FOLDER, AdvBNConfig
 from .errors import InputError
 from .hub import full_repo_id, upload_checkpoint
@@ -25,13 +26,12 @@ _OF_FILES = ("revision", "token", "cache_dir", "local_files_only", "force_downlo
 
 
 class PretrainedBranches:
-    """`from_pretrained`, `save_pretrained` and `push_to_hub` of a model with two branches."""
+    """From the plain models of both branches to the model that has them, and back, in memory and on disk."""
 
     has_card = True  # whether the card's text is true of what the class trains
     backbone: PreTrainedModel
     finetuned_from: str | None
     advbn_config: AdvBNConfig
-    from_branches: ClassVar[Callable[..., Self]]
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> Self:
@@ -51,6 +51,20 @@ class PretrainedBranches:
         kwargs["subfolder"] = "/".join(filter(None, (kwargs.get("subfolder"), AUXILIARY_FOLDER)))
         auxiliary = load_classifier(pretrained_model_name_or_path, **kwargs)
         return cls.from_branches(clean, auxiliary, config)
+
+    @classmethod
+    def from_branches(cls, clean: PreTrainedModel, auxiliary: PreTrainedModel, config: AdvBNConfig) -> Self:
+        """Joins two plain classifiers that differ in the norms of their tails only, as `export` gives them.
+
+        Args:
+            clean: the clean branch, which is changed in place.
+            auxiliary: the auxiliary branch.
+            config: settings.
+        """
+        model = cls(clean, config)
+        for path, norm in two_branch_norms(clean).items():
+            norm.auxiliary.load_state_dict(auxiliary.get_submodule(path).state_dict())
+        return model
 
     def save_pretrained(
         self,
@@ -132,3 +146,23 @@ class PretrainedBranches:
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder, processor=processor, card=card)
             return upload_checkpoint(folder, repo_id, **kwargs)
+
+    def export(self, branch: Branch | Literal["soup"] = "clean", weight: float = 0.5) -> PreTrainedModel:
+        """A plain Transformers model of the backbone's own class, independent of this one, in eval mode.
+
+        Args:
+            branch: "clean", "auxiliary", or "soup" for norms between those of both branches: running statistics are
+                interpolated as weights are; `advbn_hf.backbones.interpolation.re_estimate_statistics` fits them to
+                images.
+            weight: share of the auxiliary branch in a soup, in 0..1.
+
+        Raises:
+            InputError: if there is no such branch, or the weight is out of its range.
+        """
+        if branch == "soup":
+            if not 0 <= weight <= 1:
+                raise InputError(f"weight must be in 0..1, got {weight}")
+            return interpolated(self.export("clean"), self.export("auxiliary"), weight)
+        model = merged(plain_model(self.backbone, branch))
+        remove_replays(model)
+        return model.eval().requires_grad_(True)
