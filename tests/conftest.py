@@ -1,5 +1,6 @@
 """Where tests find recipes and fixtures, and what must be so before one imports Transformers."""
 
+import gc
 import importlib.util
 import os
 import sys
@@ -27,6 +28,12 @@ if importlib.util.find_spec("torchvision"):
         for name in ("nms", "qnms"):
             operators.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
         import torchvision  # noqa: F401
+
+
+def pytest_collection_finish():
+    """Takes what was imported out of garbage collection, which Accelerate asks for in each training."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
