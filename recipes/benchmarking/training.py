@@ -95,6 +95,7 @@ METHODS: dict[str, tuple[type[AdvBNForImageClassification], AdvBNConfig]] = {
     "straightforward": (StraightforwardForImageClassification, PUBLISHED),
     "paper": (AdvBNForImageClassification, PUBLISHED),
     "recommended": (AdvBNForImageClassification, AdvBNConfig()),
+    "half": (AdvBNForImageClassification, AdvBNConfig(adversarial_share=0.5)),
 }
 
 PRECISIONS = {"fp32": False, "bf16": True}
@@ -219,32 +220,39 @@ def operations(model: str, method: str) -> float:
         model: key of `BACKBONES`.
         method: key of `METHODS`.
     """
-    step = Step(model, method, "none", 2, torch.device("cpu"))
+    step = Step(model, method, "none", 4, torch.device("cpu"))  # two for each branch of a batch that is shared out
     with FlopCounterMode(display=False) as counter:
         step("fp32")
     return counter.get_total_flops() / len(step.images)
 
 
 def peak_memory(model: str, method: str, switches: str, precision: str, batch_size: int, device: torch.device) -> int:
-    """Bytes that model, optimiser and two steps take at their peak, in a process of their own.
+    """Bytes that model, optimiser and two steps take at their peak.
 
-    On a CPU (Linux) it is what the process grows by after its imports, on a GPU what torch allocates there.
+    On a CPU (Linux) it is what a process of their own grows by after its imports, on a GPU what torch allocates there.
     """
-    settings = json.dumps([model, method, switches, batch_size, str(device), precision, torch.get_num_threads()])
+    if device.type == "cuda":
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        _two_steps(model, method, switches, precision, batch_size, device)
+        return torch.cuda.max_memory_allocated() - before
+    settings = json.dumps([model, method, switches, precision, batch_size, torch.get_num_threads()])
     command = [sys.executable, "-m", "benchmarking.training", settings]
     done = subprocess.run(command, cwd=Path(__file__).parents[1], stdout=subprocess.PIPE, check=True, text=True)
     return int(done.stdout.split()[-1])
 
 
-def _peak_memory(
-    model: str, method: str, switches: str, batch_size: int, device: str, precision: str, threads: int
-) -> int:
-    torch.set_num_threads(threads)
-    before = _resident("VmRSS")
-    step = Step(model, method, switches, batch_size, torch.device(device))
+def _two_steps(model: str, method: str, switches: str, precision: str, batch_size: int, device: torch.device) -> None:
+    step = Step(model, method, switches, batch_size, device)
     for _ in range(2):
         step(precision)
-    return torch.cuda.max_memory_allocated() if device.startswith("cuda") else _resident("VmHWM") - before
+
+
+def _grown_by(model: str, method: str, switches: str, precision: str, batch_size: int, threads: int) -> int:
+    torch.set_num_threads(threads)
+    before = _resident("VmRSS")
+    _two_steps(model, method, switches, precision, batch_size, torch.device("cpu"))
+    return _resident("VmHWM") - before
 
 
 def _resident(what: str) -> int:
@@ -275,4 +283,4 @@ def _ratio(seconds: list[float], reference: list[float]) -> list[float]:
 
 
 if __name__ == "__main__":  # a process of its own for `peak_memory`
-    print(_peak_memory(*json.loads(sys.argv[1])))
+    print(_grown_by(*json.loads(sys.argv[1])))

@@ -17,7 +17,7 @@ from advbn_hf.training_args import AdvBNTrainingArguments
 
 from .datasets import DecodedImages
 from .methods import Method
-from .models import QUIET
+from .models import QUIET, SGD
 from .views import Collator, to_input
 
 _BATCH = 500  # images of an evaluation step
@@ -66,12 +66,7 @@ def fine_tune(
     arguments = AdvBNTrainingArguments(
         output_dir=folder,
         max_steps=steps,
-        optim="sgd",
-        optim_args="momentum=0.9",
-        learning_rate=settings.learning_rate,
-        weight_decay=settings.weight_decay,
-        lr_scheduler_type="cosine",
-        max_grad_norm=0,
+        **{**SGD, "learning_rate": settings.learning_rate, "weight_decay": settings.weight_decay},
         per_device_train_batch_size=settings.batch_size,
         seed=seed,
         ema_decay=method.averaging,

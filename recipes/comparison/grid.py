@@ -18,7 +18,7 @@ from .data import designers
 from .datasets import DATASETS, DecodedImages, load_decoded
 from .fine_tuning import TuningSettings, fine_tune, measure
 from .methods import METHODS, Method, method_called
-from .models import CHOICES, MODELS, PRETRAINED, BaseSettings, base_model, weights_of
+from .models import CHOICES, MODELS, PRETRAINED, TUNED, BaseSettings, base_model, weights_of
 from .store import Store, key_of
 
 _DRAWN_WITH = ("numpy", "scipy", "pillow", "matplotlib")  # other releases may draw images a little differently
@@ -208,7 +208,8 @@ class Grid:
         if model in MODELS:
             return MODELS[model]
         if model not in self._weights:
-            self._weights[model] = hash_file(weights_of(model, self.settings.pretrained))
+            weights = weights_of(TUNED.get(model, model), self.settings.pretrained)
+            self._weights[model] = hash_file(weights)
         return {"weights": self._weights[model]}
 
     def _contents(self, dataset: str) -> dict[str, str]:

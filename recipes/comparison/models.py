@@ -1,4 +1,4 @@
-"""The models that are compared: small ones, trained on clean images first, and one pretrained on ImageNet."""
+"""The models that are compared: small ones, trained on clean images first, and those that start from ImageNet's."""
 
 import json
 from dataclasses import dataclass
@@ -55,7 +55,19 @@ MODELS: dict[str, dict[str, Any]] = {
 
 # Name of a model that starts from ImageNet's weights -> the checkpoint to name to recipes/convert.py.
 PRETRAINED = {"lite0": "efficientnet-lite0"}
-CHOICES = (*MODELS, *PRETRAINED)
+# Name of a model -> the pretrained one that is fine-tuned on clean images first, with a new head.
+TUNED = {"lite0_tuned": "lite0"}
+CHOICES = (*MODELS, *PRETRAINED, *TUNED)
+
+# How all methods fine-tune, and before them the models of `TUNED`.
+SGD: dict[str, Any] = {
+    "optim": "sgd",
+    "optim_args": "momentum=0.9",
+    "learning_rate": 0.03,
+    "weight_decay": 1e-4,
+    "lr_scheduler_type": "cosine",
+    "max_grad_norm": 0,
+}
 
 
 @dataclass(frozen=True)
@@ -64,7 +76,7 @@ class BaseSettings:
 
     Args:
         epochs: passes over the training split.
-        learning_rate: of AdamW, the highest of a one-cycle schedule.
+        learning_rate: of AdamW, the highest of a one-cycle schedule; pretrained weights are tuned as by `SGD`.
         batch_size: images of a step.
     """
 
@@ -111,12 +123,16 @@ def base_model(
         return load_classifier(folder)
     temporary = folder.with_name(f".{folder.name}")
     set_seed(seed)
-    backbone, _ = new_classifier(json.dumps(MODELS[model]), list(images.names))
+    if model in TUNED:
+        backbone = base_model(TUNED[model], images, settings, seed, folder, pretrained)
+        optimization = SGD
+    else:
+        backbone, _ = new_classifier(json.dumps(MODELS[model]), list(images.names))
+        optimization = {**ONE_CYCLE, "learning_rate": settings.learning_rate}
     arguments = TrainingArguments(
         output_dir=str(temporary),
         num_train_epochs=settings.epochs,
-        learning_rate=settings.learning_rate,
-        **ONE_CYCLE,
+        **optimization,
         per_device_train_batch_size=settings.batch_size,
         seed=seed,
         **QUIET,

@@ -49,17 +49,19 @@ def recipe(monkeypatch, *options):
 @pytest.mark.slow
 def test_in_small(monkeypatch, tmp_path, capsys):
     file = tmp_path / "new" / "benchmark.json"
-    options = ["--models", "resnet_small", "--methods", "plain", "recommended", "--switches", "none"]
+    options = ["--models", "resnet_small", "--methods", "plain", "recommended", "half", "--switches", "none"]
     options += ["--precisions", "fp32", "--train_batch_size", "4", "--repeats", "2", "--output_file", file]
     recipe(monkeypatch, *options)
     written = json.loads(file.read_text())["training"]
-    plain, ours = written["records"]
+    plain, ours, half = written["records"]
     assert (written["batch_size"], plain["method"], ours["method"]) == (4, "plain", "recommended")
     assert plain["ratio"] == [1, 1, 1]
     assert len(ours["seconds"]) == 2
     ratios = [one / other for one, other in zip(ours["seconds"], plain["seconds"], strict=True)]
     assert ours["ratio"] == [round(value, 4) for value in (sum(ratios) / 2, min(ratios), max(ratios))]
     assert ours["memory_mb"] > 0
+    # Behind a stem both run once: 8/3 passes of the tail instead of one, and 4/3 with the batch shared out.
+    assert half["operations_ratio"] - 1 == pytest.approx((ours["operations_ratio"] - 1) / 5, rel=0.1)
     assert "recommended" in capsys.readouterr().out
 
 

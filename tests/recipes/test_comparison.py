@@ -20,6 +20,7 @@ from comparison.store import Store
 from comparison.summary import paired_gain, summarize
 from drawings.sets import SPLITS
 from PIL import Image
+from safetensors.torch import load_file
 from transformers import AutoModelForImageClassification
 
 from advbn_hf.backbones.loading import new_classifier
@@ -318,6 +319,26 @@ def test_a_pretrained_model_on_drawings_of_others(split, measured, monkeypatch, 
     (mean,) = [entry["mean"] for entry in summary if (entry["branch"], entry["set"]) == ("clean", "shifts")]
     assert mean == pytest.approx(100 * sum(accuracies[name] for name in measured) / len(measured))
     assert f"Shifts are the mean of {', '.join(measured)}." in (tmp_path / "out" / "comparison.md").read_text()
+
+
+def test_a_pretrained_model_is_tuned_on_clean_images_first(monkeypatch, drawn_by_designers, tmp_path):
+    options = ["--methods", "plain", "--datasets", "concepts", "--models", "lite0_tuned", "lite0", "--seeds", "0",
+               "--steps", "1", "--batch_size", "4", "--timed_steps", "1", "--base_epochs", "1"]  # fmt: skip
+    recipe(monkeypatch, *options, *drawn_by_designers)
+    (tuned,) = (tmp_path / "out" / "bases").iterdir()
+    weights, pretrained = (
+        load_file(folder / "model.safetensors") for folder in (tuned, tmp_path / "models" / "lite0")
+    )
+    assert [name for name in weights if weights[name].shape != pretrained[name].shape] == [
+        "classifier.1.bias",
+        "classifier.1.weight",
+    ]
+    assert not torch.equal(weights["resnet.embedder.embedder.convolution.weight"],
+                           pretrained["resnet.embedder.embedder.convolution.weight"])  # fmt: skip
+    trials = json.loads((tmp_path / "out" / "comparison.json").read_text())["trials"]
+    branches = {trial["model"]: trial["result"]["accuracy"].keys() for trial in trials}
+    assert "interpolated" in branches["lite0_tuned"]
+    assert "interpolated" not in branches["lite0"]
 
 
 @pytest.mark.parametrize("missing", ["designers", "pretrained"])
