@@ -17,6 +17,7 @@ from comparison.grid import Grid, all_trials
 from comparison.methods import METHODS, method_called
 from comparison.models import CHOICES
 from comparison.report import BUDGETS, write_report
+from comparison.views import Collator
 from tqdm.auto import tqdm
 from transformers.utils import logging
 
@@ -58,6 +59,8 @@ class CompareArguments:
 def main() -> None:
     """Measures costs, makes the trials that are missing, and reports."""
     args, trial_args = parse((CompareArguments, TrialArguments), default_file=CONFIG)
+    for method in (*args.methods, args.reference, args.time_reference):
+        Collator(method_called(method).views, seed=0)  # refused now if its library is missing
     use_all_cores()
     logging.disable_progress_bar()  # of every model that is read and written
     settings = trial_args.settings(reference=args.reference, time_reference=args.time_reference)

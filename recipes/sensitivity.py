@@ -17,6 +17,7 @@ from comparison.methods import METHODS
 from comparison.models import CHOICES
 from comparison.plots import plot_sensitivity
 from comparison.sensitivity import Variation, changes, make_point, to_markdown
+from comparison.views import Collator
 from tqdm.auto import tqdm
 from transformers.utils import logging
 
@@ -49,6 +50,7 @@ class SensitivityArguments:
 def main() -> None:
     """Makes the trials that are missing, and reports."""
     args, trial_args = parse((SensitivityArguments, TrialArguments), default_file=CONFIG)
+    Collator(METHODS[args.method].views, seed=0)  # refused now if its library is missing
     use_all_cores()
     logging.disable_progress_bar()  # of every model that is read and written
     settings, folder = trial_args.settings(), Path(trial_args.output_dir)

@@ -99,8 +99,22 @@ def named_places(model: PreTrainedModel, calls: list[ModuleCall]) -> dict[str, s
     sequence = _largest_sequence(model, calls)
     if not sequence:
         return dict.fromkeys(NAMED_PLACES)
-    auto = _end_of_first_stage(sequence)
+    auto = _stage_ends(sequence)[0].path
     return {"embeddings": _patch_embeddings(model, calls, sequence[0]) or auto, "auto": auto}
+
+
+def stage_ends(model: PreTrainedModel, calls: list[ModuleCall]) -> list[ModuleCall]:
+    """The last entry of each resolution of a hierarchical network; of an isotropic one, of each quarter.
+
+    Args:
+        model: the classifier.
+        calls: its calls, from `probe`.
+
+    Returns:
+        In order; the first is "auto". Empty where the model has no sequence of stages or blocks.
+    """
+    sequence = _largest_sequence(model, calls)
+    return _stage_ends(sequence) if sequence else []
 
 
 def find_insertion(calls: list[ModuleCall], places: Mapping[str, str | None], insert_after: str) -> ModuleCall:
@@ -182,11 +196,11 @@ def _usable(calls: list[ModuleCall]) -> list[ModuleCall]:
     return [call for call in calls if call.path and call.shape is not None and times[call.path] == 1]
 
 
-def _end_of_first_stage(sequence: list[ModuleCall]) -> str:
-    first = _resolution(sequence[0])
-    if all(_resolution(entry) == first for entry in sequence):
-        return sequence[math.ceil(len(sequence) / 4) - 1].path
-    return [entry for entry in sequence if _resolution(entry) == first][-1].path
+def _stage_ends(sequence: list[ModuleCall]) -> list[ModuleCall]:
+    last_of = {_resolution(entry): entry for entry in sequence}
+    if len(last_of) == 1:
+        return list(dict.fromkeys(sequence[math.ceil(len(sequence) * part / 4) - 1] for part in (1, 2, 3, 4)))
+    return list(last_of.values())
 
 
 def _patch_embeddings(model: PreTrainedModel, calls: list[ModuleCall], entry: ModuleCall) -> str | None:

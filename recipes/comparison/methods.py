@@ -18,6 +18,11 @@ from .peers.augmix_jsd import ConsistencyConfig, ConsistentViewsForImageClassifi
 from .peers.dsu import DSUForImageClassification
 from .peers.feature_styles import FeatureStyleConfig
 from .peers.mixstyle import MixStyleConfig, MixStyleForImageClassification
+from .peers.normalization_perturbation import (
+    NormalizationPerturbationConfig,
+    NormalizationPerturbationForImageClassification,
+)
+from .peers.several_places import DSUAtPlacesForImageClassification, MixStyleAtPlacesForImageClassification
 from .variants.clean_gradient import CleanGradientForImageClassification
 from .variants.consistent_branches import ConsistentBranchesForImageClassification
 from .variants.mean_over_all import MeanOverAllForImageClassification
@@ -57,15 +62,20 @@ _RANDOM = AdvBNConfig(num_steps=0)
 _PAPER, _OURS = AdvBNConfig.paper(), AdvBNConfig()
 _STAGES = replace(_OURS, insert_after="auto")  # a second place is found where the first is a stage
 _ADVBN = AdvBNForImageClassification
+_DECAY = 0.99  # of averaged weights
 
 METHODS: dict[str, Method] = {
     "plain": Method("control", PlainForImageClassification, _PLAIN),
+    "plain_averaged": Method("control", PlainForImageClassification, _PLAIN, averaging=_DECAY),
     "plain_doubled": Method("control", DoubledLossForImageClassification, _PLAIN),
     "random_batch": Method("control", _ADVBN, replace(_RANDOM, num_perturbations=1)),
     "random_4": Method("control", _ADVBN, replace(_RANDOM, num_perturbations=4)),
     "random_image": Method("control", _ADVBN, _RANDOM),
     "mixstyle": Method("peer", MixStyleForImageClassification, MixStyleConfig()),
+    "mixstyle_places": Method("peer", MixStyleAtPlacesForImageClassification, MixStyleConfig()),
     "dsu": Method("peer", DSUForImageClassification, FeatureStyleConfig()),
+    "dsu_places": Method("peer", DSUAtPlacesForImageClassification, FeatureStyleConfig()),
+    "np": Method("peer", NormalizationPerturbationForImageClassification, NormalizationPerturbationConfig()),
     "advprop": Method("peer", advprop.AdvPropForImageClassification, advprop.PUBLISHED),
     "augmix": Method("peer", PlainForImageClassification, _PLAIN, views="augmix"),
     "augmix_jsd": Method(
@@ -74,11 +84,18 @@ METHODS: dict[str, Method] = {
         ConsistencyConfig(auxiliary_norms=False),
         views="image and two augmix",
     ),
+    "apr_s": Method("peer", PlainForImageClassification, _PLAIN, views="apr_s"),
+    "prime": Method("peer", PlainForImageClassification, _PLAIN, views="prime"),
+    "randaugment": Method("peer", PlainForImageClassification, _PLAIN, views="randaugment"),
+    "randconv": Method("peer", PlainForImageClassification, _PLAIN, views="randconv"),
+    "trivialaugment": Method("peer", PlainForImageClassification, _PLAIN, views="trivialaugment"),
     "advbn_paper_1": Method("advbn", _ADVBN, replace(_PAPER, num_perturbations=1)),
     "advbn_paper_4": Method("advbn", _ADVBN, _PAPER),
     "advbn_quarter": Method("advbn", _ADVBN, replace(_PAPER, attack_fraction=0.25)),
     "advbn": Method("advbn", _ADVBN, _OURS),
     "augmix_advbn": Method("advbn", _ADVBN, _OURS, views="augmix"),
+    "prime_advbn": Method("advbn", _ADVBN, _OURS, views="prime"),
+    "trivialaugment_advbn": Method("advbn", _ADVBN, _OURS, views="trivialaugment"),
     "advbn_consistent": Method("beyond", ConsistentBranchesForImageClassification, ConsistencyConfig(consistency=5.0)),
     "advbn_random_step": Method("beyond", RandomStepForImageClassification, _OURS),
     "advbn_clean_gradient": Method("beyond", CleanGradientForImageClassification, _OURS),
@@ -89,7 +106,7 @@ METHODS: dict[str, Method] = {
     "advbn_correlated": Method("beyond", MixedChannelsForImageClassification, _OURS),
     "advbn_two_depths": Method("beyond", TwoDepthsForImageClassification, _STAGES),
     "advbn_random_depth": Method("beyond", RandomDepthForImageClassification, _STAGES),
-    "advbn_averaged": Method("beyond", _ADVBN, _OURS, averaging=0.99),
+    "advbn_averaged": Method("beyond", _ADVBN, _OURS, averaging=_DECAY),
 }
 
 

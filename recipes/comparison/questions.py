@@ -64,6 +64,13 @@ QUESTIONS = (
     Question("Is accuracy on clean images higher than plain's?", ("advbn", "clean"), ("plain", "clean"), ("clean",)),
     Question("Does AugMix help AdvBN?", ("augmix_advbn", "clean"), ("advbn", "clean")),
     Question("Does AdvBN help AugMix?", ("augmix_advbn", "clean"), ("augmix", "clean")),
+    Question("Does AdvBN help TrivialAugment?", ("trivialaugment_advbn", "clean"), ("trivialaugment", "clean")),
+    Question("Does AdvBN help PRIME?", ("prime_advbn", "clean"), ("prime", "clean")),
+    Question(
+        "Does the adversary beat random multipliers where there is one branch?",
+        ("advbn:auxiliary_norms=false", "clean"),
+        ("np", "clean"),
+    ),
     Question("Is it more than a doubled loss?", ("advbn", "clean"), ("plain_doubled", "clean")),
 )
 

@@ -220,6 +220,15 @@ def test_mistakes(monkeypatch, capsys, options, message):
     assert re.search(f"error: .*{message}", capsys.readouterr().err)
 
 
+def test_a_method_whose_library_is_missing_is_refused_before_anything_is_trained(monkeypatch, capsys, tmp_path):
+    monkeypatch.setitem(sys.modules, "torchvision.transforms", None)
+    with pytest.raises(SystemExit) as left:
+        recipe(monkeypatch, *OPTIONS, "--output_dir", tmp_path, "--methods", "plain", "trivialaugment_advbn")
+    assert left.value.code == 2
+    assert re.search(r"error: .*trivialaugment.*advbn_hf\[augmentation\]", capsys.readouterr().err)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_unknown_key_of_the_file(monkeypatch, tmp_path, capsys):
     (tmp_path / "mine.yaml").write_text("metods: [plain]\n")
     with pytest.raises(SystemExit) as left:

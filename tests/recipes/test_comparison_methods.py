@@ -2,6 +2,7 @@
 
 import copy
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -9,14 +10,21 @@ import torch
 from builders import images_and_labels, models_equal, tiny_convnext, tiny_resnet, tiny_vit
 from comparison.methods import METHODS, method_called
 from comparison.peers.advprop import PUBLISHED, AdvPropForImageClassification
+from comparison.peers.apr import apr_s, recombine
 from comparison.peers.augmix_jsd import jensen_shannon
 from comparison.peers.dsu import scatter_styles
 from comparison.peers.mixstyle import mix_styles
 from comparison.variants import clean_gradient, momentum, two_visits
 from comparison.variants.mixed_first import mix_channels
 from comparison.variants.two_places import TwoDepthsForImageClassification
+from comparison.views import Collator, to_input
+from PIL import Image
 
 from advbn_hf import AdvBNConfig, AdvBNForImageClassification, InputError
+from advbn_hf.data.augmentation.augmix import OPERATIONS
+from advbn_hf.data.augmentation.named import augmentation_called
+from advbn_hf.data.augmentation.prime import prime
+from advbn_hf.data.augmentation.randconv import randconv
 from advbn_hf.method.attack import starting_multipliers
 from advbn_hf.method.losses import Objective
 from advbn_hf.method.perturbation import ascend, perturb
@@ -366,3 +374,176 @@ def test_random_depth_is_one_of_both(monkeypatch):
         model(pixel_values=pixel_values, labels=labels)
     assert len(places) == 12
     assert set(places) == {"resnet.encoder.stages.0", "resnet.encoder.stages.1"}
+
+
+@pytest.fixture
+def rows():
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 32, 40, 3), dtype=np.uint8)
+    return [{"pixels": image, "labels": label} for label, image in enumerate(pixels)]
+
+
+@pytest.mark.parametrize("views", ["augmix", "apr_s", "prime", "randconv", "image and two augmix"])
+def test_views_depend_on_their_seed_alone_and_leave_torch_s_numbers(views, rows):
+    collate = Collator(views, seed=3)
+    torch.manual_seed(1)
+    first = [collate(rows) for _ in range(2)]
+    following = torch.rand(3)
+    collate = Collator(views, seed=3)
+    torch.manual_seed(2)
+    second = [collate(rows) for _ in range(2)]
+    for one, other in zip(first, second, strict=True):
+        assert torch.equal(one["pixel_values"], other["pixel_values"])
+        assert one["labels"].tolist() == [0, 1, 2, 3, 4]
+    assert not torch.equal(first[0]["pixel_values"], first[1]["pixel_values"])
+    torch.manual_seed(1)
+    assert torch.equal(torch.rand(3), following)
+
+
+def test_views_of_prime_and_randconv_by_hand(rows):
+    images = [row["pixels"] for row in rows]
+    rng = np.random.default_rng(3)
+    expected = to_input(np.stack([prime(Image.fromarray(image), rng) for image in images]))
+    assert torch.equal(Collator("prime", 3)(rows)["pixel_values"], expected)
+    torch.manual_seed(int(np.random.default_rng(3).integers(2**63)))
+    expected = torch.stack([randconv(values) for values in to_input(np.stack(images))])
+    assert torch.equal(Collator("randconv", 3)(rows)["pixel_values"], expected)
+
+
+@pytest.mark.parametrize("views", ["randaugment", "trivialaugment"])
+def test_views_of_torchvision_by_hand(views, rows):
+    try:
+        augment, _ = augmentation_called(views)
+    except InputError:
+        pytest.skip('torchvision is missing: pip install "advbn_hf[augmentation]"')
+    torch.manual_seed(int(np.random.default_rng(3).integers(2**63)))
+    expected = np.stack([np.asarray(augment(Image.fromarray(row["pixels"]))) for row in rows])
+    assert torch.equal(Collator(views, 3)(rows)["pixel_values"], to_input(expected))
+
+
+def test_a_missing_library_is_named_with_its_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchvision.transforms", None)
+    with pytest.raises(InputError, match=r"trivialaugment needs torchvision.*advbn_hf\[augmentation\]"):
+        Collator(METHODS["trivialaugment_advbn"].views, 0)
+
+
+def test_amplitude_and_phase_are_recombined_by_a_sum_over_all_places():
+    first, second = np.random.default_rng(0).normal(size=(2, 3, 4, 2))
+    frequencies = [np.exp(-2j * np.pi * np.outer(np.arange(n), np.arange(n)) / n) for n in first.shape]
+
+    def transformed(image, sign):
+        matrices = frequencies if sign > 0 else [matrix.conj() / len(matrix) for matrix in frequencies]
+        return np.einsum("ai,bj,ck,ijk->abc", *matrices, image)
+
+    one, other = transformed(first, 1), transformed(second, 1)
+    expected = transformed(abs(one) * other / abs(other), -1)
+    assert abs(expected.imag).max() < 1e-9
+    np.testing.assert_allclose(recombine(first, second), expected.real, atol=1e-9)
+
+
+def test_apr_s_is_one_operation_or_two_recombined(monkeypatch):
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8))
+    recombined = []
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        first = OPERATIONS[rng.integers(len(OPERATIONS))](image, rng)
+        if rng.random() < 0.5:
+            expected = np.asarray(first)
+            recombined.append(False)
+        else:
+            second = OPERATIONS[rng.integers(len(OPERATIONS))](first, rng)
+            views = [np.asarray(view) for view in (first, second)]
+            pairs = [recombine(*views), recombine(*views[::-1])]
+            found = apr_s(image, np.random.default_rng(seed))
+            expected = min((pair.clip(0, 255) for pair in pairs), key=lambda pair: abs(pair - found).max())
+            recombined.append(True)
+        np.testing.assert_allclose(apr_s(image, np.random.default_rng(seed)), expected, atol=1e-3)
+    assert 10 < sum(recombined) < 30
+
+
+@pytest.mark.parametrize("backbone", ["resnet", "convnext"])
+def test_normalization_perturbation_by_loops(backbone, monkeypatch):
+    pixel_values, labels = batch()
+    model = method_called("np:probability=1").wrap(BACKBONES[backbone]()).train()
+    features = model.split.stem(pixel_values=pixel_values).features
+    model.manual_seed(0)  # so that it draws no seed
+    torch.manual_seed(5)
+    torch.rand(())  # whether the batch is perturbed
+    drawn = (1 + 0.75 * torch.randn(2, *features.shape[:2])).numpy()
+    seen = []
+    monkeypatch.setattr(
+        model, "tail_logits", lambda *given, run=model.tail_logits: seen.append(given[1]) or run(*given)
+    )
+    torch.manual_seed(5)
+    output = model(pixel_values=pixel_values, labels=labels)
+    torch.testing.assert_close(output.loss, torch.nn.functional.cross_entropy(output.logits, labels))
+    for image in range(len(features)):
+        for channel in range(features.shape[1]):
+            own = features[image, channel].numpy()
+            expected = (own - own.mean()) * drawn[1, image, channel] + own.mean() * drawn[0, image, channel]
+            expected = np.maximum(expected, 0) if backbone == "resnet" else expected
+            np.testing.assert_allclose(seen[0][image, channel].numpy(), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_normalization_perturbation_leaves_half_of_the_batches():
+    pixel_values, labels = batch()
+    model = METHODS["np"].wrap(tiny_convnext()).train()
+    plain = METHODS["plain"].wrap(tiny_convnext()).train()(pixel_values=pixel_values, labels=labels).loss
+    torch.manual_seed(0)
+    losses = [model(pixel_values=pixel_values, labels=labels).loss for _ in range(40)]
+    assert 10 < sum(torch.allclose(loss, plain) for loss in losses) < 30
+
+
+def restyled(monkeypatch, name, backbone):
+    """Shapes and channel axes of the features that get other styles in one step, whatever the probability."""
+    model = method_called(f"{name},probability=1").wrap(backbone).train()
+    seen = []
+    original = type(model).with_random_styles
+    monkeypatch.setattr(
+        type(model),
+        "with_random_styles",
+        lambda self, features, axis: seen.append((tuple(features.shape[1:]), axis)) or original(self, features, axis),
+    )
+    pixel_values, labels = batch()
+    model(pixel_values=pixel_values, labels=labels).loss.backward()
+    return model, seen
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_styles_are_changed_after_every_stage(backbone, monkeypatch):
+    stages = []
+    base = BACKBONES[backbone]()
+    of = "layers" if backbone == "vit" else "stages"
+    layers = [module for name, module in base.named_modules() if name.split(".")[-2:-1] == [of]]
+    hooks = [layer.register_forward_hook(lambda _, __, output: stages.append(output)) for layer in layers]
+    base(batch()[0])
+    for hook in hooks:
+        hook.remove()
+    shapes = [tuple((output if torch.is_tensor(output) else output[0]).shape[1:]) for output in stages]
+    assert len(shapes) == 4
+    model, seen = restyled(monkeypatch, "mixstyle_places:alpha=0.3", BACKBONES[backbone]())
+    assert [shape for shape, _ in seen] == shapes[:-1]
+    assert not any(module._forward_hooks for module in model.backbone.modules())
+    embeddings = tuple(model.split.stem(pixel_values=batch()[0]).features.shape[1:])
+    _, seen = restyled(monkeypatch, "dsu_places:freeze_stem=true", BACKBONES[backbone]())
+    assert [shape for shape, _ in seen] == [embeddings, *shapes]
+    assert {axis for _, axis in seen} <= ({-1} if backbone == "vit" else {1})
+
+
+def test_places_in_a_frozen_stem_are_left_out(monkeypatch):
+    model, seen = restyled(monkeypatch, "dsu_places:insert_after=auto", tiny_resnet())
+    assert len(seen) == 4
+    assert list(model.places) == [f"resnet.encoder.stages.{stage}" for stage in (1, 2, 3)]
+    with pytest.raises(InputError, match="insert_after"):
+        method_called("mixstyle_places:insert_after=resnet.encoder.stages.2").wrap(tiny_resnet())
+
+
+def test_styles_at_a_place_are_what_the_next_stage_sees(monkeypatch):
+    """With a fixed change instead of a random style, the logits are those of a network changed after three stages."""
+    pixel_values, labels = batch()
+    model = method_called("mixstyle_places:probability=1").wrap(tiny_convnext()).train()
+    monkeypatch.setattr(type(model), "with_random_styles", lambda self, features, axis: features / 2 + axis)
+    found = model(pixel_values=pixel_values, labels=labels)
+    plain = tiny_convnext().eval()
+    for stage in plain.convnext.encoder.stages[:3]:
+        stage.register_forward_hook(lambda _, __, output: output / 2 + 1)
+    torch.testing.assert_close(found.logits, plain(pixel_values).logits)

@@ -24,7 +24,6 @@ def scatter_styles(features: Tensor, noise: Tensor, channel_axis: int) -> Tensor
 class DSUForImageClassification(FeatureStylesForImageClassification):
     """A classifier whose tail is trained on features with styles scattered around their own."""
 
-    def with_random_styles(self, features: Tensor) -> Tensor:
+    def with_random_styles(self, features: Tensor, channel_axis: int) -> Tensor:
         """Features with a random style for each image."""
-        channels = features.shape[self.split.channel_axis]
-        return scatter_styles(features, torch.randn(2, len(features), channels), self.split.channel_axis)
+        return scatter_styles(features, torch.randn(2, len(features), features.shape[channel_axis]), channel_axis)

@@ -1,7 +1,7 @@
-"""What MixStyle and DSU have in common: the statistics of an image's features, and features in random styles.
+"""What MixStyle, DSU and NP have in common: the statistics of an image's features, and features in random styles.
 
 Features are (B, C, H, W), (B, H, W, C) or (B, N, C); `channel_axis` says which. The tail runs once, without auxiliary
-norms. Random numbers come from torch's global generator, as in both papers' own code.
+norms. Random numbers come from torch's global generator, as in the papers' own code.
 """
 
 from abc import ABC, abstractmethod
@@ -37,7 +37,7 @@ class FeatureStyleConfig(AdvBNConfig):
     """Settings of a method with random styles; of AdvBN's, `insert_after` and `freeze_stem` apply.
 
     Args:
-        probability: how often a batch gets other styles, in 0..1; 0.5 in both papers.
+        probability: how often a batch gets other styles, in 0..1; 0.5 in all three papers.
     """
 
     auxiliary_norms: bool = False
@@ -53,14 +53,18 @@ class FeatureStylesForImageClassification(AdvBNForImageClassification, ABC):
     """A classifier whose tail is trained on features in random styles, in some of the batches."""
 
     @abstractmethod
-    def with_random_styles(self, features: Tensor) -> Tensor:
+    def with_random_styles(self, features: Tensor, channel_axis: int) -> Tensor:
         """Features, like those given, in other styles."""
+
+    def in_some_batches(self, features: Tensor, channel_axis: int) -> Tensor:
+        """Features in other styles with `probability`, else those given."""
+        if torch.rand(()) < self.advbn_config.probability:
+            return self.with_random_styles(features, channel_axis)
+        return features
 
     def training_output(self, recording: Recording, objective: Objective) -> AdvBNOutput:
         """CE(tail(f')), f' in random styles with `probability`; there is no ascent to measure."""
-        features = recording.features
-        if torch.rand(()) < self.advbn_config.probability:
-            features = self.with_random_styles(features)
+        features = self.in_some_batches(recording.features, self.split.channel_axis)
         logits = self.tail_logits(recording, features, "clean")
         loss = objective.loss(logits)
         return AdvBNOutput(loss=loss, logits=logits, clean_loss=loss)

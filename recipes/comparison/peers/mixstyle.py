@@ -49,8 +49,8 @@ class MixStyleConfig(FeatureStyleConfig):
 class MixStyleForImageClassification(FeatureStylesForImageClassification):
     """A classifier whose tail is trained on features with the mixed styles of two images."""
 
-    def with_random_styles(self, features: Tensor) -> Tensor:
+    def with_random_styles(self, features: Tensor, channel_axis: int) -> Tensor:
         """Features in styles mixed with those of random partners, in random shares."""
         alpha = self.advbn_config.alpha
         weight = torch.distributions.Beta(alpha, alpha).sample((len(features),))
-        return mix_styles(features, torch.randperm(len(features)), weight, self.split.channel_axis)
+        return mix_styles(features, torch.randperm(len(features)), weight, channel_axis)
