@@ -129,7 +129,7 @@ def derived_models(
     """
     derived, re_estimated = {}, {}
     if base is not None:
-        re_estimated["interpolated"] = interpolated(base, model.export("clean"), 0.5)
+        re_estimated["interpolated"] = interpolated(base, model.export("clean").to(base.device), 0.5)
     if model.advbn_config.auxiliary_norms:
         derived["soup"] = model.export("soup")
         if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in derived["soup"].modules()):
