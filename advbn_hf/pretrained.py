@@ -2,6 +2,7 @@
 
 import tempfile
 from functools import partial
+from inspect import signature
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -10,7 +11,7 @@ from transformers import BaseImageProcessor, PreTrainedModel
 
 from .backbones.adapters import has_adapters, merged
 from .backbones.interpolation import interpolated
-from .backbones.loading import load_classifier
+from .backbones.loading import load_classifier, refuse_options
 from .backbones.norms import BRANCHES, Branch, branch_state, plain_model, two_branch_norms
 from .backbones.replay import remove_replays
 from .config import AUXILIARY_FOLDER, AdvBNConfig
@@ -22,7 +23,16 @@ from .hub.generated_card import generated_card, may_replace
 from .utils.files import filling, write_atomically
 
 # Options that say where files are, for the config as well as for the weights.
-_OF_FILES = ("revision", "token", "cache_dir", "local_files_only", "force_download", "subfolder")
+_OF_FILES = ("revision", "token", "cache_dir", "local_files_only", "force_download", "subfolder", "proxies")
+# Options that would have no effect, and why.
+_NOT_LOADED = dict.fromkeys(
+    ("adapter_name", "adapter_kwargs"), "checkpoints hold adapters merged; adapt the model that is loaded"
+)
+_NOT_SAVED = {
+    "safe_serialization": "weights are always safetensors",
+    "save_peft_format": "adapters are saved merged",
+    "distributed_checkpoint": "weights are always complete in one folder",
+}
 
 
 class PretrainedBranches:
@@ -43,8 +53,10 @@ class PretrainedBranches:
                 `token` and `dtype`.
 
         Raises:
-            InputError: if the checkpoint is missing or was not written by this class.
+            InputError: if the checkpoint is missing or was not written by this class, or an option would run code or
+                have no effect.
         """
+        refuse_options(kwargs, _NOT_LOADED)
         hub = {name: kwargs[name] for name in _OF_FILES if name in kwargs}
         config = AdvBNConfig.from_pretrained(pretrained_model_name_or_path, **hub)
         clean = load_classifier(pretrained_model_name_or_path, **kwargs)
@@ -87,14 +99,21 @@ class PretrainedBranches:
             is_main_process: whether this process writes.
             card: README.md, from `generated_card`; by default one of the settings alone.
             kwargs: for the backbone's own `save_pretrained`. A `state_dict` is one of this model, as Accelerate's
-                `get_state_dict` gives it.
+                `get_state_dict` gives it. The `save_function` of Accelerate's examples writes nothing, as in
+                Transformers: weights are written by safetensors.
 
         Raises:
-            InputError: if asked to upload, which each branch would do by itself, or an adapted model's `state_dict`
-                is given, which cannot be merged.
+            InputError: if asked to upload, which each branch would do by itself, an adapted model's `state_dict` is
+                given, which cannot be merged, there is no such option, or it would have no effect.
         """
-        if kwargs.get("push_to_hub"):
+        if kwargs.pop("push_to_hub", False):
             raise InputError("push_to_hub: call the model's push_to_hub(repo_id), which uploads both branches at once")
+        kwargs.pop("save_function", None)
+        refuse_options(kwargs, _NOT_SAVED)
+        if unknown := sorted(kwargs.keys() - signature(PreTrainedModel.save_pretrained).parameters.keys()):
+            raise InputError(f"{unknown[0]}: is no option of save_pretrained; options of uploads are push_to_hub's")
+        if processor is not None and not hasattr(processor, "save_pretrained"):
+            raise InputError(f"processor: must be an image processor, not {processor!r}; give others by name")
         if not is_main_process:
             return
         state_dict = kwargs.pop("state_dict", None)

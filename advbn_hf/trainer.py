@@ -105,6 +105,7 @@ class AdvBNTrainer(EvaluationMixin, OptimizationMixin, PublishingMixin):
         super().__init__(model, args, compute_metrics=compute_metrics or accuracy, **kwargs)
         if args.ema_decay is not None and (self.is_fsdp_enabled or self.is_deepspeed_enabled):
             raise InputError("ema_decay: FSDP and DeepSpeed share weights among processes; leave it out")
+        self._check_given_optimizer(args)
         self._fixed = FixedArguments(args)
         self._steps = StepLog()
         self._seeded_step: int | None = None
@@ -146,7 +147,12 @@ class AdvBNTrainer(EvaluationMixin, OptimizationMixin, PublishingMixin):
         finally:
             self.data_collator = collator
 
-    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> TrainOutput:
+    def train(
+        self,
+        resume_from_checkpoint: str | bool | None = None,
+        trial: Any = None,
+        ignore_keys_for_eval: list[str] | None = None,
+    ) -> TrainOutput:
         """As `Trainer.train`; every process ends with the same model.
 
         Called again, also after an error, it trains the weights as they are, as a new trainer would: with another
@@ -156,8 +162,8 @@ class AdvBNTrainer(EvaluationMixin, OptimizationMixin, PublishingMixin):
 
         Args:
             resume_from_checkpoint: a checkpoint of this run, or True or "last" for the last complete one.
-            args: as for `Trainer.train`.
-            kwargs: likewise.
+            trial: of a hyperparameter search, whose arguments stay.
+            ignore_keys_for_eval: outputs that evaluations leave out, such as "auxiliary_logits".
 
         Raises:
             InputError: if all weights are frozen, the checkpoint is not complete or another optimiser's, the loss or
@@ -172,8 +178,10 @@ class AdvBNTrainer(EvaluationMixin, OptimizationMixin, PublishingMixin):
         self._drop_own_optimizer()
         try:
             with self._resuming(resume_from_checkpoint) as checkpoint, self._stop_after_step.listening():
-                output = super().train(checkpoint, *args, **kwargs)
+                output = super().train(checkpoint, trial, ignore_keys_for_eval)
         finally:
+            if trial is not None:  # Trainer has set its arguments, and read them
+                self._fixed = FixedArguments(self.args)
             self.unwrapped.manual_seed(None)
             self.is_in_train = False
         self.average.end(self.unwrapped, keep_weights=self.best_loaded_at is not None)

@@ -82,6 +82,8 @@ class AdvBNTrainingArguments(TrainingArguments):
             raise InputError("compile_tail: cannot compile a tail whose activations are checkpointed; leave out one")
         if self.sync_batchnorm and self.world_size > 1 and self.device.type != "cuda":
             raise InputError("sync_batchnorm: torch can do that on GPUs alone; leave it out or train one process")
+        if self.enable_jit_checkpoint:
+            raise InputError("enable_jit_checkpoint: SIGTERM always saves a checkpoint here; leave it out")
         if self.batch_eval_metrics:
             raise InputError("batch_eval_metrics must be false: metrics of a branch need all its predictions")
         if self.hub_strategy not in (HubStrategy.END, HubStrategy.EVERY_SAVE):

@@ -1,6 +1,7 @@
 """Plain Transformers image classifiers and their processors, with one clear line where loading fails."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -10,6 +11,7 @@ from transformers import (
     AutoImageProcessor,
     AutoModelForImageClassification,
     BaseImageProcessor,
+    PreTrainedConfig,
     PreTrainedModel,
     ViTImageProcessorPil,
 )
@@ -18,6 +20,27 @@ from transformers.utils import is_timm_available
 from ..errors import InputError, first_line
 from ..utils.advice import either
 from ..utils.files import check_folder, finish_filling
+
+# Options of `from_pretrained` that have no effect on a classifier, or would run code of a repository, and why.
+_REFUSED = {
+    "trust_remote_code": "code of a repository is never run",
+    "use_kernels": "code of a repository is never run",
+    "kernel_config": "code of a repository is never run",
+    "allow_all_kernels": "code of a repository is never run",
+    "code_revision": "code of a repository is never run",
+    "weights_only": "must be true, since pickles that hold more than numbers are never read",
+    "output_loading_info": "is always false here",
+    "generation_config": "is of models that generate text",
+    "gguf_file": "is of language models",
+    "from_tf": "weights of TensorFlow are not read",
+    "from_flax": "weights of Flax are not read",
+    "tp_plan": "a model lies on one device",
+    "tp_size": "a model lies on one device",
+    "device_mesh": "a model lies on one device",
+    "distributed_config": "a model lies on one device",
+    "quantization_config": "quantised weights pass no gradients to train with",
+}
+_ON_BY_DEFAULT = ("weights_only", "safe_serialization", "save_peft_format")
 
 PICKLED = "its weights are damaged, or a pickle that holds more than numbers and is never read; ask for safetensors"
 
@@ -31,11 +54,12 @@ def load_classifier(name: str | Path, **kwargs: Any) -> PreTrainedModel:
             another number of classes is replaced by an untrained one.
 
     Raises:
-        InputError: if there is no such model, it cannot be read, or it has no classification head.
+        InputError: if there is no such model, it cannot be read, it has no classification head, or an option would
+            have no effect or run code.
     """
-    for option in ("trust_remote_code", "output_loading_info"):
-        if kwargs.pop(option, False):
-            raise InputError(f"{option}: is always false here; leave it out")
+    refuse_options(kwargs, _REFUSED)
+    if not isinstance(kwargs.get("config"), PreTrainedConfig | None):
+        raise InputError(f"config: must be a PreTrainedConfig of the model, not {type(kwargs['config']).__name__}")
     check_folder(name)
     finish_filling(name)
     try:
@@ -48,7 +72,25 @@ def load_classifier(name: str | Path, **kwargs: Any) -> PreTrainedModel:
     if loading["missing_keys"]:
         missing = min(loading["missing_keys"])
         raise InputError(f"{name} has no weights for {missing}; give a model that was trained with its head")
+    if any(weight.is_meta for weight in model.parameters()):
+        raise InputError("device_map: leaves weights outside the device that computes; give one device for all")
     return model
+
+
+def refuse_options(options: dict[str, Any], reasons: Mapping[str, str]) -> None:
+    """Takes out options that may only say their default, since any other value would be ignored or do harm.
+
+    Args:
+        options: changed in place.
+        reasons: names of such options, and why each is refused.
+
+    Raises:
+        InputError: names the option and the reason.
+    """
+    for option, reason in reasons.items():
+        default = option in _ON_BY_DEFAULT
+        if (value := options.pop(option, default)) is not None and value is not default:
+            raise InputError(f"{option}: {reason}; leave it out")
 
 
 def load_classifier_for(

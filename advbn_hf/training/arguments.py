@@ -166,6 +166,8 @@ def check_arguments(
         augmentation_called(data_args.augmentation)
     if data_args.augmented_branch != "both" and not advbn_config.auxiliary_norms:
         raise InputError("augmented_branch: without auxiliary_norms there is one branch; leave it at both")
+    if args.do_predict:
+        raise InputError("do_predict: a run trains and evaluates; predict by recipes/evaluate.py on what it has saved")
     if args.resume_from_checkpoint not in (None, "last") and not Path(args.resume_from_checkpoint).is_dir():
         raise InputError(
             f'resume_from_checkpoint: there is no folder {args.resume_from_checkpoint}; give one, or "last"'

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch.distributed as dist
 from torch import Tensor
 from transformers import EvalPrediction, Trainer
@@ -37,9 +38,7 @@ class EvaluationMixin(Trainer):
             )
         finally:
             self.compute_metrics = compute_metrics
-        if isinstance(output.predictions, tuple):
-            output = output._replace(predictions=output.predictions[0])
-        return output
+        return output._replace(predictions=_of_branch(output.predictions, 0))
 
     def _share_statistics(self) -> None:
         """Copies the first process's running statistics, which are saved, to all: each has seen its own images."""
@@ -50,8 +49,19 @@ class EvaluationMixin(Trainer):
 
 def accuracy(prediction: EvalPrediction) -> dict[str, float]:
     """Share of samples whose largest logit is the label's, or the likeliest one's; the default `compute_metrics`."""
-    labels = prediction.label_ids if prediction.label_ids.ndim == 1 else prediction.label_ids.argmax(axis=-1)
-    return {"accuracy": float((prediction.predictions.argmax(axis=-1) == labels).mean())}
+    logits, labels = (
+        np.concatenate(array) if isinstance(array, list) else array  # batches, with `eval_do_concat_batches` off
+        for array in (prediction.predictions, prediction.label_ids)
+    )
+    labels = labels if labels.ndim == 1 else labels.argmax(axis=-1)
+    return {"accuracy": float((logits.argmax(axis=-1) == labels).mean())}
+
+
+def _of_branch(predictions: Any, place: int) -> Any:
+    """The predictions of the branch at a place, from those of all: a tuple, an array of one, or a list of batches."""
+    if isinstance(predictions, list):
+        return [_of_branch(batch, place) for batch in predictions]
+    return predictions[place] if isinstance(predictions, tuple) else predictions
 
 
 def metrics_of_each_branch(compute_metrics: Metrics, branches: Sequence[Branch] = BRANCHES) -> Metrics:
@@ -62,16 +72,21 @@ def metrics_of_each_branch(compute_metrics: Metrics, branches: Sequence[Branch] 
         branches: whose predictions there are.
 
     Returns:
-        A function that takes the predictions of the branches, a tuple of (N, K), or those of the first alone.
+        A function that takes the predictions of the branches, a tuple of (N, K), or those of the first alone; of each
+        batch, in a list, with `eval_do_concat_batches` off.
     """
 
     def compute(prediction: EvalPrediction) -> dict[str, float]:
         metrics = {}
         predictions = prediction.predictions
-        of_branches = predictions if isinstance(predictions, tuple) else (predictions,)
-        for branch, logits in zip(branches, of_branches, strict=False):
+        one = predictions[0] if isinstance(predictions, list) else predictions
+        there = len(one) if isinstance(one, tuple) else 1
+        for place, branch in enumerate(branches[:there]):
             of_branch = EvalPrediction(
-                logits, prediction.label_ids, inputs=prediction.inputs, losses=prediction.losses
+                _of_branch(predictions, place),
+                prediction.label_ids,
+                inputs=prediction.inputs,
+                losses=prediction.losses,
             )
             metrics |= {f"{branch}_{name}": value for name, value in compute_metrics(of_branch).items()}
         return metrics

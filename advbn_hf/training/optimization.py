@@ -10,6 +10,7 @@ from transformers import Trainer, TrainingArguments
 from transformers.trainer_utils import has_length
 
 from ..errors import InputError
+from ..training_args import AdvBNTrainingArguments
 
 
 class OptimizationMixin(Trainer):
@@ -17,6 +18,19 @@ class OptimizationMixin(Trainer):
 
     _step_decay: StepLR | None = None
     _own_optimizer: torch.optim.Optimizer | None = None  # the one that was created here
+
+    def _check_given_optimizer(self, args: AdvBNTrainingArguments) -> None:
+        """Checks that no option is of an optimiser or schedule that stands back for one that was given.
+
+        Raises:
+            InputError: names the option.
+        """
+        if self.lr_scheduler is not None and args.lr_decay_epochs is not None:
+            raise InputError("lr_decay_epochs: optimizers has a schedule of its own; leave out one")
+        if self.optimizer is not None and args.decay_norms_and_biases:
+            raise InputError(
+                "decay_norms_and_biases: optimizers has an optimiser with groups of its own; leave it out"
+            )
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
         """As `Trainer.create_optimizer`; remembers whose it is."""

@@ -64,6 +64,22 @@ def test_trainer_pushes_at_the_end_in_one_commit(client, tmp_path):
     assert client.files("me/digits").keys() == expected
 
 
+def test_what_a_push_is_given(client, tmp_path):
+    trainer = trainer_for(tmp_path / "run", hub_strategy="end")
+    token = client.token("me")
+    trainer.push_to_hub("The first", token=token, private=True)
+    assert client.repo("me/digits").private
+    client.repo("me/digits").private = False  # for others to read
+    assert titles(client) == ["The first", "initial commit"]
+    next(trainer.model.parameters()).data += 1
+    upload = trainer.push_to_hub(blocking=False, revision="next")
+    assert upload.result().commit_message == "End of training"
+    assert titles(client) == ["The first", "initial commit"]
+    assert client.files("me/digits", "next") != client.files("me/digits")
+    with pytest.raises(InputError, match="token"):
+        trainer.push_to_hub(token="hf_of_nobody")
+
+
 def test_trainer_pushes_every_save_and_survives_a_failure(client, tmp_path):
     client.faults.add(Fault("POST", "/commit/", status=403))
     messages = []

@@ -219,6 +219,7 @@ def test_bad_images_are_named_or_left_out(monkeypatch, folders, tmp_path, capsys
         (["--resume_from_checkpoint", "nowhere"], "resume_from_checkpoint: "),
         (["--backbone_config", "{}"], "model_name_or_path: "),
         (["--license", "Apache License 2.0"], "license"),
+        (["--do_predict", "true"], "do_predict: "),
     ],
 )
 def test_mistakes_end_in_one_line_before_any_work(monkeypatch, folders, tmp_path, capsys, options, message):
