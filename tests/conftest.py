@@ -30,6 +30,12 @@ if importlib.util.find_spec("torchvision"):
         import torchvision  # noqa: F401
 
 
+def pytest_collection_modifyitems(items):
+    """Brings files with slow tests forward, so that at the end no process waits for a long file of the other."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 def pytest_collection_finish():
     """Takes what was imported out of garbage collection, which Accelerate asks for in each training."""
     gc.collect()
