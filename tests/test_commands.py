@@ -14,6 +14,7 @@ import psutil
 import pytest
 from accelerate.commands import launch
 from hatchling import build
+from jobs import job
 
 from advbn_hf import AdvBNForImageClassification, __version__, commands
 from advbn_hf.training.checkpoints import last_complete_checkpoint
@@ -169,13 +170,13 @@ def advbn(start):
 
 
 @pytest.fixture
-def training(start):
-    """Starts a fine-tuning, and returns when it has trained for a step."""
+def training(start, folders):
+    """Starts a fine-tuning of a small model, and returns when it has trained for a step."""
 
     def begin(*launcher):
         before = signal.signal(signal.SIGINT, signal.default_int_handler)  # as it is where nothing runs in background
-        options = ["--max_steps", 100_000, "--logging_steps", 1, "--disable_tqdm", "true", "--output_dir", "run"]
-        process = start("finetune", "quickstart", *TINY, *options, *launcher)
+        options = ["--max_steps", 100_000, "--logging_steps", 1, "--disable_tqdm", "true"]
+        process = start("finetune", *job(folders, "run", *options), *launcher)
         signal.signal(signal.SIGINT, before)
         if not any("adversarial_loss" in line for line in process.stdout):
             pytest.fail(process.stderr.read())

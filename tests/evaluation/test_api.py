@@ -149,7 +149,7 @@ def test_mistakes_come_before_any_work(job, tmp_path, monkeypatch, arguments, fi
 @pytest.mark.slow
 def test_processes_that_trained_together_evaluate_the_model_of_the_first(job, tmp_path):
     """Each has running statistics of its own last batch, and the first one's are saved."""
-    run_on_two(Path(evaluate_on_processes.__file__), job / "advbn", tmp_path)
+    run_on_two(evaluate_on_processes.main, job / "advbn", tmp_path)
     alone = evaluate_on_processes.evaluate(job / "advbn", rank=0)
     for name in ("0.json", "1.json"):
         assert json.loads((tmp_path / name).read_text()) == [dataclasses.asdict(record) for record in alone]

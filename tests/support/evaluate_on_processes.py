@@ -1,7 +1,6 @@
 """What `test_api.py` starts on two processes: each evaluates a model whose running statistics are its own."""
 
 import json
-import sys
 from dataclasses import asdict
 from pathlib import Path
 
@@ -22,7 +21,8 @@ def evaluate(folder: str | Path, rank: int) -> list[Record]:
     return evaluate_suite(model, processor=load_processor(folder), sets=["clean"], max_samples=50, batch_size=10)
 
 
-if __name__ == "__main__":
+def main(folder: str | Path, output_dir: str | Path) -> None:
+    """Writes the records of each process."""
     number = Accelerator().process_index
-    records = [asdict(record) for record in evaluate(sys.argv[1], number)]
-    Path(sys.argv[2], f"{number}.json").write_text(json.dumps(records))
+    records = [asdict(record) for record in evaluate(folder, number)]
+    Path(output_dir, f"{number}.json").write_text(json.dumps(records))

@@ -1,23 +1,17 @@
 """The fine-tuning recipe in processes of their own, to be killed or to meet."""
 
-import multiprocessing
 import os
 import signal
 import sys
-import threading
 import time
 from multiprocessing.connection import Connection
 
 import finetune
-import torch
-from huggingface_hub.utils import tqdm as hub_tqdm
-from tqdm import tqdm
+from processes import FORK, become_a_process_of_its_own
 from transformers.trainer_utils import TrainOutput
 
 from advbn_hf import AdvBNTrainer
 from advbn_hf.utils.cli import run
-
-FORK = multiprocessing.get_context("fork")
 
 
 class RecipeProcess:
@@ -54,9 +48,7 @@ class RecipeProcess:
 
 
 def _fine_tune(arguments: list[str], reports: Connection) -> None:
-    torch.set_num_threads(1)
-    for bars in (tqdm, hub_tqdm):  # their own locks are shared with all forks, and a killed one may have held them
-        bars.set_lock(threading.RLock())
+    become_a_process_of_its_own()
     train, save = AdvBNTrainer.train, AdvBNTrainer._save_checkpoint
 
     def reporting_train(trainer: AdvBNTrainer, *args: object, **kwargs: object) -> TrainOutput:

@@ -1,6 +1,5 @@
 """What `test_processes_resume.py` starts on two processes: an uninterrupted run, a resumed one, one on a stream."""
 
-import sys
 from pathlib import Path
 
 import torch
@@ -73,14 +72,10 @@ def train_on_stream(output_dir: str) -> dict:
     return {"seen": seen, "weights": model.state_dict()}
 
 
-def main(output_dir: str) -> None:
+def main(output_dir: str | Path) -> None:
     """Writes `rank<r>.pt`."""
     folder = Path(output_dir)
     full = train(str(folder / "full"))
     resumed = train(str(folder / "resumed"), resume_from=str(folder / "full" / "checkpoint-2"))
     kept = {"full": full, "resumed": resumed, "streamed": train_on_stream(str(folder / "streamed"))}
     torch.save(kept, folder / f"rank{torch.distributed.get_rank()}.pt")
-
-
-if __name__ == "__main__":
-    main(sys.argv[1])

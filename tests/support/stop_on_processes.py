@@ -2,7 +2,7 @@
 
 import os
 import signal
-import sys
+from pathlib import Path
 
 from builders import rows, tiny_convnext
 from transformers import TrainerCallback
@@ -18,7 +18,7 @@ class Terminated(TrainerCallback):
             os.kill(os.getpid(), signal.SIGTERM)
 
 
-def main(output_dir: str) -> None:
+def main(output_dir: str | Path) -> None:
     """Trains until the signal; each process prints how it ended."""
     args = AdvBNTrainingArguments(
         output_dir, max_steps=50, save_strategy="no", report_to="none", use_cpu=True, disable_tqdm=True
@@ -29,7 +29,3 @@ def main(output_dir: str) -> None:
         trainer.train()
     except KeyboardInterrupt as stop:
         print(f"rank {args.process_index}: {stop}\n", end="", flush=True)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1])

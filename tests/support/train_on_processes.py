@@ -1,7 +1,6 @@
 """What `test_processes.py` starts, on one process or several: trains small models and keeps each rank's weights."""
 
 import dataclasses
-import sys
 from pathlib import Path
 
 import torch
@@ -44,12 +43,8 @@ def train(config: str, accumulation: int, output_dir: str) -> dict:
     return {"weights": trainer.model.state_dict(), "starts": starts, "world": args.world_size, "metrics": metrics}
 
 
-def main(output_dir: str) -> None:
+def main(output_dir: str | Path) -> None:
     """Runs every job and writes `rank<r>.pt`."""
     kept = {job: train(*job, output_dir) for job in JOBS}
     rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
     torch.save(kept, Path(output_dir) / f"rank{rank}.pt")
-
-
-if __name__ == "__main__":
-    main(sys.argv[1])

@@ -1,7 +1,6 @@
 """What `test_processes_of_users.py` starts on two processes: weights that no forward uses, and a folder for each."""
 
 import os
-import sys
 from pathlib import Path
 
 import torch
@@ -77,7 +76,7 @@ def fail() -> None:
     raise InputError("field: wrong")
 
 
-def main(output_dir: str) -> None:
+def main(output_dir: str | Path) -> None:
     """Writes `rank<r>.pt`, and what is trained to a folder for each process, as on machines without a shared disk."""
     rank = int(os.environ.get("RANK", 0))
     own = Path(output_dir) / f"rank{rank}"
@@ -93,7 +92,3 @@ def main(output_dir: str) -> None:
             kept["code"] = end.code
         kept["ended"] = not dist.is_initialized()
     torch.save(kept, Path(output_dir) / f"rank{rank}.pt")
-
-
-if __name__ == "__main__":
-    main(sys.argv[1])

@@ -8,7 +8,6 @@ import signal
 import sys
 import threading
 import time
-from pathlib import Path
 
 import finetune
 import pytest
@@ -127,24 +126,33 @@ PLACES = {
 }
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("target", "number"), PLACES.values(), ids=PLACES)
-def test_recipe_stops_outside_of_the_training(monkeypatch, folders, tmp_path, capsys, target, number):
-    """At once: nothing half-written is left, and the resumed run writes what an uninterrupted one does."""
-    options = ["--backbone_config", json.dumps(SMALL), "--dataset_name", str(folders / "data"), *FAST]
+def fine_tune(folder, data, *more):
+    """The recipe with a base training and stored features."""
+    options = ["--backbone_config", json.dumps(SMALL), "--dataset_name", str(data), *FAST]
     options += ["--cache_stem_features", "true", "--augment", "false", "--base_epochs", "1", "--save_strategy", "no"]
-    go_on = ["--resume_from_checkpoint", "last"]
-
-    def fine_tune(folder, *more):
-        monkeypatch.setattr(sys, "argv", ["finetune.py", "--output_dir", str(tmp_path / folder), *options, *more])
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(sys, "argv", ["finetune.py", "--output_dir", str(folder), *options, *more])
         run(finetune.main, finetune.RESUME)
 
+
+@pytest.fixture(scope="module")
+def whole(folders, tmp_path_factory):
+    """The folder of an uninterrupted run."""
+    folder = tmp_path_factory.mktemp("whole")
+    fine_tune(folder, folders / "data")
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("target", "number"), PLACES.values(), ids=PLACES)
+def test_recipe_stops_outside_of_the_training(monkeypatch, folders, tmp_path, whole, capsys, target, number):
+    """At once: nothing half-written is left, and the resumed run writes what an uninterrupted one does."""
     with monkeypatch.context() as patched:
         module, name = target.rsplit(".", 1)
         function = getattr(importlib.import_module(module), name)
         patched.setattr(target, lambda *args: os.kill(os.getpid(), number) or function(*args))
         with pytest.raises(SystemExit) as left:
-            fine_tune("stopped")
+            fine_tune(tmp_path / "stopped", folders / "data")
     assert left.value.code == 1
     told = [line for line in capsys.readouterr().err.splitlines() if "stopped by" in line]
     assert len(told) == 1
@@ -152,10 +160,9 @@ def test_recipe_stops_outside_of_the_training(monkeypatch, folders, tmp_path, ca
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     assert {path.name for path in tmp_path.rglob(".*")} == {".run.lock"}
     assert not (tmp_path / "stopped" / "stem_features").exists()
-    fine_tune("stopped", *go_on)
-    fine_tune("whole")
+    fine_tune(tmp_path / "stopped", folders / "data", "--resume_from_checkpoint", "last")
     for file in ("model.safetensors", "auxiliary/model.safetensors", "results.json"):
-        assert (tmp_path / "stopped" / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()
+        assert (tmp_path / "stopped" / file).read_bytes() == (whole / file).read_bytes()
 
 
 def test_a_forked_process_ends_by_sigterm_without_a_word(capfd):
@@ -180,7 +187,7 @@ def test_a_forked_process_ends_by_sigterm_without_a_word(capfd):
 
 @pytest.mark.slow
 def test_all_processes_stop_after_the_same_step(tmp_path, capfd):
-    run_on_two(Path(stop_on_processes.__file__), tmp_path)
+    run_on_two(stop_on_processes.main, tmp_path)
     told = capfd.readouterr().out
     for rank in range(2):
         assert f"rank {rank}: stopped by SIGTERM after step 3 of 50" in told

@@ -1,7 +1,5 @@
 """Two processes do what one does with the joint batch."""
 
-from pathlib import Path
-
 import pytest
 import torch
 import train_on_processes
@@ -10,15 +8,13 @@ from processes import run_on_two
 
 pytestmark = pytest.mark.slow
 
-SCRIPT = Path(train_on_processes.__file__)
-
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory):
     """What one process kept, and what each of two did."""
     one, two = tmp_path_factory.mktemp("one"), tmp_path_factory.mktemp("two")
     train_on_processes.main(str(one))
-    run_on_two(SCRIPT, two)
+    run_on_two(train_on_processes.main, two)
     return [torch.load(path) for path in (one / "rank0.pt", two / "rank0.pt", two / "rank1.pt")]
 
 

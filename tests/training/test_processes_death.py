@@ -1,6 +1,5 @@
 """One of two processes is killed: the other ends too, by itself or by its launcher, within the minute."""
 
-import socket
 import subprocess
 import sys
 import time
@@ -9,7 +8,7 @@ from pathlib import Path
 import die_on_processes
 import psutil
 import pytest
-from processes import environment
+from processes import address, environment, rank_of_two
 
 from advbn_hf.training.checkpoints import last_complete_checkpoint
 
@@ -24,12 +23,8 @@ def by_torchrun(arguments: list[str]) -> list[subprocess.Popen]:
 
 def by_hand(arguments: list[str]) -> list[subprocess.Popen]:
     """As a cluster's own launcher may do, which lets the processes that are left go on."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    ranks = [{"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"} for rank in range(2)]
-    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    return [started([sys.executable, *arguments], **rank, **address) for rank in ranks]
+    meeting = address()
+    return [started([sys.executable, *arguments], **meeting, **rank_of_two(rank)) for rank in range(2)]
 
 
 def started(command: list[str], **variables: str) -> subprocess.Popen:

@@ -1,7 +1,5 @@
 """Two processes with models and disks that people have: unused weights, a disk for each process, an error."""
 
-from pathlib import Path
-
 import pytest
 import torch
 import unused_on_processes
@@ -25,7 +23,7 @@ def folders(tmp_path_factory):
     """Of one process and of two."""
     one, two = tmp_path_factory.mktemp("one"), tmp_path_factory.mktemp("two")
     unused_on_processes.main(str(one))
-    run_on_two(Path(unused_on_processes.__file__), two)
+    run_on_two(unused_on_processes.main, two)
     return one, two
 
 

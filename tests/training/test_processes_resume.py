@@ -1,7 +1,5 @@
 """Two processes with batch norm: uneven batches, the same model on both at the end, resuming from a checkpoint."""
 
-from pathlib import Path
-
 import pytest
 import resume_on_processes
 import torch
@@ -12,13 +10,11 @@ from advbn_hf import AdvBNForImageClassification
 
 pytestmark = pytest.mark.slow
 
-SCRIPT = Path(resume_on_processes.__file__)
-
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("two")
-    run_on_two(SCRIPT, folder)
+    run_on_two(resume_on_processes.main, folder)
     return folder
 
 
