@@ -66,7 +66,12 @@ def test_norms_train_where_peft_saves_them():
 @pytest.mark.parametrize("wrapper", [AdvBNForImageClassification, PlainForImageClassification])
 @pytest.mark.parametrize(
     ("make", "settings", "injected"),
-    [(tiny_vit, ON_VIT, False), (tiny_vit, NORMS_TOO, True), (tiny_resnet, ON_RESNET, True)],
+    [
+        (tiny_vit, ON_VIT, False),
+        (tiny_vit, NORMS_TOO, True),
+        (tiny_resnet, ON_RESNET, True),
+        (tiny_resnet, {**ON_RESNET, "modules_to_save": ["classifier", "normalization"]}, False),
+    ],
 )
 def test_exported_merged_while_training_goes_on(tmp_path, wrapper, make, settings, injected):
     plain = make()
@@ -92,6 +97,37 @@ def test_exported_merged_while_training_goes_on(tmp_path, wrapper, make, setting
             torch.testing.assert_close(loaded(PICTURES).logits, expected, atol=1e-5, rtol=1e-4)
     assert json.loads((tmp_path / "config.json").read_text())["architectures"] == [type(plain).__name__]
     AdvBNForImageClassification.from_pretrained(tmp_path)
+
+
+ON = {"target_modules": ["q_proj", "v_proj"]}
+METHODS = {
+    "LoRA of two": peft.LoraConfig(r=2, **ON),
+    "DoRA": peft.LoraConfig(r=2, use_dora=True, **ON),
+    "LoHa": peft.LoHaConfig(r=2, **ON),
+    "LoKr": peft.LoKrConfig(r=2, **ON),
+    "IA3": peft.IA3Config(feedforward_modules=[], **ON),
+    "OFT": peft.OFTConfig(r=0, oft_block_size=4, **ON),
+    "HRA": peft.HRAConfig(r=2, **ON),
+    "VeRA": peft.VeraConfig(r=4, **ON),
+}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_kind_of_adapter_trains_and_is_merged(name):
+    backbone = peft.get_peft_model(tiny_vit(initializer_range=0.2), METHODS[name])
+    if name == "LoRA of two":
+        backbone.add_adapter("second", peft.LoraConfig(r=3, **ON))
+        backbone.set_adapter("second")
+    model = AdvBNForImageClassification.from_backbone(backbone)
+    with torch.no_grad():
+        before = model.eval()(PICTURES, branch="auxiliary").logits
+    changed = steps(model)
+    assert changed
+    assert all("second" in one for one in changed) or name != "LoRA of two"
+    with torch.no_grad():
+        logits = model.eval()(PICTURES, branch="auxiliary").logits
+        assert not torch.allclose(logits, before, atol=1e-4)
+        torch.testing.assert_close(model.export("auxiliary")(PICTURES).logits, logits, atol=1e-5, rtol=1e-4)
 
 
 def test_checkpointing_of_an_adapted_model():

@@ -30,6 +30,9 @@ def test_two_processes_equal_one_with_the_joint_batch(ranks, job):
         assert (first["weights"][name] - value).norm() <= 1e-3 * change + 1e-7, name
     for name in ("eval_clean_accuracy", "eval_auxiliary_accuracy"):
         assert first["metrics"][name] == alone["metrics"][name]
+    for name in ("predictions", "predictions_without_a_length"):  # in the order of the rows
+        torch.testing.assert_close(first[name], alone[name], rtol=1e-3, atol=1e-3)
+        assert torch.equal(first[name], second[name])
 
 
 @pytest.mark.parametrize("job", train_on_processes.JOBS, ids=str)
@@ -39,3 +42,9 @@ def test_random_starts_differ_between_processes_and_are_those_of_one(ranks, job)
     for start_of_one, *of_two in zip(alone, first, second, strict=True):
         assert torch.equal(torch.cat(of_two, dim=1), start_of_one)
         assert torch.equal(*of_two) == (job[0] == "four_groups")  # which starts at 1 everywhere
+
+
+def test_early_stopping_and_the_best_model_are_alike_on_both(ranks):
+    alone, first, second = (kept["stopped"] for kept in ranks)
+    assert alone["steps"] == 3
+    assert alone == first == second

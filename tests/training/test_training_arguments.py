@@ -102,6 +102,7 @@ def sized_rows(_model):
 GIVEN = {"length_column_name": sized_rows}
 
 
+PROCESSES = "training/test_processes.py::test_two_processes_equal_one_with_the_joint_batch"
 OURS = {
     "output_dir": "test_trainer.py::test_every_checkpoint_has_both_branches_and_no_pickled_arguments",
     "optim_args": "test_trainer.py::test_accumulating_four_batches_equals_one_large_batch",
@@ -141,6 +142,11 @@ OURS = {
     "report_to": "test_trainer.py::test_plain_baseline_trains_with_the_same_trainer",
     "use_cpu": "test_trainer.py::test_plain_baseline_trains_with_the_same_trainer",
     "disable_tqdm": "test_trainer.py::test_plain_baseline_trains_with_the_same_trainer",
+    "ddp_static_graph": PROCESSES,
+    "ddp_broadcast_buffers": PROCESSES,
+    "ddp_bucket_cap_mb": PROCESSES,
+    "ddp_backend": PROCESSES,
+    "ddp_timeout": PROCESSES,
     "ddp_find_unused_parameters": "training/test_training_arguments.py::test_weights_that_no_forward_uses",
 }
 
@@ -153,8 +159,6 @@ UNTRIED = {
     **dict.fromkeys(("project", "trackio_space_id", "trackio_bucket_id", "trackio_static_space_id"), "a service"),
     **dict.fromkeys(("do_train", "do_eval"), "nothing: scripts read them, which Trainer does not"),
     "eval_use_gather_object": "several processes, on which plain Trainer fails too",
-    **dict.fromkeys(("ddp_bucket_cap_mb", "ddp_broadcast_buffers", "ddp_static_graph"), "several processes"),
-    **dict.fromkeys(("ddp_backend", "ddp_timeout"), "several processes"),
     **dict.fromkeys(("fsdp", "fsdp_config", "deepspeed", "parallelism_config"), "several GPUs"),
 }
 
