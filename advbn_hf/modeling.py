@@ -125,6 +125,8 @@ class AdvBNForImageClassification(PretrainedBranches, ActivationCheckpointing, B
         """
         if not isinstance(backbone, nn.Module):
             backbone = load_classifier(backbone, **kwargs)
+        elif kwargs:
+            raise InputError(f"{next(iter(kwargs))}: is of loading, and the backbone is a model already; leave it out")
         return cls(backbone, config or AdvBNConfig())
 
     @property
@@ -195,13 +197,15 @@ class AdvBNForImageClassification(PretrainedBranches, ActivationCheckpointing, B
             An `AdvBNOutput`.
 
         Raises:
-            InputError: if there is no such branch.
+            InputError: if there is no such branch, or one is named in train mode with labels.
             RuntimeError: if another thread runs the same model in train mode.
         """
         objective = None if labels is None else Objective(labels, smoothing, measure_ascent, loss_function)
         with self._one_thread.held() if self.training else nullcontext():
             if not self.training or objective is None:
                 return self._branch_output(pixel_values, objective, branch)
+            if branch != "clean":
+                raise InputError("branch: the method's loss is of both branches; leave it out, or call eval() before")
             self._draw_seed()
             recording = recording or self._recording(pixel_values)
             if auxiliary_pixel_values is None:

@@ -74,6 +74,9 @@ class AdvBNTrainingArguments(TrainingArguments):
             self.logging_nan_inf_filter = True  # else the loss is logged as NaN ever after
         if self.lr_decay_epochs is not None and self.lr_decay_epochs <= 0:
             raise InputError(f"lr_decay_epochs must be above 0, got {self.lr_decay_epochs}")
+        for name in ("warmup_steps", "lr_scheduler_kwargs"):
+            if self.lr_decay_epochs is not None and getattr(self, name):
+                raise InputError(f"{name}: is of lr_scheduler_type, in whose place lr_decay_epochs is; leave out one")
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:
             raise InputError(f"ema_decay must be above 0 and below 1, got {self.ema_decay}")
         if self.torch_compile:

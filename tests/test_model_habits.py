@@ -12,7 +12,7 @@ from PIL import Image
 from torch.optim.swa_utils import AveragedModel
 from transformers import ResNetConfig, ResNetForImageClassification, ViTImageProcessorPil, pipeline
 
-from advbn_hf import AdvBNTrainer
+from advbn_hf import AdvBNTrainer, InputError
 
 MODELS = {"resnet": tiny_resnet, "convnext": tiny_convnext, "vit": tiny_vit}
 IMAGES, LABELS = images_and_labels(4)
@@ -133,3 +133,10 @@ def test_pipelines_from_any_folder_of_a_run(tmp_path):
         for place in (tmp_path / folder, tmp_path / "checkpoint-1" / folder):
             found = pipeline("image-classification", str(place), device="cpu")(image)
             assert found[0]["score"] == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("branch", ["auxiliary", "both"])
+def test_a_branch_is_not_named_in_training(branch, model):
+    with pytest.raises(InputError, match="branch"):
+        model.train()(IMAGES, LABELS, branch=branch)
+    assert model(IMAGES, branch=branch).logits is not None

@@ -236,3 +236,8 @@ def test_a_checkpoint_in_a_folder_of_a_repository(where, tmp_path):
         tmp_path, subfolder=where, trust_remote_code=False, output_loading_info=False
     )
     assert models_equal(loaded, model)
+
+
+def test_options_of_loading_beside_a_model():
+    with pytest.raises(InputError, match="revision"):
+        AdvBNForImageClassification.from_backbone(tiny_resnet(), revision="main")

@@ -181,6 +181,12 @@ def test_what_cannot_work_is_refused(option, value, tmp_path):
         arguments(tmp_path, **{option: value})
 
 
+@pytest.mark.parametrize("option", [{"warmup_steps": 2}, {"lr_scheduler_kwargs": {"num_cycles": 2}}])
+def test_a_schedule_and_options_of_another_contradict_each_other(option, tmp_path):
+    with pytest.raises(InputError, match=next(iter(option))):
+        arguments(tmp_path, lr_decay_epochs=1, **option)
+
+
 def test_weights_that_no_forward_uses():
     model = tiny_convnext()
     assert unused_weights(model) == []
