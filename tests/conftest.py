@@ -17,6 +17,7 @@ pytest_plugins = ["hub_fixture", "jobs"]
 # Test files run on two processes (pytest-xdist), each with its share of the cores; what they start has it too.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("LOCAL_WORLD_SIZE", os.environ["PYTEST_XDIST_WORKER_COUNT"])  # for `cli.use_all_cores`
     torch.set_num_threads(1)
 
 # Beside a CPU build of torch, PyPI's torchvision has no compiled operators, and its import stops at the names of two.

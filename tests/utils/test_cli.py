@@ -62,7 +62,8 @@ def test_of_several_processes_the_first_to_fail_reports(monkeypatch, tmp_path, c
 
 def test_cores_are_used_where_accelerate_left_one(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    monkeypatch.delenv("ACCELERATE_MIXED_PRECISION", raising=False)
+    for name in ("ACCELERATE_MIXED_PRECISION", "LOCAL_WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
