@@ -19,15 +19,17 @@ from .views import Collator
 
 @dataclass(frozen=True)
 class Cost:
-    """The cost of a step: augmentation, forward, backward, SGD and averaging.
+    """The cost of a step: views, forward, backward, SGD and averaging.
 
     Args:
         step_ms: median, in milliseconds.
         ratio: median of the ratios to the reference's step of the same turn.
+        ratio_without_views: the same where the views are ready, as a loader's other processes make them for a GPU.
     """
 
     step_ms: float
     ratio: float
+    ratio_without_views: float
 
 
 def time_steps(
@@ -49,10 +51,16 @@ def time_steps(
         turns: steps of each that count; two more come first.
     """
     steps = {name: _Step(method, base, images, settings) for name, method in methods.items()}
-    seconds = time_in_turn(steps, turns, warmup=2, description="timing the steps")
+    timed = {(name, True): step.make_views_and_train for name, step in steps.items()}
+    timed |= {(name, False): step.train for name, step in steps.items()}
+    seconds = time_in_turn(timed, turns, warmup=2, description="timing the steps")
+
+    def ratio(name: str, with_views: bool) -> float:
+        return statistics.median(ratios(seconds[name, with_views], seconds[reference, with_views]))
+
     return {
-        name: Cost(1000 * statistics.median(taken), statistics.median(ratios(taken, seconds[reference])))
-        for name, taken in seconds.items()
+        name: Cost(1000 * statistics.median(seconds[name, True]), ratio(name, True), ratio(name, False))
+        for name in methods
     }
 
 
@@ -64,6 +72,7 @@ class _Step:
         self.model = method.wrap(base).to(self.device).train()
         self.collate = Collator(method.views, seed=0)
         self.images = [images[index] for index in range(min(settings.batch_size, len(images)))]
+        self.ready = self.collate(self.images)
         trained = [weight for weight in self.model.parameters() if weight.requires_grad]
         # A learning rate of 0, so that repeating a few images leaves the weights as they are.
         self.optimizer = torch.optim.SGD(trained, lr=0.0, momentum=0.9)
@@ -71,8 +80,12 @@ class _Step:
         if self.average is not None:
             self.average.start(self.model)
 
-    def __call__(self) -> None:
-        batch = {name: tensor.to(self.device) for name, tensor in self.collate(self.images).items()}
+    def make_views_and_train(self) -> None:
+        self.ready = self.collate(self.images)
+        self.train()
+
+    def train(self) -> None:
+        batch = {name: tensor.to(self.device) for name, tensor in self.ready.items()}
         self.model(**batch).loss.backward()
         self.optimizer.step()
         self.optimizer.zero_grad()

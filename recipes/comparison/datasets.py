@@ -1,7 +1,7 @@
 """The datasets that are compared on, as tensors in memory."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from advbn_hf.data.embedded.rendering import MEAN_OVER, STYLES
 from .data import designers
 from .data.characters import load_characters
 from .data.patterns import load_patterns
+from .data.unseen import UNSEEN, unseen
 
 
 @dataclass(frozen=True)
@@ -89,11 +90,15 @@ def load_decoded(
 
     Args:
         dataset: one of `DATASETS`.
-        name: of the set; "clean" for the one that is trained on.
+        name: of the set; "clean" for the one that is trained on, "unseen" for shifts of the clean images that no
+            setting was chosen on.
         split: "train", "validation" or "test".
         num_images: how many; None for all.
         folder: what `recipes/designers.py` wrote, for datasets that lie there.
     """
+    if name == UNSEEN:
+        clean = load_decoded(dataset, "clean", split, num_images, folder)
+        return replace(clean, pixels=unseen(clean.pixels))
     rows = DATASETS[dataset].load(name, split, num_images, folder)
     pixels = np.stack([np.asarray(image) for image in rows["image"]])
     return DecodedImages(pixels, torch.tensor(rows["label"][:]), tuple(rows.features["label"].names))

@@ -96,11 +96,17 @@ def measure(
 
     Returns:
         Branch -> set -> accuracy. Branches are "clean" and, where there are auxiliary norms, "auxiliary" and "average"
-        (of both branches' probabilities), and those of `derived_models`.
+        (of both branches' probabilities), and those of `derived_models`. Where there are batch norms, "adapted" is the
+        clean branch with running statistics of the images of the set, as of Schneider et al. (NeurIPS 2020): without
+        labels, but not without the images that are measured on.
     """
     accuracy: dict[str, dict[str, float]] = {"clean": {}}
     derived = derived_models(model, train, base)
+    adapted = model.export("clean").to(model.device)
     for name, images in sets.items():
+        if _has_batch_norms(adapted):
+            _re_estimate(adapted, images)
+            derived["adapted"] = adapted
         predicted: dict[str, list[Tensor]] = {}
         for start in range(0, len(images), _BATCH):
             pixel_values = to_input(images.pixels[start : start + _BATCH]).to(model.device)
@@ -132,12 +138,22 @@ def derived_models(
         re_estimated["interpolated"] = interpolated(base, model.export("clean").to(base.device), 0.5)
     if model.advbn_config.auxiliary_norms:
         derived["soup"] = model.export("soup")
-        if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in derived["soup"].modules()):
+        if _has_batch_norms(derived["soup"]):
             re_estimated |= {"re-estimated": model.export("auxiliary"), "soup re-estimated": model.export("soup")}
     for other in re_estimated.values():
-        batches = np.array_split(train.pixels, max(len(train) // _BATCH, 1))
-        re_estimate_statistics(other.to(model.device), (to_input(batch) for batch in batches))
+        _re_estimate(other.to(model.device), train)
     return derived | re_estimated
+
+
+def _has_batch_norms(model: nn.Module) -> bool:
+    return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
+
+
+def _re_estimate(model: nn.Module, images: DecodedImages) -> None:
+    """Running statistics of all images, in an order in which each batch has all classes."""
+    order = np.random.default_rng(0).permutation(len(images))
+    batches = np.array_split(order, max(len(images) // _BATCH, 1))
+    re_estimate_statistics(model, (to_input(images.pixels[rows]) for rows in batches))
 
 
 @torch.no_grad()

@@ -15,12 +15,14 @@ from advbn_hf.utils.versions import installed_versions
 
 from .costs import Cost, time_steps
 from .data import designers
+from .data.unseen import UNSEEN
 from .datasets import DATASETS, DecodedImages, load_decoded
 from .fine_tuning import TuningSettings, fine_tune, measure
 from .methods import METHODS, Method, method_called
 from .models import CHOICES, MODELS, PRETRAINED, TUNED, BaseSettings, base_model, weights_of
 from .store import Store, key_of
 
+_COSTS = {field.name for field in dataclasses.fields(Cost)}
 _DRAWN_WITH = ("numpy", "scipy", "pillow", "matplotlib")  # other releases may draw images a little differently
 
 
@@ -35,7 +37,8 @@ class Trial:
         seed: of the base model and of the fine-tuning.
         budget: "steps" or "time"; see `Settings`.
         result: "steps", "seconds" (of the fine-tuning), "step_ms", "cost" (of a step, in steps of the reference),
-            "accuracy" (branch -> set -> 0..1) and "n" (set -> number of images); empty until it is made.
+            "cost_without_views" (the same where views are ready), "accuracy" (branch -> set -> 0..1) and "n" (set ->
+            number of images); empty until it is made.
     """
 
     method: str
@@ -107,14 +110,15 @@ class Grid:
             base, train = self._base(trial.model, trial.dataset, trial.seed), self._images(trial.dataset)
             with tempfile.TemporaryDirectory() as scratch:
                 model, seconds = fine_tune(method, base, train, self.settings.tuning, steps, trial.seed, scratch)
-            measured = DATASETS[trial.dataset].measured[self.settings.split]
+            measured = (*DATASETS[trial.dataset].measured[self.settings.split], UNSEEN)
             sets = {name: self._images(trial.dataset, name) for name in measured}
             trained = None if trial.model in PRETRAINED else base  # a pretrained one has a new head
             result = {"seconds": seconds, "accuracy": measure(model, sets, train, trained)}
             result["n"] = {name: len(images) for name, images in sets.items()}
             self.trials.put(depends_on, result)
         cost = self.cost(trial)
-        result = {**result, "steps": steps, "step_ms": cost.step_ms, "cost": cost.ratio}
+        costs = {"step_ms": cost.step_ms, "cost": cost.ratio, "cost_without_views": cost.ratio_without_views}
+        result = {**result, "steps": steps, **costs}
         return dataclasses.replace(trial, result=result)
 
     def stored(self, budgets: list[str]) -> list[Trial]:
@@ -171,16 +175,19 @@ class Grid:
             }
             for name in methods
         }
-        missing = [name for name in about if self.costs.get(about[name]) is None]
+        stored = {name: self.costs.get(about[name]) or {} for name in about}
+        missing = [name for name in about if stored[name].keys() != _COSTS]
         if missing:
             reference = self.settings.reference
             timed = {name: method_called(name) for name in dict.fromkeys([reference, *missing])}
             base, train = self._base(trial.model, trial.dataset, trial.seed), self._images(trial.dataset)
             measured = time_steps(timed, reference, base, train, self.settings.tuning, self.settings.timed_steps)
             for name in missing:
-                self.costs.put(about[name], asdict(measured[name]))
+                # What is stored stays, since trials at equal time depend on it.
+                stored[name] = {**asdict(measured[name]), **stored[name]}
+                self.costs.put(about[name], stored[name])
         for name in about:
-            self._costs[trial.model, name] = Cost(**self.costs.get(about[name]))
+            self._costs[trial.model, name] = Cost(**stored[name])
 
     def _depends_on(self, trial: Trial, steps: int) -> dict[str, Any]:
         """Everything that a trial's result depends on."""

@@ -27,6 +27,7 @@ class Entry:
         gain: mean difference, in points, to the reference's clean branch with the same seeds; None where it has none.
         interval: the gain's 95 % interval by the paired t test; None for less than two seeds.
         cost: of a step, in steps of the reference.
+        cost_without_views: the same where views are ready.
         step_ms: of a step, in milliseconds.
         steps: of the fine-tuning.
     """
@@ -43,6 +44,7 @@ class Entry:
     gain: float | None
     interval: tuple[float, float] | None
     cost: float
+    cost_without_views: float
     step_ms: float
     steps: int
 
@@ -90,8 +92,12 @@ def summarize(trials: Iterable[Trial], reference: str) -> list[Entry]:
     for (dataset, model, budget, method), seeds in by_seed.items():
         others = by_seed.get((dataset, model, budget, reference), {})
         first = next(iter(seeds.values())).result
-        for branch, accuracies in first["accuracy"].items():
-            for name in (*accuracies, MEAN):
+        measured: dict[str, dict[str, None]] = {}  # not all seeds have all: some were made by an earlier version
+        for trial in seeds.values():
+            for branch, accuracies in trial.result["accuracy"].items():
+                measured.setdefault(branch, {}).update(dict.fromkeys(accuracies))
+        for branch, names in measured.items():
+            for name in (*names, MEAN):
                 values = values_by_seed(seeds, branch, name)
                 gain, interval = paired_gain(values, values_by_seed(others, "clean", name))
                 entries.append(
@@ -108,6 +114,7 @@ def summarize(trials: Iterable[Trial], reference: str) -> list[Entry]:
                         gain=gain,
                         interval=interval,
                         cost=first["cost"],
+                        cost_without_views=first["cost_without_views"],
                         step_ms=first["step_ms"],
                         steps=first["steps"],
                     )
@@ -124,11 +131,12 @@ def values_by_seed(seeds: Mapping[int, Trial], branch: str, name: str) -> dict[i
         name: of a set, or "shifts" for their mean.
 
     Returns:
-        Seed -> accuracy; seeds whose trials have no such branch are left out.
+        Seed -> accuracy; seeds whose trials have no such branch or set are left out.
     """
     values = {}
     for seed, trial in seeds.items():
-        if accuracies := trial.result["accuracy"].get(branch):
-            names = DATASETS[trial.dataset].shifts if name == MEAN else (name,)
-            values[seed] = 100 * statistics.mean(accuracies[name] for name in names if name in accuracies)
+        accuracies = trial.result["accuracy"].get(branch, {})
+        names = DATASETS[trial.dataset].shifts if name == MEAN else (name,)
+        if found := [accuracies[name] for name in names if name in accuracies]:
+            values[seed] = 100 * statistics.mean(found)
     return values

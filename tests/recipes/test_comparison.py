@@ -1,5 +1,6 @@
 """Trials, costs and summary of a comparison in small: what is stored is not made again; numbers by hand."""
 
+import copy
 import dataclasses
 import json
 import re
@@ -8,16 +9,19 @@ import sys
 import compare
 import pytest
 import torch
+from comparison import costs
 from comparison import grid as grid_module
-from comparison.datasets import load_decoded
-from comparison.fine_tuning import TuningSettings, fine_tune
+from comparison.datasets import DecodedImages, load_decoded
+from comparison.fine_tuning import TuningSettings, fine_tune, measure
 from comparison.grid import Grid, Settings, Trial
 from comparison.methods import METHODS
 from comparison.models import MODELS, BaseSettings
 from comparison.plots import apart, frontier, method_label
 from comparison.questions import answers
+from comparison.report import to_markdown
 from comparison.store import Store
 from comparison.summary import paired_gain, summarize
+from comparison.views import Collator, to_input
 from drawings.sets import SPLITS
 from PIL import Image
 from safetensors.torch import load_file
@@ -92,11 +96,20 @@ def test_a_run_stops_and_resumes(monkeypatch, folder, capsys):
     assert [(trial["method"], trial["seed"]) for trial in content["trials"]] == [
         (method, seed) for method in ("plain", "advbn") for seed in (0, 1)
     ]
-    assert set(content["trials"][0]["result"]["accuracy"]) == {"clean", "interpolated"}
-    branches = {"clean", "auxiliary", "average", "soup", "re-estimated", "soup re-estimated", "interpolated"}
+    assert set(content["trials"][0]["result"]["accuracy"]) == {"clean", "interpolated", "adapted"}
+    branches = {
+        "clean",
+        "auxiliary",
+        "average",
+        "soup",
+        "re-estimated",
+        "soup re-estimated",
+        "interpolated",
+        "adapted",
+    }
     assert set(content["trials"][2]["result"]["accuracy"]) == branches
-    assert set(content["trials"][0]["result"]["accuracy"]["clean"]) == set(STYLES)
-    assert content["trials"][0]["result"]["cost"] == 1
+    assert set(content["trials"][0]["result"]["accuracy"]["clean"]) == {*STYLES, "unseen"}
+    assert content["trials"][0]["result"]["cost"] == content["trials"][0]["result"]["cost_without_views"] == 1
     table = (folder / "comparison.md").read_text()
     assert "## digits, resnet, equal steps" in table
     assert "| advbn | 2 |" in table
@@ -122,8 +135,8 @@ def test_equal_time_and_other_settings_are_other_trials(monkeypatch, compared):
     grid = Grid(compared, SMALL)
     trials = {(method, budget): Trial(method, "digits", "resnet", 0, budget)
             for method in ("plain", "advbn") for budget in ("steps", "time")}  # fmt: skip
-    monkeypatch.setitem(grid._costs, ("resnet", "plain"), grid_module.Cost(10.0, 1.0))
-    monkeypatch.setitem(grid._costs, ("resnet", "advbn"), grid_module.Cost(25.0, 2.5))
+    monkeypatch.setitem(grid._costs, ("resnet", "plain"), grid_module.Cost(10.0, 1.0, 1.0))
+    monkeypatch.setitem(grid._costs, ("resnet", "advbn"), grid_module.Cost(25.0, 2.5, 2.5))
     assert {place: grid.steps(trial) for place, trial in trials.items()} == {
         ("plain", "steps"): 3, ("advbn", "steps"): 3, ("advbn", "time"): 3, ("plain", "time"): 8
     }  # fmt: skip
@@ -171,7 +184,7 @@ def test_paired_interval_by_hand():
 def test_summary_by_hand():
     def trial(method, seed, accuracy):
         sets = dict.fromkeys(STYLES, accuracy) | {"sketch": accuracy + 0.04}
-        result = {"accuracy": {"clean": sets}, "cost": 1.0, "step_ms": 5.0, "steps": 3}
+        result = {"accuracy": {"clean": sets}, "cost": 1.0, "cost_without_views": 1.0, "step_ms": 5.0, "steps": 3}
         return Trial(method, "digits", "resnet", seed, "steps", result)
 
     trials = [trial("plain", 0, 0.5), trial("plain", 1, 0.6), trial("advbn", 0, 0.6), trial("advbn", 1, 0.8)]
@@ -182,6 +195,91 @@ def test_summary_by_hand():
     assert shifts.interval == pytest.approx((15 - 12.7062 * 5, 15 + 12.7062 * 5), abs=1e-2)
     assert entries["advbn", "clean"].mean == pytest.approx(70)
     assert entries["plain", "shifts"].gain == 0
+
+
+def test_trials_without_a_branch_or_set_that_others_have_are_left_out_there():
+    def trial(method, seed, **accuracy):
+        result = {"accuracy": accuracy, "cost": 1.0, "cost_without_views": 1.0, "step_ms": 5.0, "steps": 3}
+        return Trial(method, "digits", "resnet", seed, "steps", result)
+
+    sets = dict.fromkeys(STYLES, 0.5)
+    trials = [trial("plain", 0, clean=sets), trial("advbn", 0, clean=sets)]
+    trials += [
+        trial(name, 1, clean=sets | {"unseen": value}, adapted=sets | {"unseen": value})
+        for name, value in (("plain", 0.25), ("advbn", 0.75))
+    ]
+    entries = {(entry.method, entry.branch, entry.set): entry for entry in summarize(trials, "plain")}
+    unseen = entries["advbn", "clean", "unseen"]
+    assert (unseen.seeds, unseen.mean, unseen.gain) == (1, 75, 50)
+    assert entries["advbn", "clean", "shifts"].seeds == 2
+    assert entries["advbn", "clean", "shifts"].mean == 50  # the unseen set is not among the shifts
+    assert entries["plain", "adapted", "unseen"].seeds == 1
+    header, _, *lines = (
+        [cell.strip() for cell in line.split("|")[1:-1]]
+        for line in to_markdown(list(entries.values()), "plain").splitlines()
+    )
+    assert [line[header.index("unseen")] for line in lines] == ["25.0", "75.0"]
+    assert [line[header.index("adapted (sees test images): shifts")] for line in lines] == ["50.0", "50.0"]
+    assert header[-2:] == ["cost", "cost without views"]
+
+
+def test_adapted_is_the_model_with_the_statistics_of_each_set():
+    pixels = load_decoded("digits", "clean", "validation", 40).pixels
+    torch.manual_seed(0)
+    base, _ = new_classifier(json.dumps(MODELS["resnet"]), [str(digit) for digit in range(10)])
+    expected = {}
+    for name, images in (("light", pixels // 2 + 127), ("dark", pixels // 3)):
+        network = copy.deepcopy(base).train()
+        for module in network.modules():
+            module.momentum = 1.0  # of batch norms: the statistics are those of the last batch
+        with torch.no_grad():
+            network(to_input(images))
+            classes = network.eval()(to_input(images)).logits.argmax(-1)
+        expected[name] = DecodedImages(images, classes, tuple("0123456789"))
+    clean = DecodedImages(pixels, torch.zeros(40, dtype=torch.int64), tuple("0123456789"))
+    model = METHODS["plain"].wrap(base).eval()
+    accuracy = measure(model, expected, clean, base)
+    assert accuracy["adapted"] == {"light": 1, "dark": 1}
+    assert min(accuracy["clean"].values()) < 1
+    layer_normed, _ = new_classifier(json.dumps(MODELS["convnext"]), [str(digit) for digit in range(10)])
+    assert "adapted" not in measure(METHODS["plain"].wrap(layer_normed).eval(), expected, clean, layer_normed)
+
+
+def test_a_cost_that_was_stored_without_views_keeps_what_was_measured(compared):
+    grid = Grid(compared, SMALL)
+    trial = Trial("advbn", "digits", "resnet", 0, "steps")
+    (path,) = (compared / "costs").glob("advbn_*.json")
+    stored = json.loads(path.read_text())
+    stored["result"] |= {"ratio": 2.0}
+    del stored["result"]["ratio_without_views"]
+    path.write_text(json.dumps(stored))
+    assert grid.cost(trial).ratio == 2
+    assert grid.cost(trial).ratio_without_views > 0
+    completed = json.loads(path.read_text())["result"]
+    assert completed == {**stored["result"], "ratio_without_views": grid.cost(trial).ratio_without_views}
+
+
+def test_views_count_in_one_cost_and_not_in_the_other(monkeypatch):
+    made = []
+    original = Collator.__call__
+    weights = {"image": 0, "image and two augmix": 4}
+    monkeypatch.setattr(
+        Collator, "__call__", lambda self, rows: made.extend([1] * weights[self.views]) or original(self, rows)
+    )
+    monkeypatch.setattr(
+        costs, "time_in_turn", lambda steps, *_, **__: {name: [seconds(step)] for name, step in steps.items()}
+    )
+
+    def seconds(step):  # one, and four if it makes the views of AugMix
+        before = len(made)
+        step()
+        return 1 + len(made) - before
+
+    base, _ = new_classifier(json.dumps(MODELS["resnet"]), [str(digit) for digit in range(10)])
+    images = load_decoded("digits", "clean", "train", 8)
+    timed = {name: METHODS[name] for name in ("plain", "augmix_jsd")}
+    found = costs.time_steps(timed, "plain", base, images, SMALL.tuning, 1)
+    assert found == {"plain": costs.Cost(1000, 1, 1), "augmix_jsd": costs.Cost(5000, 5, 1)}
 
 
 def test_frontier():
@@ -291,8 +389,8 @@ def drawn_by_designers(tmp_path):
         for number, name in enumerate(("cat", "cup", "sun")):
             place = tmp_path / "designers" / "concepts" / split.name / name
             place.mkdir(parents=True)
-            for copy in range(3):
-                Image.new("RGB", (32, 32), (80 * number, 60 * copy, 9)).save(place / f"{name}-{copy}.png")
+            for copied in range(3):
+                Image.new("RGB", (32, 32), (80 * number, 60 * copied, 9)).save(place / f"{name}-{copied}.png")
     data_files = [{"split": split.name, "path": f"{split.name}/**"} for split in SPLITS]
     card = {"configs": [{"config_name": "default", "data_files": data_files}]}
     (tmp_path / "designers" / "concepts" / "README.md").write_text(f"---\n{json.dumps(card)}\n---\n")
@@ -322,7 +420,7 @@ def test_a_pretrained_model_on_drawings_of_others(split, measured, monkeypatch, 
     recipe(monkeypatch, *options, *drawn_by_designers)
     (trial,) = json.loads((tmp_path / "out" / "comparison.json").read_text())["trials"]
     accuracies = trial["result"]["accuracy"]["clean"]
-    assert set(accuracies) == {"clean", *measured}
+    assert set(accuracies) == {"clean", *measured, "unseen"}
     assert trial["result"]["n"] == dict.fromkeys(accuracies, 9)
     summary = json.loads((tmp_path / "out" / "comparison.json").read_text())["summary"]
     (mean,) = [entry["mean"] for entry in summary if (entry["branch"], entry["set"]) == ("clean", "shifts")]
