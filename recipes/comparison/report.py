@@ -75,9 +75,9 @@ def write_report(trials: Sequence[Trial], settings: dict[str, Any], reference: s
         f"differences to {reference} in points, with 95 % intervals over seeds (paired t), and so are the answers to "
         f"the questions. Cost is that of a step relative to {reference}'s, and without views, where the augmented "
         "images are ready, as a loader's workers make them for a GPU. Unseen are plasma noise, sine waves and "
-        "checkerboard cutouts on clean images, which no setting was chosen on; they are not among the shifts. Adapted is the clean "
-        "branch with batch norm statistics of the set that is measured. Unless a column says otherwise: the clean "
-        "branch.\n"
+        "checkerboard cutouts on clean images, which no setting was chosen on; they are not among the shifts. Adapted "
+        "is the clean branch with batch norm statistics of the set that is measured. Unless a column says otherwise: "
+        "the clean branch.\n"
     )
     write_atomically(files[1], "\n".join([head, *sections]))
     return files
