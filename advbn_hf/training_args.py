@@ -87,6 +87,10 @@ class AdvBNTrainingArguments(TrainingArguments):
             raise InputError("sync_batchnorm: torch can do that on GPUs alone; leave it out or train one process")
         if self.enable_jit_checkpoint:
             raise InputError("enable_jit_checkpoint: SIGTERM always saves a checkpoint here; leave it out")
+        if self.eval_use_gather_object:
+            raise InputError(
+                "eval_use_gather_object: is for outputs that are no tensors, which logits are; leave it out"
+            )
         if self.batch_eval_metrics:
             raise InputError("batch_eval_metrics must be false: metrics of a branch need all its predictions")
         if self.hub_strategy not in (HubStrategy.END, HubStrategy.EVERY_SAVE):

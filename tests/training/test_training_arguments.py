@@ -114,6 +114,7 @@ OURS = {
     "torch_compile_backend": "training/test_training_arguments.py::test_what_cannot_work_is_refused",
     "torch_compile_mode": "training/test_training_arguments.py::test_what_cannot_work_is_refused",
     "fp16": "training/test_nonfinite.py::test_gradients_beyond_half_precision_cost_steps_and_no_more",
+    "eval_use_gather_object": "training/test_training_arguments.py::test_what_cannot_work_is_refused",
     "enable_jit_checkpoint": "training/test_training_arguments.py::test_what_cannot_work_is_refused",
     "do_predict": "recipes/test_finetune.py::test_mistakes_end_in_one_line_before_any_work",
     "use_liger_kernel": "test_wrong_parts.py::test_arguments_out_of_range",
@@ -158,7 +159,6 @@ UNTRIED = {
     **dict.fromkeys(("log_on_each_node", "log_level_replica", "local_rank"), "several machines"),
     **dict.fromkeys(("project", "trackio_space_id", "trackio_bucket_id", "trackio_static_space_id"), "a service"),
     **dict.fromkeys(("do_train", "do_eval"), "nothing: scripts read them, which Trainer does not"),
-    "eval_use_gather_object": "several processes, on which plain Trainer fails too",
     **dict.fromkeys(("fsdp", "fsdp_config", "deepspeed", "parallelism_config"), "several GPUs"),
 }
 
@@ -174,7 +174,12 @@ def test_every_option_has_its_place():
 
 @pytest.mark.parametrize(
     ("option", "value"),
-    [("torch_compile_backend", "inductor"), ("torch_compile_mode", "default"), ("enable_jit_checkpoint", True)],
+    [
+        ("torch_compile_backend", "inductor"),
+        ("torch_compile_mode", "default"),
+        ("enable_jit_checkpoint", True),
+        ("eval_use_gather_object", True),
+    ],
 )
 def test_what_cannot_work_is_refused(option, value, tmp_path):
     with pytest.raises(InputError, match=option.removesuffix("_backend").removesuffix("_mode")):
