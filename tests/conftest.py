@@ -12,7 +12,7 @@ import torch
 # Last, since recipes/evaluate.py has the name of a library.
 sys.path.append(str(Path(__file__).parents[1] / "recipes"))
 
-pytest_plugins = ["hub_fixture", "jobs"]
+pytest_plugins = ["hub_fixture", "icon_packages", "jobs"]
 
 # Test files run on two processes (pytest-xdist), each with its share of the cores; what they start has it too.
 if "PYTEST_XDIST_WORKER" in os.environ:

@@ -61,6 +61,10 @@ def tiny_vit(num_labels: int = 5, seed: int = 0, **settings: float) -> ViTForIma
     )
 
 
+# One of each kind of norm and of features.
+BACKBONES = {"resnet": tiny_resnet, "convnext": tiny_convnext, "vit": tiny_vit}
+
+
 def images_and_labels(
     num: int = 8, num_labels: int = 5, size: int = 32, seed: int = 0
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -68,6 +72,12 @@ def images_and_labels(
     generator = torch.Generator().manual_seed(seed)
     labels = torch.randint(num_labels, (num,), generator=generator)
     return torch.randn(num, 3, size, size, generator=generator) + labels[:, None, None, None] / 4, labels
+
+
+def batch(count: int = 4) -> tuple[torch.Tensor, torch.Tensor]:
+    """The same with values in [-1, 1], as images have that were normalised by a half."""
+    pixel_values, labels = images_and_labels(count)
+    return pixel_values.clamp(-1, 1), labels
 
 
 def rows(num: int, **settings: int) -> list[dict]:

@@ -5,6 +5,6 @@ paper's loss and, if the method has settings of its own, a subclass of `AdvBNCon
 changes the images instead is a function of an image and a random generator, which `comparison/views.py` calls.) Then
 name it in `METHODS` of `comparison/methods.py`, as a `Method("peer", ...)`: from there
 `compare.py --methods plain NAME advbn` trains, times, tabulates and plots it, and
-`tests/recipes/test_comparison_methods.py` trains it on every kind of network. Add a test there that computes the
-paper's formula independently.
+`tests/recipes/test_comparison_methods.py` trains it on every kind of network. Add a test to `test_comparison_peers.py`
+beside it that computes the paper's formula independently.
 """
