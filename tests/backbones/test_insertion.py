@@ -7,8 +7,9 @@ from tiny_models import TinyClassifier, tiny_model
 from torch import nn
 
 from advbn_hf import InputError
-from advbn_hf.backbones.insertion import InsertionPoint, insertion_points, to_text
+from advbn_hf.backbones.insertion import InsertionPoint, insertion_points, stage_ends, to_text
 from advbn_hf.backbones.split import Split
+from advbn_hf.backbones.tracing import probe, probe_inputs
 
 
 class Block(nn.Sequential):
@@ -289,3 +290,19 @@ def test_every_named_point_can_be_cut_at():
         for point in insertion_points(model):
             split = Split(model, point.path)
             assert torch.equal(split.tail(split.stem(pixel_values=images)).logits, whole), point.path
+
+
+@pytest.mark.parametrize(
+    ("make", "ends"),
+    [
+        (tiny_resnet, [f"resnet.encoder.stages.{stage}" for stage in range(4)]),
+        (ListsInAList, ["stages.0.1", "stages.1.0", "stages.2.5"]),
+        (BlocksAndLayersInOneList, ["features.4", "features.6"]),
+        (lambda: Isotropic(12), ["blocks.2", "blocks.5", "blocks.8", "blocks.11"]),
+        (lambda: Isotropic(2), ["blocks.0", "blocks.1"]),
+    ],
+)
+def test_stages_end_where_the_resolution_changes_or_with_each_quarter(make, ends):
+    model = make().eval()
+    calls, _ = probe(model, probe_inputs(model))
+    assert [call.path for call in stage_ends(model, calls)] == ends
