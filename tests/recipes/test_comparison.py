@@ -1,4 +1,4 @@
-"""Trials, costs and summary of a comparison in small: what is stored is not made again; numbers by hand."""
+"""Trials and costs of a comparison in small: what is stored is not made again; numbers by hand."""
 
 import copy
 import dataclasses
@@ -16,11 +16,7 @@ from comparison.fine_tuning import TuningSettings, fine_tune, measure
 from comparison.grid import Grid, Settings, Trial
 from comparison.methods import METHODS
 from comparison.models import MODELS, BaseSettings
-from comparison.plots import apart, frontier, method_label
-from comparison.questions import answers
-from comparison.report import to_markdown
 from comparison.store import Store
-from comparison.summary import paired_gain, summarize
 from comparison.views import Collator, to_input
 from drawings.sets import SPLITS
 from PIL import Image
@@ -170,59 +166,6 @@ def test_averaged_weights_are_the_result(tmp_path):
     assert any(name.endswith("weight") for name in differing)
 
 
-def test_paired_interval_by_hand():
-    # Differences 1 to 5: mean 3, standard deviation sqrt(2.5); t of 4 degrees of freedom at 97.5 % is 2.7764.
-    values, reference = {seed: 60.0 + seed for seed in range(6)}, dict.fromkeys(range(5), 59.0) | {9: 1.0}
-    gain, interval = paired_gain(values, reference)
-    assert gain == 3.0
-    assert interval == pytest.approx((3 - 2.7764 * 2.5**0.5 / 5**0.5, 3 + 2.7764 * 2.5**0.5 / 5**0.5), abs=1e-3)
-    assert paired_gain({0: 5.0}, {0: 3.0}) == (2.0, None)
-    assert paired_gain({0: 5.0}, {1: 3.0}) == (None, None)
-    assert paired_gain({0: 5.0, 1: 6.0}, {0: 4.0, 1: 5.0}) == (1.0, (1.0, 1.0))
-
-
-def test_summary_by_hand():
-    def trial(method, seed, accuracy):
-        sets = dict.fromkeys(STYLES, accuracy) | {"sketch": accuracy + 0.04}
-        result = {"accuracy": {"clean": sets}, "cost": 1.0, "cost_without_views": 1.0, "step_ms": 5.0, "steps": 3}
-        return Trial(method, "digits", "resnet", seed, "steps", result)
-
-    trials = [trial("plain", 0, 0.5), trial("plain", 1, 0.6), trial("advbn", 0, 0.6), trial("advbn", 1, 0.8)]
-    entries = {(entry.method, entry.set): entry for entry in summarize(trials, "plain")}
-    shifts = entries["advbn", "shifts"]  # the mean of four sets, of which one is 4 points better
-    assert (shifts.mean, shifts.std, shifts.seeds) == (pytest.approx(71), pytest.approx(20 / 2**0.5), 2)
-    assert shifts.gain == pytest.approx(15)
-    assert shifts.interval == pytest.approx((15 - 12.7062 * 5, 15 + 12.7062 * 5), abs=1e-2)
-    assert entries["advbn", "clean"].mean == pytest.approx(70)
-    assert entries["plain", "shifts"].gain == 0
-
-
-def test_trials_without_a_branch_or_set_that_others_have_are_left_out_there():
-    def trial(method, seed, **accuracy):
-        result = {"accuracy": accuracy, "cost": 1.0, "cost_without_views": 1.0, "step_ms": 5.0, "steps": 3}
-        return Trial(method, "digits", "resnet", seed, "steps", result)
-
-    sets = dict.fromkeys(STYLES, 0.5)
-    trials = [trial("plain", 0, clean=sets), trial("advbn", 0, clean=sets)]
-    trials += [
-        trial(name, 1, clean=sets | {"unseen": value}, adapted=sets | {"unseen": value})
-        for name, value in (("plain", 0.25), ("advbn", 0.75))
-    ]
-    entries = {(entry.method, entry.branch, entry.set): entry for entry in summarize(trials, "plain")}
-    unseen = entries["advbn", "clean", "unseen"]
-    assert (unseen.seeds, unseen.mean, unseen.gain) == (1, 75, 50)
-    assert entries["advbn", "clean", "shifts"].seeds == 2
-    assert entries["advbn", "clean", "shifts"].mean == 50  # the unseen set is not among the shifts
-    assert entries["plain", "adapted", "unseen"].seeds == 1
-    header, _, *lines = (
-        [cell.strip() for cell in line.split("|")[1:-1]]
-        for line in to_markdown(list(entries.values()), "plain").splitlines()
-    )
-    assert [line[header.index("unseen")] for line in lines] == ["25.0", "75.0"]
-    assert [line[header.index("adapted (sees test images): shifts")] for line in lines] == ["50.0", "50.0"]
-    assert header[-2:] == ["cost", "cost without views"]
-
-
 def test_adapted_is_the_model_with_the_statistics_of_each_set():
     pixels = load_decoded("digits", "clean", "validation", 40).pixels
     torch.manual_seed(0)
@@ -282,10 +225,6 @@ def test_views_count_in_one_cost_and_not_in_the_other(monkeypatch):
     assert found == {"plain": costs.Cost(1000, 1, 1), "augmix_jsd": costs.Cost(5000, 5, 1)}
 
 
-def test_frontier():
-    assert frontier([1, 2, 2, 3, 4], [50, 60, 61, 55, 62]) == [0, 2, 4]
-
-
 def test_a_damaged_result_is_named(tmp_path):
     store = Store(tmp_path)
     store.put({"method": "plain", "config": {"a": 1}}, {"value": 1.5})
@@ -333,53 +272,6 @@ def test_unknown_key_of_the_file(monkeypatch, tmp_path, capsys):
         recipe(monkeypatch, tmp_path / "mine.yaml")
     assert left.value.code == 2
     assert re.search("mine.yaml: .*metods;.* methods", capsys.readouterr().err)
-
-
-def test_questions_are_answered_by_paired_differences():
-    def trial(method, seed, clean, auxiliary=None):
-        accuracy = {"clean": dict.fromkeys(STYLES, clean)} | (
-            {"auxiliary": dict.fromkeys(STYLES, auxiliary)} if auxiliary else {}
-        )
-        return Trial(method, "digits", "resnet", seed, "steps", {"accuracy": accuracy})
-
-    trials = [
-        trial("advbn", 0, 0.7, 0.8),
-        trial("advbn", 1, 0.6, 0.8),
-        trial("random_image", 0, 0.5, 0.5),
-        trial("random_image", 2, 0.1, 0.1),
-    ]
-    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in answers(trials).splitlines()]
-    assert lines[0] == ["question", "on", "digits"]
-    assert lines[2] == ["Does one adversarial step beat random styles?", "shifts", "+20.0"]  # of the one common seed
-    assert lines[3] == [
-        "Does the auxiliary branch beat the clean one?",
-        "shifts",
-        "+15.0 [-48.5, +78.5]",
-    ]  # 12.706 * 5
-    assert len(lines) == 5  # nothing about methods that were not compared
-
-
-def test_names_of_methods_with_settings_of_their_own_are_short():
-    assert method_label("advbn") == "advbn"
-    text = "advbn:insert_after=resnet.encoder.stages.1,num_perturbations=16,epsilon=0.5"
-    assert method_label(text) == "advbn (stages 1, 16, 0.5)"
-
-
-def test_names_in_the_cost_plot_do_not_overlap():
-    costs, values = [1, 2.2, 2.3, 2.25, 8, 3], [10, 50, 50.1, 50.2, 60, 30]
-    spans = [(1.1 * cost, 1.5 * cost) for cost in costs]
-    heights = apart(costs, values, spans, gap=2)
-    assert [heights[place] for place in (0, 4, 5)] == [10, 60, 30]  # nothing beside them
-    low, middle, high = heights[1:4]
-    assert middle - low == pytest.approx(2, abs=1e-6)
-    assert high - middle == pytest.approx(2, abs=1e-6)
-    assert middle == pytest.approx(50.1, abs=1e-6)
-
-
-def test_names_in_the_cost_plot_leave_the_points_of_others():
-    heights = apart([1, 1.2], [50, 51], [(1.1, 1.5), (1.3, 1.7)], gap=1)
-    assert heights[0] < 50.2
-    assert heights[1] - heights[0] >= 1 - 1e-6
 
 
 @pytest.fixture
