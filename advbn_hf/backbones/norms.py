@@ -19,7 +19,8 @@ _TORCH_NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.R
 class _InUse(threading.local):
     """Each thread has its own, so that no forward pass changes the branch of another."""
 
-    branch: Branch = "clean"
+    def __init__(self) -> None:
+        self.branch: Branch = "clean"  # not of the class: torch.compile before 2.11 would always read that
 
 
 _IN_USE = _InUse()
