@@ -1,12 +1,14 @@
 """`AdvBNTrainer`: a `transformers.Trainer` for models with two branches."""
 
 from collections.abc import Callable
+from concurrent.futures import Future
 from functools import partial
 from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from huggingface_hub import CommitInfo
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput
@@ -16,18 +18,18 @@ from .backbones.tracing import unused_weights
 from .data.images import SetEpochCallback
 from .data.streaming import StreamedImageDataset, load_stream
 from .errors import InputError
+from .hub import check_access, options_from, upload_checkpoint, upload_in_background
 from .method.losses import AdvBNOutput
 from .modeling import AdvBNForImageClassification
 from .training.arguments import FixedArguments, check_arguments_kind, check_columns, check_learns, check_trainable
 from .training.averaging import WeightAverage
-from .training.card import card_of_run
+from .training.card import CardMixin, card_of_run
 from .training.checkpoints import ARGUMENTS_FILE
 from .training.evaluation import EvaluationMixin, Metrics, accuracy, preprocess_each_branch
 from .training.interrupts import StopAfterStep
 from .training.metrics import StepLog, ascent_is_logged
 from .training.nonfinite import LossWatch, check_weights
 from .training.optimization import OptimizationMixin
-from .training.publishing import PublishingMixin
 from .training.stem_cache import StemFeatures
 from .training_args import AdvBNTrainingArguments
 from .utils.files import write_atomically
@@ -35,7 +37,7 @@ from .utils.files import write_atomically
 logger = logging.get_logger(__name__)
 
 
-class AdvBNTrainer(EvaluationMixin, OptimizationMixin, PublishingMixin):
+class AdvBNTrainer(EvaluationMixin, OptimizationMixin, CardMixin):
     """Trains an `AdvBNForImageClassification` with everything that `transformers.Trainer` offers.
 
     Beside `loss` it logs `clean_loss`, `adversarial_loss`, `clean_accuracy` and `auxiliary_accuracy`, and for the
@@ -275,3 +277,51 @@ class AdvBNTrainer(EvaluationMixin, OptimizationMixin, PublishingMixin):
         with self.average.in_place_of_weights(self.unwrapped):
             self.unwrapped.save_pretrained(folder, processor=self.processing_class, card=card_of_run(self))
         write_atomically(folder / ARGUMENTS_FILE, self.args.to_json_string())
+
+    def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
+        """Checks login and permission. The first upload creates the repository, so that it is never empty."""
+        if self.is_world_process_zero():
+            self.hub_model_id = check_access(self.args, token=token, private=private)
+
+    def push_to_hub(
+        self,
+        commit_message: str = "End of training",
+        blocking: bool = True,
+        token: str | None = None,
+        revision: str | None = None,
+        private: bool | None = None,
+        create_pr: bool | None = None,
+        **kwargs: Any,
+    ) -> CommitInfo | Future | None:
+        """Saves the model and uploads what belongs on the Hub from the output folder, as one commit.
+
+        Args:
+            commit_message: first line of the commit.
+            blocking: whether to wait for the upload.
+            token: a write token; by default `hub_token`, `HF_TOKEN` or the login.
+            revision: branch to commit to; by default `hub_revision`.
+            private: whether a new repository is private; by default `hub_private_repo`.
+            create_pr: open a pull request instead of committing to the branch.
+            kwargs: for `create_model_card`.
+
+        Returns:
+            The commit, None where nothing had changed; a future of that if not `blocking`.
+
+        Raises:
+            InputError: as `advbn_hf.hub.upload_checkpoint`, or an argument would make an invalid card.
+            ConnectionError: the Hub failed or was not reached.
+        """
+        if kwargs:
+            self.create_model_card(**kwargs)
+        if self.hub_model_id is None:
+            self.init_hf_repo(token, private)
+        self.callback_handler.on_push_begin(self.args, self.state, self.control)
+        self.save_model()
+        if not self.is_world_process_zero():
+            return None
+        if self.push_in_progress is not None:
+            self.push_in_progress.wait_until_done()
+        upload = upload_checkpoint if blocking else upload_in_background
+        given = {"token": token, "revision": revision, "private": private, "create_pr": create_pr}
+        options = options_from(self.args, commit_message=commit_message, **given)
+        return upload(self.args.output_dir, self.hub_model_id, **options)

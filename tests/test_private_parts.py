@@ -19,7 +19,7 @@ from transformers.utils import PushInProgress
 
 ROOT = Path(__file__).parents[1]
 
-# Methods that we override, and functions that we call, with their parameters.
+# Methods that we override, and functions that we call, with their parameters; several where releases differ.
 SIGNATURES = {
     "transformers.Trainer._get_output_dir": "(self, trial)",
     "transformers.Trainer._load_best_model": "(self)",
@@ -31,7 +31,7 @@ SIGNATURES = {
     "transformers.Trainer.set_initial_training_values": "(self, args, dataloader)",
     "transformers.Trainer.get_optimizer_cls_and_kwargs": "(args, model=None)",
     "transformers.Trainer.get_decay_parameter_names": "(self, model)",
-    "transformers.Trainer.init_hf_repo": "(self, token=None, private=None)",
+    "transformers.Trainer.init_hf_repo": ("(self, token=None, private=None)", "(self, token=None)"),  # before 5.19
     "transformers.trainer_callback.CallbackHandler.on_push_begin": "(self, args, state, control, **kwargs)",
     "transformers.trainer_utils.rotate_checkpoints": (
         "(output_dir, save_total_limit=None, best_model_checkpoint=None, use_mtime=False,"
@@ -150,7 +150,9 @@ def resolve(dotted: str) -> Any:
 def test_signature(name):
     signature = inspect.signature(resolve(name))
     bare = [parameter.replace(annotation=inspect.Parameter.empty) for parameter in signature.parameters.values()]
-    assert str(signature.replace(parameters=bare, return_annotation=inspect.Signature.empty)) == SIGNATURES[name]
+    known = SIGNATURES[name]
+    found = str(signature.replace(parameters=bare, return_annotation=inspect.Signature.empty))
+    assert found in ((known,) if isinstance(known, str) else known)
 
 
 @pytest.mark.parametrize("name", ATTRIBUTES)

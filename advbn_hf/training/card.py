@@ -1,13 +1,49 @@
 """The model card of a run, from its arguments and its log."""
 
 from pathlib import Path
+from typing import Any
 
 from transformers import TrainerState
+from transformers.utils import logging
 
 from ..backbones.norms import BRANCHES
-from ..hub.generated_card import Evaluation, Metric, generated_card
+from ..errors import InputError
+from ..hub.card import CARD_FILE
+from ..hub.generated_card import CardArguments, Evaluation, Metric, generated_card, may_replace
+from ..utils.files import write_atomically
 from .arguments import reported_arguments
 from .checkpoints import CheckpointMixin
+
+logger = logging.get_logger(__name__)
+
+
+class CardMixin(CheckpointMixin):
+    """Writes the card of a run; it never replaces one that a person wrote."""
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """Writes README.md from what is known, unless somebody has written or edited the one that is there.
+
+        `save_model` does the same, also with what was given here.
+
+        Args:
+            args: as for `Trainer.create_model_card`; see `CardArguments`.
+            kwargs: likewise.
+
+        Raises:
+            InputError: if an argument would make an invalid card, or the model has none.
+        """
+        self.card_arguments = CardArguments(*args, **kwargs).over(self.card_arguments)
+        if not self.unwrapped.has_card:
+            raise InputError(
+                f"create_model_card: {type(self.unwrapped).__name__} has no card; leave its arguments out"
+            )
+        path = Path(self.args.output_dir) / CARD_FILE
+        if not self.is_world_process_zero():
+            return
+        if may_replace(path):
+            write_atomically(path, card_of_run(self))
+        else:
+            logger.warning(f"{path} was written or edited by somebody, and stays")
 
 
 def card_of_run(run: CheckpointMixin) -> str:

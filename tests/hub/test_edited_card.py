@@ -28,7 +28,7 @@ def test_somebodys_card_stays_in_its_folder(client, tmp_path, monkeypatch, text)
     trainer.train()
     trainer.save_model()
     warnings = []
-    monkeypatch.setattr("advbn_hf.training.publishing.logger.warning", warnings.append)
+    monkeypatch.setattr("advbn_hf.training.card.logger.warning", warnings.append)
     trainer.push_to_hub(license="mit")
     wrapped(epsilon=0.5).save_pretrained(tmp_path)
     assert card.read_text() == before
