@@ -35,7 +35,6 @@ from advbn_hf.reporting.eval_results import write_eval_results
 from advbn_hf.reporting.model_card import render_card, save_card
 from advbn_hf.reporting.plots import plot_gain, plot_samples, plot_training
 from advbn_hf.reporting.suite_report import SuiteReport
-from advbn_hf.trainer import ARGUMENTS_FILE
 from advbn_hf.training.arguments import (
     DataArguments,
     ModelArguments,
@@ -45,7 +44,7 @@ from advbn_hf.training.arguments import (
     reported_augmentation,
 )
 from advbn_hf.training.base import train_base
-from advbn_hf.training.checkpoints import check_same_structure, checkpoint_to_resume
+from advbn_hf.training.checkpoints import ARGUMENTS_FILE, check_same_structure, checkpoint_to_resume
 from advbn_hf.training.inputs import of_clean_branch, training_images, training_rows
 from advbn_hf.training_args import check_perturbations
 from advbn_hf.utils.cli import announce, run, use_all_cores
@@ -55,8 +54,7 @@ from advbn_hf.utils.versions import installed_versions
 
 ARGUMENTS = (ModelArguments, DataArguments, AdvBNConfig, AdvBNTrainingArguments)
 QUICKSTART = Path(__file__).parent / "configs" / "quickstart.yaml"
-# How to resume a run that was stopped, whether or not it has trained.
-RESUME = "add --resume_from_checkpoint last to the same command"
+RESUME = "add --resume_from_checkpoint last to the same command"  # also where it had not trained yet
 
 
 def main() -> None:
@@ -109,10 +107,10 @@ def main() -> None:
         trainer_for = partial(trainer_for, train_dataset=rows)
         if model_args.baseline:
             announce("Fine-tuning plainly: the baseline")
-            plain_rows = rows if data_args.augmented_branch == "both" else plain_images
-            models["baseline"] = train_baseline(
-                base, advbn_config, args, partial(trainer_for, train_dataset=plain_rows)
+            plain_for = partial(
+                trainer_for, train_dataset=rows if data_args.augmented_branch == "both" else plain_images
             )
+            models["baseline"] = train_baseline(base, advbn_config, args, plain_for)
         announce("Fine-tuning with AdvBN")
         trainer = trainer_for(AdvBNForImageClassification.from_backbone(copy.deepcopy(base), advbn_config), args)
         trainer.train(resume_from_checkpoint=checkpoint_to_resume(args))
