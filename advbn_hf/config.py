@@ -82,7 +82,7 @@ class AdvBNConfig:
         "per_sample", 'Independent perturbations per forward pass over all processes: a number, or "per_sample".'
     )
     adversarial_share: float = _setting(
-        1.0, "Share of each batch that is adversarial; below 1 the others are the clean branch's, and none is in both."
+        0.5, "Share of each batch that is adversarial; below 1 the others are the clean branch's, and none is in both."
     )
     attack_fraction: float = _setting(1.0, "Share of each group's samples whose loss is maximised.")
     patches_only: bool = _setting(False, "Leave tokens that are no patches, such as a class token, as they are.")
@@ -143,7 +143,13 @@ class AdvBNConfig:
     def paper(cls) -> Self:
         """The published setting (Shu et al. 2021): six steps of 0.2 from 1, one perturbation on each of four GPUs."""
         return cls(
-            insert_after="auto", epsilon=1.1, step_size=0.2, num_steps=6, random_start=False, num_perturbations=4
+            insert_after="auto",
+            epsilon=1.1,
+            step_size=0.2,
+            num_steps=6,
+            random_start=False,
+            num_perturbations=4,
+            adversarial_share=1.0,
         )
 
     @classmethod

@@ -80,7 +80,7 @@ def test_grey_images_that_are_not_square():
 
 def test_labels_that_do_not_count():
     """-100, as in Transformers: the loss is that of the other images."""
-    model = wrap(tiny_convnext())
+    model = wrap(tiny_convnext(), adversarial_share=1.0)
     labels = LABELS.clone()
     labels[2:] = -100
     loss = loss_of(model, IMAGES, labels)
@@ -88,7 +88,7 @@ def test_labels_that_do_not_count():
 
 
 def test_an_image_alone():
-    model = wrap(tiny_convnext()).train()
+    model = wrap(tiny_convnext(), adversarial_share=1.0).train()
     alone = [model(IMAGES[place : place + 1], LABELS[place : place + 1]) for place in range(4)]
     together = model(IMAGES, LABELS)
     torch.testing.assert_close(torch.cat([one.logits for one in alone]), together.logits)

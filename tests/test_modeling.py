@@ -20,10 +20,10 @@ from advbn_hf.modeling import PlainForImageClassification
 
 MODELS = {"resnet": tiny_resnet, "convnext": tiny_convnext, "vit": tiny_vit}
 SETTINGS = {
-    "recommended": AdvBNConfig(),
+    "all_images": AdvBNConfig(adversarial_share=1.0),
     "published": AdvBNConfig.paper(),
     "quarter": dataclasses.replace(AdvBNConfig.paper(), num_perturbations=2, attack_fraction=0.25),
-    "shared_norms": AdvBNConfig(auxiliary_norms=False),
+    "shared_norms": AdvBNConfig(adversarial_share=1.0, auxiliary_norms=False),
 }
 
 

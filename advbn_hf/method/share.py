@@ -2,6 +2,7 @@
 
 from fractions import Fraction
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -32,5 +33,5 @@ def split_rows(batch_size: int, share: Fraction, generator: torch.Generator) -> 
     rank, processes = world()
     blocks = -(-processes * batch_size // share.denominator)
     places = torch.rand(blocks, share.denominator, generator=generator).argsort(dim=1).argsort(dim=1)
-    chosen = (places < share.numerator).flatten()[rank * batch_size : (rank + 1) * batch_size]
-    return (~chosen).nonzero().squeeze(1), chosen.nonzero().squeeze(1)
+    chosen = (places < share.numerator).flatten()[rank * batch_size : (rank + 1) * batch_size].numpy()
+    return torch.from_numpy(np.flatnonzero(~chosen)), torch.from_numpy(np.flatnonzero(chosen))

@@ -66,7 +66,7 @@ def seconds_of(processes: int, batch_size: int, cpu: bool) -> float:
 def _train(batch_size: int) -> None:
     """What each process does; the first one prints the seconds of each step."""
     accelerator = Accelerator()
-    step = Step("resnet50", "recommended", "none", batch_size, accelerator.device)
+    step = Step("resnet50", "all_images", "none", batch_size, accelerator.device)
     step.model = accelerator.prepare(step.model)
     seconds = []
     for _ in range(STEPS + 1):

@@ -95,7 +95,7 @@ METHODS: dict[str, tuple[type[AdvBNForImageClassification], AdvBNConfig]] = {
     "straightforward": (StraightforwardForImageClassification, PUBLISHED),
     "paper": (AdvBNForImageClassification, PUBLISHED),
     "recommended": (AdvBNForImageClassification, AdvBNConfig()),
-    "half": (AdvBNForImageClassification, AdvBNConfig(adversarial_share=0.5)),
+    "all_images": (AdvBNForImageClassification, AdvBNConfig(adversarial_share=1.0)),
 }
 
 PRECISIONS = {"fp32": False, "bf16": True}

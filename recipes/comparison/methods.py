@@ -57,9 +57,10 @@ class Method:
         return self.model_class.from_backbone(copy.deepcopy(base), self.config)
 
 
-_PLAIN = AdvBNConfig(auxiliary_norms=False)
-_RANDOM = AdvBNConfig(num_steps=0)
-_PAPER, _OURS = AdvBNConfig.paper(), AdvBNConfig()
+# Here every image goes through both branches, so that methods differ in one thing at a time.
+_OURS = AdvBNConfig(adversarial_share=1.0)
+_PLAIN, _RANDOM = replace(_OURS, auxiliary_norms=False), replace(_OURS, num_steps=0)
+_PAPER = AdvBNConfig.paper()
 _STAGES = replace(_OURS, insert_after="auto")  # a second place is found where the first is a stage
 _ADVBN = AdvBNForImageClassification
 _DECAY = 0.99  # of averaged weights

@@ -49,12 +49,12 @@ def recipe(monkeypatch, *options):
 @pytest.mark.slow
 def test_in_small(monkeypatch, tmp_path, capsys):
     file = tmp_path / "new" / "benchmark.json"
-    options = ["--models", "resnet_small", "--methods", "plain", "recommended", "half", "--switches", "none"]
+    options = ["--models", "resnet_small", "--methods", "plain", "all_images", "recommended", "--switches", "none"]
     options += ["--precisions", "fp32", "--train_batch_size", "4", "--repeats", "2", "--output_file", file]
     recipe(monkeypatch, *options)
     written = json.loads(file.read_text())["training"]
     plain, ours, half = written["records"]
-    assert (written["batch_size"], plain["method"], ours["method"]) == (4, "plain", "recommended")
+    assert (written["batch_size"], plain["method"], ours["method"]) == (4, "plain", "all_images")
     assert plain["ratio"] == [1, 1, 1]
     assert len(ours["seconds"]) == 2
     ratios = [one / other for one, other in zip(ours["seconds"], plain["seconds"], strict=True)]

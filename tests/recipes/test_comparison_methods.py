@@ -60,7 +60,7 @@ def test_identical_views_make_the_consistency_term_vanish():
 def test_consistent_branches_add_the_divergence_to_the_loss_of_advbn():
     pixel_values, labels = batch()
     config = METHODS["advbn_consistent"].config
-    ours = AdvBNForImageClassification.from_backbone(tiny_convnext(), AdvBNConfig()).train()
+    ours = AdvBNForImageClassification.from_backbone(tiny_convnext(), AdvBNConfig(adversarial_share=1.0)).train()
     theirs = METHODS["advbn_consistent"].wrap(tiny_convnext()).train()
     for model in (ours, theirs):
         model.generator.manual_seed(0)
@@ -215,7 +215,7 @@ def test_one_step_refuses_more(method):
 
 def test_settings_of_a_method():
     assert method_called("advbn:epsilon=0.5,num_perturbations=4").config == AdvBNConfig(
-        epsilon=0.5, num_perturbations=4
+        epsilon=0.5, num_perturbations=4, adversarial_share=1.0
     )
     assert method_called("mixstyle:alpha=0.3,probability=1").config.alpha == 0.3
 

@@ -9,7 +9,7 @@ from trainers import trainer_of
 from advbn_hf import AdvBNConfig, AdvBNForImageClassification, InputError
 from advbn_hf.training.stem_cache import cached_stem_features
 
-HALF = AdvBNConfig(adversarial_share=0.5)
+HALF, ALL = AdvBNConfig(), AdvBNConfig(adversarial_share=1.0)
 
 
 def batch_of(data):
@@ -38,7 +38,7 @@ def test_adversarial_images_are_perturbed_as_they_would_be_alone():
     batch = batch_of(rows(8))
     model.manual_seed(1)
     output = model(**batch)
-    whole = AdvBNForImageClassification.from_backbone(tiny_convnext(), AdvBNConfig()).train()
+    whole = AdvBNForImageClassification.from_backbone(tiny_convnext(), ALL).train()
     whole.manual_seed(1)
     alone = whole(**{name: tensor[output.adversarial_rows] for name, tensor in batch.items()})
     assert torch.allclose(output.auxiliary_logits, alone.auxiliary_logits, atol=1e-5)
@@ -48,7 +48,7 @@ def test_running_statistics_are_of_the_images_of_each_branch():
     model = AdvBNForImageClassification.from_backbone(tiny_resnet(), HALF).train()
     batch = batch_of(rows(8))
     output = model(**batch)
-    reference = AdvBNForImageClassification.from_backbone(tiny_resnet(), AdvBNConfig()).train()
+    reference = AdvBNForImageClassification.from_backbone(tiny_resnet(), ALL).train()
     reference(**{name: tensor[output.clean_rows] for name, tensor in batch.items()})
     statistics = [name for name, _ in model.named_buffers() if ".clean.running" in name]
     assert statistics

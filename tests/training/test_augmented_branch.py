@@ -29,10 +29,10 @@ def views():
 
 def test_the_clean_branch_sees_one_view_and_the_perturbed_one_the_other(views):
     clean, auxiliary, labels = views
-    model = wrapped()
+    model = wrapped(adversarial_share=1.0)
     model.manual_seed(1)
     output = model(clean, labels, auxiliary_pixel_values=auxiliary)
-    alone = wrapped()
+    alone = wrapped(adversarial_share=1.0)
     alone.manual_seed(1)
     assert torch.allclose(output.auxiliary_logits, alone(auxiliary, labels).auxiliary_logits, atol=1e-5)
     assert torch.allclose(output.logits, model.export("clean")(clean).logits, atol=1e-5)
@@ -48,7 +48,7 @@ def test_with_a_share_each_view_gives_its_own_rows(views):
     model.manual_seed(1)
     output = model(clean, labels, auxiliary_pixel_values=auxiliary)
     rows = output.adversarial_rows
-    alone = wrapped()
+    alone = wrapped(adversarial_share=1.0)
     alone.manual_seed(1)
     expected = alone(auxiliary[rows], labels[rows]).auxiliary_logits
     assert torch.allclose(output.auxiliary_logits, expected, atol=1e-5)

@@ -23,7 +23,8 @@ def test_an_unfrozen_stem_learns_from_both_losses(name):
         if "drop" in type(module).__name__.lower():
             module.p = module.drop_prob = 0.0  # so that the model on its own computes the same as within the wrapper
     plain = copy.deepcopy(backbone).train()
-    model = AdvBNForImageClassification.from_backbone(backbone, AdvBNConfig(freeze_stem=False)).train()
+    config = AdvBNConfig(freeze_stem=False, adversarial_share=1.0)
+    model = AdvBNForImageClassification.from_backbone(backbone, config).train()
     output = model(IMAGES, LABELS)
     stem = {path: weight for path, weight in backbone.named_parameters() if is_in_stem(weight, model)}
     clean, adversarial = (

@@ -14,7 +14,7 @@ from ..views import BLACK, WHITE
 _LEVEL = (WHITE - BLACK) / 255
 
 # The paper's attacker: PGD with epsilon 4, step 1 and epsilon + 1 steps, in levels of 0..255, from a random start.
-PUBLISHED = AdvBNConfig(epsilon=4 * _LEVEL, step_size=_LEVEL, num_steps=5, random_start=True)
+PUBLISHED = AdvBNConfig(epsilon=4 * _LEVEL, step_size=_LEVEL, num_steps=5, random_start=True, adversarial_share=1.0)
 
 
 class AdvPropForImageClassification(AdvBNForImageClassification):

@@ -35,6 +35,7 @@ class ConsistencyConfig(AdvBNConfig):
         consistency: the weight, 0 or more; 12 in the paper.
     """
 
+    adversarial_share: float = 1.0
     consistency: float = 12.0
 
     def __post_init__(self) -> None:

@@ -41,6 +41,7 @@ class FeatureStyleConfig(AdvBNConfig):
     """
 
     auxiliary_norms: bool = False
+    adversarial_share: float = 1.0
     probability: float = 0.5
 
     def __post_init__(self) -> None:
