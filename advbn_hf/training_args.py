@@ -106,7 +106,7 @@ def check_perturbations(config: AdvBNConfig, args: TrainingArguments) -> None:
     if config.adversarial_share < 1 and args.train_batch_size < config.smallest_batch:
         raise InputError(
             f"per_device_train_batch_size ({args.train_batch_size}) leaves a branch fewer than two images at "
-            f"adversarial_share {config.adversarial_share}; take {config.smallest_batch} or more, or adversarial_share 1"
+            f"adversarial_share {config.adversarial_share}; take {config.smallest_batch} or more, or a share of 1"
         )
     wanted = config.num_perturbations
     if wanted == "per_sample":
