@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from .layout import MapLayout
 from .pixels import PixelRange
 
 WIDTH, DEPTH = 64, 3  # channels and residual blocks: a small one, since it has to be trained in minutes on a CPU
+LEAST_WIDTH = 16  # channels halve with each upsampling, down to these
 LEARNING_RATE = 3e-3
 # The PSNR of a reconstruction must be this many dB above that of the image's mean colour. 6 dB are a quarter of the
 # squared error: three quarters of the variance within an image are recovered. Measured on the quickstart's base model
@@ -27,7 +29,12 @@ LEAST_GAIN = 6.0
 
 
 class Decoder(nn.Module):
-    """Convolutions at the resolution of the features, then sub-pixel convolution (Shi et al., CVPR 2016).
+    """Convolutions at the resolution of the features, then bilinear upsampling by 2 with a convolution before each.
+
+    Features that are constant over an image are drawn as one colour, whatever their values, since all pixels share
+    their filters and padding repeats the border. Sub-pixel or transposed convolutions have filters of their own for
+    each pixel of a cell; they agree on features of images only, and draw perturbed ones with a grid (Odena et al.,
+    "Deconvolution and Checkerboard Artifacts", Distill 2016).
 
     Args:
         layout: of the stem's features.
@@ -38,12 +45,15 @@ class Decoder(nn.Module):
         super().__init__()
         self.layout, self.size = layout, size
         scale = max(math.ceil(side / places) for side, places in zip(size, layout.grid, strict=True))
+        widths = [max(WIDTH >> times, LEAST_WIDTH) for times in range(math.ceil(math.log2(scale)) + 1)]
         self.layers = nn.Sequential(
             nn.BatchNorm2d(layout.channels, affine=False),  # features have any scale
-            nn.Conv2d(layout.channels, WIDTH, 3, padding=1),
-            *(_Residual() for _ in range(DEPTH)),
-            nn.Conv2d(WIDTH, 3 * scale**2, 3, padding=1),
-            nn.PixelShuffle(scale),
+            _convolution(layout.channels, WIDTH),
+            *(_Residual(WIDTH) for _ in range(DEPTH)),
+            *(_Upsampling(*pair) for pair in pairwise(widths)),
+            _Residual(widths[-1]),
+            nn.ReLU(),
+            _convolution(widths[-1], 3),
         )
 
     def forward(self, features: Tensor) -> Tensor:
@@ -55,13 +65,20 @@ class Decoder(nn.Module):
 
 
 class _Residual(nn.Sequential):
-    def __init__(self) -> None:
-        super().__init__(
-            nn.ReLU(), nn.Conv2d(WIDTH, WIDTH, 3, padding=1), nn.ReLU(), nn.Conv2d(WIDTH, WIDTH, 3, padding=1)
-        )
+    def __init__(self, width: int) -> None:
+        super().__init__(nn.ReLU(), _convolution(width, width), nn.ReLU(), _convolution(width, width))
 
     def forward(self, maps: Tensor) -> Tensor:
         return maps + super().forward(maps)
+
+
+class _Upsampling(nn.Sequential):
+    def __init__(self, width: int, narrower: int) -> None:
+        super().__init__(nn.ReLU(), _convolution(width, narrower), nn.Upsample(scale_factor=2, mode="bilinear"))
+
+
+def _convolution(width: int, outputs: int) -> nn.Conv2d:
+    return nn.Conv2d(width, outputs, 3, padding=1, padding_mode="replicate")
 
 
 def train_decoder(

@@ -13,7 +13,7 @@ from ..errors import first_line
 from ..modeling import AdvBNForImageClassification
 from ..utils.files import replacing
 from ..utils.fingerprint import hash_settings, hash_tensors
-from .decoder import DEPTH, LEARNING_RATE, WIDTH, Decoder
+from .decoder import DEPTH, LEARNING_RATE, LEAST_WIDTH, WIDTH, Decoder
 from .layout import MapLayout
 from .pixels import PixelRange
 
@@ -36,7 +36,7 @@ def decoder_file(
     """
     tensors = [tensor for module in model.split.stem_modules for tensor in module.state_dict().values()]
     stem = [model.split.insert_after, hash_tensors([*tensors, *model.split.stem_weights])]
-    key = hash_settings([[WIDTH, DEPTH, LEARNING_RATE], *stem, processor.to_dict(), list(training)])
+    key = hash_settings([[WIDTH, LEAST_WIDTH, DEPTH, LEARNING_RATE], *stem, processor.to_dict(), list(training)])
     return Path(folder) / f"decoder-{key[:16]}.safetensors"
 
 
