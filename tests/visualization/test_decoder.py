@@ -18,7 +18,6 @@ from advbn_hf.visualization.decoder import Decoder, Quality, measure_quality, tr
 from advbn_hf.visualization.decoder_cache import decoder_file, kept_decoder
 from advbn_hf.visualization.layout import MapLayout
 from advbn_hf.visualization.pixels import PixelRange, to_images
-from advbn_hf.visualization.restyle import restyle
 
 PROCESSOR = ViTImageProcessorPil(size={"height": 32, "width": 32})
 PIXELS = PixelRange(PROCESSOR)
@@ -123,31 +122,6 @@ def test_decoder_learns_to_draw_images_it_never_saw():
         error = ((drawn - (image + 1) / 2) ** 2).mean()
         psnr.append(10 * torch.log10(1 / error))
     assert quality.psnr == pytest.approx(torch.stack(psnr).mean().item(), abs=1e-3)
-
-
-def share_at_grid(images, period):
-    """(B,) share of the power of images (B, 3, N, N), in 0..1, that lies at multiples of 1 / period cycles a pixel."""
-    size = images.shape[-1]
-    window = torch.hann_window(size)
-    grey = images.mean(dim=1)
-    power = torch.fft.fft2((grey - grey.mean(dim=(1, 2), keepdim=True)) * window[:, None] * window).abs() ** 2
-    at_grid = power[:, :: size // period, :: size // period].sum(dim=(1, 2)) - power[:, 0, 0]
-    return at_grid / power.sum(dim=(1, 2))
-
-
-@pytest.mark.slow
-def test_perturbed_features_are_drawn_without_a_grid():
-    model = AdvBNForImageClassification.from_backbone(tiny_resnet(), AdvBNConfig("embeddings"))
-    decoder = train_decoder(model, PIXELS, smooth_rows(128), steps=60, batch_size=32)
-    batch = torch.stack([row["pixel_values"] for row in smooth_rows(32, seed=1)])
-    with torch.no_grad():
-        recording = model.split.stem(pixel_values=batch)
-        period = 32 // MapLayout(model).grid[0]
-        assert share_at_grid(PIXELS.colours(batch), period).mean() < LIMIT
-        for ascend in (True, False):
-            labels = torch.zeros(len(batch), dtype=torch.long)
-            features = restyle(model, recording, labels, 2.0, ascend=ascend, seed=0)
-            assert share_at_grid(decoder(features), period).mean() < LIMIT
 
 
 def test_constant_features_are_drawn_as_one_colour():
