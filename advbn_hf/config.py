@@ -133,12 +133,11 @@ class AdvBNConfig:
         nearest = Fraction(self.adversarial_share).limit_denominator(_LARGEST_BLOCK)
         return Fraction(1) if self.adversarial_share == 1 else min(max(nearest, smallest), 1 - smallest)
 
-    @property
-    def smallest_batch(self) -> int:
-        """The smallest batch that leaves each branch the two images that a batch norm needs."""
+    def smallest_batch(self, branch: int) -> int:
+        """The smallest batch that gives each branch so many images, of which a batch norm needs two."""
         share = self.adversarial_fraction
         fewest = min(share.numerator, share.denominator - share.numerator)  # of a branch, of so many images
-        return 2 if share == 1 else share.denominator * math.ceil(2 / fewest)
+        return branch if share == 1 else share.denominator * math.ceil(branch / fewest)
 
     @classmethod
     def paper(cls) -> Self:

@@ -20,6 +20,7 @@ from .backbones.norms import (
     BRANCHES,
     Branch,
     check_synchronizable,
+    fewest_images,
     split_norms,
     using_branch,
 )
@@ -84,6 +85,7 @@ class AdvBNForImageClassification(PretrainedBranches, ActivationCheckpointing, B
         self.generator, self.row_generator = torch.Generator(), torch.Generator()
         self.manual_seed(None)
         self._one_thread = OneThread()
+        self._fewest_images = fewest_images(backbone)
         if config.freeze_stem:
             for weight in self.split.stem_weights:
                 weight.requires_grad_(False)
@@ -262,7 +264,7 @@ class AdvBNForImageClassification(PretrainedBranches, ActivationCheckpointing, B
         if self._config.adversarial_share == 1:
             return None
         rows = split_rows(batch_size, self._config.adversarial_fraction, self.row_generator)
-        if min(map(len, rows)) < 2:  # too few for a batch norm
+        if min(map(len, rows)) < self._fewest_images:
             return None
         return tuple(index.to(self.device, non_blocking=True) for index in rows)
 
@@ -306,6 +308,9 @@ class PlainForImageClassification(AdvBNForImageClassification):
     """
 
     has_card = False
+
+    def __init__(self, backbone: PreTrainedModel, config: AdvBNConfig) -> None:
+        super().__init__(backbone, dataclasses.replace(config, adversarial_share=1.0))  # no batch is too small
 
     def training_output(
         self, recording: Recording, objective: Objective, auxiliary_recording: Recording | None = None

@@ -2,9 +2,11 @@
 
 from dataclasses import dataclass, field
 
+from torch import nn
 from transformers import TrainingArguments
 from transformers.trainer_utils import HubStrategy
 
+from .backbones.norms import fewest_images
 from .config import AdvBNConfig
 from .errors import InputError, check_at_least
 
@@ -97,16 +99,18 @@ class AdvBNTrainingArguments(TrainingArguments):
             raise InputError("hub_strategy must be end or every_save: optimizer state is never uploaded")
 
 
-def check_perturbations(config: AdvBNConfig, args: TrainingArguments) -> None:
-    """Checks that the number of perturbations fits the batch and the processes.
+def check_perturbations(config: AdvBNConfig, args: TrainingArguments, backbone: nn.Module) -> None:
+    """Checks that share and number of perturbations fit the batch, the processes and the network.
 
     Raises:
-        InputError: if it does not.
+        InputError: if they do not.
     """
-    if config.adversarial_share < 1 and args.train_batch_size < config.smallest_batch:
+    fewest = fewest_images(backbone)
+    if config.adversarial_share < 1 and args.train_batch_size < (smallest := config.smallest_batch(fewest)):
+        left = "no image" if fewest == 1 else "fewer than two images"
         raise InputError(
-            f"per_device_train_batch_size ({args.train_batch_size}) leaves a branch fewer than two images at "
-            f"adversarial_share {config.adversarial_share}; take {config.smallest_batch} or more, or a share of 1"
+            f"per_device_train_batch_size ({args.train_batch_size}) leaves a branch {left} at "
+            f"adversarial_share {config.adversarial_share}; take {smallest} or more, or a share of 1"
         )
     wanted = config.num_perturbations
     if wanted == "per_sample":

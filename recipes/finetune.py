@@ -70,7 +70,7 @@ def main() -> None:
     train_set = load_split(data_args, data_args.train_split, data_args.streaming)
     eval_set = load_split(data_args, data_args.eval_split)
     base, processor = get_base(model_args, train_set, eval_set)
-    check_perturbations(advbn_config, args)
+    check_perturbations(advbn_config, args, base)
     if args.push_to_hub:
         check_access(args)
     untrained = EvaluatedModel("base", base, processor)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 
 # Last, since recipes/evaluate.py has the name of a library.
 sys.path.append(str(Path(__file__).parents[1] / "recipes"))
@@ -29,6 +30,13 @@ if importlib.util.find_spec("torchvision"):
         for name in ("nms", "qnms"):
             operators.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
         import torchvision  # noqa: F401
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _precision_of_each_file():
+    """Accelerate keeps the precision that was asked for first for the rest of a process."""
+    yield
+    AcceleratorState._reset_state()
 
 
 def pytest_collection_modifyitems(items):

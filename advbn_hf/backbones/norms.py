@@ -149,6 +149,11 @@ def branch_state(model: nn.Module, state_dict: Mapping[str, Tensor], branch: Bra
     return of_branch
 
 
+def fewest_images(model: nn.Module) -> int:
+    """How many images a branch needs in training: two where a batch norm takes their statistics, else one."""
+    return 2 if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules()) else 1
+
+
 def check_synchronizable(model: nn.Module) -> None:
     """Checks that `nn.SyncBatchNorm` can stand for all batch norms of a model.
 

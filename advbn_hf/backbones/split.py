@@ -102,7 +102,8 @@ class Split:
             self._overwrites = _versions(recording.outputs) != versions
             self.stem_weights = [weight for module in self.stem_modules for weight in module.parameters()]
             self.stem_weights += self._loose_stem_weights(recording)
-        if not torch.allclose(replayed, logits, rtol=1e-2, atol=1e-2 * logits.abs().max().item(), equal_nan=True):
+        tolerance = 1e-2 * logits.nan_to_num().abs().max().item()
+        if not torch.allclose(replayed, logits, rtol=1e-2, atol=tolerance, equal_nan=True):
             raise InputError(
                 f"insert_after: {type(model).__name__} cut after {self.insert_after} gives other logits than uncut; "
                 "choose another module"

@@ -208,7 +208,7 @@ def check_trainable(model: AdvBNForImageClassification, args: AdvBNTrainingArgum
         raise InputError(
             f"model: must be an AdvBNForImageClassification, not {type(model).__name__}; wrap it by from_backbone"
         )
-    check_perturbations(model.advbn_config, args)
+    check_perturbations(model.advbn_config, args, model.backbone)
     if args.n_gpu > 1:  # nn.DataParallel's copies of a model would all replay one stem
         raise InputError(
             f"{args.n_gpu} GPUs need a process each: accelerate launch --multi_gpu, or in a notebook "

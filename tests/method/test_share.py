@@ -60,7 +60,7 @@ def test_processes_take_their_part_of_one_draw(monkeypatch):
 def test_a_share_is_the_nearest_simple_fraction(asked, fraction, smallest):
     config = AdvBNConfig(adversarial_share=asked)
     assert config.adversarial_fraction == Fraction(fraction)
-    assert config.smallest_batch == smallest
+    assert config.smallest_batch(2) == smallest
 
 
 @pytest.mark.parametrize("value", [0, -0.5, 1.5, float("nan"), True, "half"])

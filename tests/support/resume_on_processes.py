@@ -8,7 +8,7 @@ from datasets import Dataset, Features, Value
 from datasets import Image as ImageFeature
 from PIL import Image
 
-from advbn_hf import AdvBNForImageClassification, AdvBNTrainer, AdvBNTrainingArguments
+from advbn_hf import AdvBNConfig, AdvBNForImageClassification, AdvBNTrainer, AdvBNTrainingArguments
 from advbn_hf.data.images import collate
 from advbn_hf.data.streaming import StreamedImageDataset
 
@@ -67,7 +67,7 @@ def train_on_stream(output_dir: str) -> dict:
 
     stream = images.cast_column("image", ImageFeature(decode=False)).to_iterable_dataset(num_shards=3)
     stream = StreamedImageDataset(stream, note, rank=args.process_index, world_size=args.world_size)
-    model = AdvBNForImageClassification.from_backbone(tiny_resnet())
+    model = AdvBNForImageClassification.from_backbone(tiny_resnet(), AdvBNConfig(adversarial_share=1.0))
     AdvBNTrainer(model, args, train_dataset=stream, data_collator=collate).train()
     return {"seen": seen, "weights": model.state_dict()}
 

@@ -6,7 +6,8 @@ import torch.nn.functional as F
 from builders import models_equal, rows, tiny_convnext, tiny_resnet, tiny_vit
 from trainers import trainer_of
 
-from advbn_hf import AdvBNConfig, AdvBNForImageClassification, InputError
+from advbn_hf import AdvBNConfig, AdvBNForImageClassification, AdvBNTrainer, InputError
+from advbn_hf.modeling import PlainForImageClassification
 from advbn_hf.training.stem_cache import cached_stem_features
 
 HALF, ALL = AdvBNConfig(), AdvBNConfig(adversarial_share=1.0)
@@ -131,3 +132,15 @@ def test_a_last_batch_too_short_to_be_shared_goes_through_both_branches(tmp_path
 def test_a_batch_too_small_for_both_branches_is_refused_before_any_work(tmp_path):
     with pytest.raises(InputError, match=r"per_device_train_batch_size.*8 or more"):
         trainer_of(tmp_path, config=AdvBNConfig(adversarial_share=0.25), per_device_train_batch_size=4)
+
+
+def test_a_batch_of_two_serves_a_network_without_batch_norm_and_one_does_not(tmp_path):
+    trainer_of(tmp_path, model=tiny_convnext(), config=HALF, per_device_train_batch_size=2).train()
+    with pytest.raises(InputError, match=r"per_device_train_batch_size.*no image.*2 or more"):
+        trainer_of(tmp_path, model=tiny_convnext(), config=HALF, per_device_train_batch_size=1)
+
+
+def test_plain_training_takes_any_batch(tmp_path):
+    args = trainer_of(tmp_path, config=ALL, per_device_train_batch_size=2).args
+    plain = PlainForImageClassification.from_backbone(tiny_resnet(), HALF)
+    assert AdvBNTrainer(plain, args, train_dataset=rows(8)).train().global_step == 4
