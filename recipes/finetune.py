@@ -21,7 +21,7 @@ from advbn_hf.backbones.loading import load_classifier, load_classifier_for, loa
 from advbn_hf.data.duplicates import warn_of_duplicates
 from advbn_hf.data.images import BadImages, ImageDataset, collate
 from advbn_hf.data.loading import check_labels, check_same_classes, class_names, load_images
-from advbn_hf.data.transforms import EvaluationTransform, TrainingTransform
+from advbn_hf.data.transforms import EvaluationTransform, TrainingTransform, resized
 from advbn_hf.evaluation.api import evaluate_models
 from advbn_hf.evaluation.fit import check_fit
 from advbn_hf.evaluation.models import EvaluatedModel
@@ -100,7 +100,8 @@ def main() -> None:
     if model_args.backbone_config is not None:
         announce("Training the base model")
         base = train_base(base, processor, plain_images, model_args, args)
-    models["base"] = base
+    if not model_args.ignore_mismatched_sizes:  # else its head has learned nothing
+        models["base"] = base
     if data_args.cache_stem_features:
         announce("Computing stem features")
     with training_rows(images, base, data_args, advbn_config, args) as rows:
@@ -148,10 +149,11 @@ def load_split(data_args: DataArguments, split: str, streaming: bool = False) ->
 
 
 def evaluation_suite(data_args: DataArguments) -> Suite:
-    """What to report on: the embedded benchmark's suite, else the evaluation split."""
-    if data_args.dataset_name == "embedded":
-        return load_suite("embedded")
-    return Suite((SetEntry("clean", data_args.dataset_name, split=data_args.eval_split, **data_args.source),))
+    """What to report on: the suite that was asked for or the embedded benchmark's, else the evaluation split."""
+    dataset = {"dataset": data_args.dataset_name, "split": data_args.eval_split, **data_args.source}
+    if data_args.suite is None and data_args.dataset_name != "embedded":
+        return Suite((SetEntry("clean", **dataset),))
+    return load_suite(data_args.suite or "embedded", dataset=dataset)
 
 
 def get_base(
@@ -167,6 +169,8 @@ def get_base(
         name, revision = model_args.model_name_or_path, model_args.model_revision
         model = load_classifier_for(names, name, new_head=model_args.ignore_mismatched_sizes, revision=revision)
         processor = load_processor(name, revision=revision)
+        if model_args.image_size is not None:
+            processor = resized(processor, model_args.image_size)
     for rows in (train_set, eval_set):
         check_labels(rows, model.config.num_labels)
     return model, processor

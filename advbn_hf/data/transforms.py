@@ -1,5 +1,6 @@
 """From an image to the model's input, by the checkpoint's own image processor; needs PIL only, not torchvision."""
 
+import copy
 import math
 
 import numpy as np
@@ -127,6 +128,35 @@ def training_transform(
     if augmentation == "none":
         return EvaluationTransform(processor)
     return TrainingTransform(processor, augmentation, augmented_branch)
+
+
+def resized(processor: BaseImageProcessor, image_size: int) -> BaseImageProcessor:
+    """A copy of an image processor that makes square images of another size, resized and cropped in proportion.
+
+    Args:
+        processor: whose images have one size.
+        image_size: height and width of what it shall make, in pixels.
+
+    Raises:
+        InputError: the size of its images is not set by its `size` and `crop_size`.
+
+    Example:
+        >>> from transformers import ViTImageProcessorPil
+        >>> resized(ViTImageProcessorPil(size={"height": 224, "width": 224}), 96).size["height"]
+        96
+    """
+    height, _ = _target_size(processor)
+    processor = copy.deepcopy(processor)
+    for name in ("size", "crop_size"):
+        if sides := getattr(processor, name, None):
+            scaled = {side: round(pixels * image_size / height) for side, pixels in dict(sides).items() if pixels}
+            setattr(processor, name, type(sides)(**scaled))
+    if _target_size(processor) != (image_size, image_size):
+        raise InputError(
+            f"image_size: {type(processor).__name__} cannot be set to it; leave it out, or set the size in "
+            "preprocessor_config.json"
+        )
+    return processor
 
 
 def random_crop_box(width: int, height: int) -> tuple[int, int, int, int]:

@@ -169,12 +169,17 @@ class Suite:
         return Suite(tuple(kept), self.mean_over if set(self.mean_over) <= set(names) else ())
 
 
-def load_suite(name_or_path: str | Path, overrides: Mapping[str, Any] | None = None) -> Suite:
+def load_suite(
+    name_or_path: str | Path,
+    overrides: Mapping[str, Any] | None = None,
+    dataset: Mapping[str, Any] | None = None,
+) -> Suite:
     """Reads a suite and checks all that can be checked without data.
 
     Args:
         name_or_path: name of a suite that comes with the package, or a YAML file.
         overrides: values for keys of sets, such as "dataset" and "split", that replace the suite's defaults.
+        dataset: the same for sets that name no dataset otherwise, if there are any.
 
     Returns:
         The suite.
@@ -193,12 +198,12 @@ def load_suite(name_or_path: str | Path, overrides: Mapping[str, Any] | None = N
         raise InputError(f"suite: there is no suite or file {name_or_path}; shipped are {', '.join(by_name)}")
     content = read_yaml(path)
     try:
-        return _read_suite(content, dict(overrides or {}))
+        return _read_suite(content, dict(overrides or {}), dict(dataset or {}))
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
 
 
-def _read_suite(content: object, overrides: dict[str, Any]) -> Suite:
+def _read_suite(content: object, overrides: dict[str, Any], dataset: dict[str, Any]) -> Suite:
     _check_keys(content, ("sets", "defaults", "mean_over"), "a suite")
     keys = [field.name for field in dataclasses.fields(SetEntry)]
     defaults = content.get("defaults") or {}
@@ -213,7 +218,8 @@ def _read_suite(content: object, overrides: dict[str, Any]) -> Suite:
         if "name" not in values:
             raise InputError(f"set {number}: has no name")
         try:
-            entry = SetEntry(**{**defaults, **overrides, **values})
+            values = {**defaults, **overrides, **values}
+            entry = SetEntry(**(values if "dataset" in values else {**dataset, **values}))
         except InputError as error:
             raise InputError(f"set {values['name']!r}: {error}") from error
         if entry.dataset is None:

@@ -42,7 +42,14 @@ class ModelArguments:
     model_name_or_path: str | None = field(default=None, metadata={"help": "Hub id or folder of the classifier."})
     model_revision: str = field(default="main", metadata={"help": "Branch, tag or commit of the classifier."})
     ignore_mismatched_sizes: bool = field(
-        default=False, metadata={"help": "Create a new head where the dataset has another number of classes."}
+        default=False,
+        metadata={
+            "help": "Create a new head where the dataset has another number of classes. The model before "
+            "fine-tuning is then left out of the results."
+        },
+    )
+    image_size: int | None = field(
+        default=None, metadata={"help": "Side of the images in pixels; by default that of the model's processor."}
     )
     backbone_config: str | None = field(
         default=None,
@@ -72,6 +79,13 @@ class DataArguments:
     eval_split: str = field(default="validation", metadata={"help": "Split to evaluate on."})
     image_column: str | None = field(default=None, metadata={"help": "Column of the images; found by its type."})
     label_column: str | None = field(default=None, metadata={"help": "Column of the labels; found by its type."})
+    suite: str | None = field(
+        default=None,
+        metadata={
+            "help": "What to report on: name of a suite in recipes/suites, or a YAML file, whose sets are of this "
+            "dataset where they name none; by default the evaluation split."
+        },
+    )
     streaming: bool = field(default=False, metadata={"help": "Read the training split as it is needed."})
     max_eval_samples: int | None = field(
         default=None, metadata={"help": "Evaluate on so many images of each set, at random."}
@@ -138,6 +152,9 @@ def check_model_arguments(model_args: ModelArguments) -> None:
     """
     if (model_args.model_name_or_path is None) == (model_args.backbone_config is None):
         raise InputError("model_name_or_path: give a Hub id or folder, or run without options for the quickstart")
+    check_at_least("image_size", model_args.image_size, 1)
+    if model_args.image_size is not None and model_args.backbone_config is not None:
+        raise InputError("image_size: write the new model's into backbone_config")
 
 
 def check_arguments(
