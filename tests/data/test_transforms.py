@@ -13,7 +13,7 @@ from transformers.models.convnext.image_processing_pil_convnext import ConvNextI
 from transformers.models.mobilevit.image_processing_pil_mobilevit import MobileViTImageProcessorPil
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
-from advbn_hf.data.transforms import EvaluationTransform, TrainingTransform, random_crop_box, to_rgb
+from advbn_hf.data.transforms import EvaluationTransform, TrainingTransform, random_crop_box, resized, to_rgb
 from advbn_hf.errors import InputError
 
 PROCESSORS = {  # processor -> the size (height, width) it gives
@@ -174,3 +174,20 @@ def test_exif_orientation_is_applied(image):
 def test_processor_without_a_fixed_size():
     with pytest.raises(InputError, match=r"ViTImageProcessorPil.*\(3, 64, 64\) and \(3, 96, 96\)"):
         TrainingTransform(ViTImageProcessorPil(do_resize=False))
+
+
+@pytest.mark.parametrize("kind", [kind for kind in PROCESSORS if kind != "height and width"])
+def test_another_size_is_resized_and_cropped_in_proportion(kind, image):
+    processor, _ = PROCESSORS[kind]
+    doubled = resized(processor, 64)
+    assert EvaluationTransform(doubled)(image).shape == (3, 64, 64)
+    assert TrainingTransform(doubled)(image).shape == (3, 64, 64)
+    for name in ("size", "crop_size"):
+        before, after = (dict(getattr(each, name) or {}) for each in (processor, doubled))
+        assert after == {side: pixels and 2 * pixels for side, pixels in before.items()}
+    assert EvaluationTransform(processor)(image).shape == (3, 32, 32)  # it is a copy
+
+
+def test_another_size_of_a_processor_that_makes_no_squares():
+    with pytest.raises(InputError, match="image_size: "):
+        resized(PROCESSORS["height and width"][0], 64)

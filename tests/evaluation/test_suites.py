@@ -148,3 +148,12 @@ def test_a_sample_is_of_all_classes_and_always_the_same(tmp_path):
     assert len(first) == 30
     assert len(set(first["label"])) > 5
     assert [row["image"]["path"] for row in first] == [row["image"]["path"] for row in again]
+
+
+def test_a_dataset_for_the_sets_that_name_none(tmp_path):
+    dataset = {"dataset": "me/birds", "split": "test"}
+    assert {entry.location["name"] for entry in load_suite("generic", dataset=dataset).sets} == {"me/birds"}
+    named = {"defaults": {"split": "new"}, "sets": [{"name": "own", "dataset": "me/cats"}, {"name": "open"}]}
+    own, open_set = load_suite(suite_file(tmp_path, named), dataset=dataset).sets
+    assert (own.dataset, own.split, open_set.dataset, open_set.split) == ("me/cats", "new", "me/birds", "new")
+    assert load_suite("embedded", dataset=dataset) == load_suite("embedded")  # every set names its own

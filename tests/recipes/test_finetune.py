@@ -144,6 +144,20 @@ def test_new_head_for_other_classes(monkeypatch, folders, tmp_path):
     assert left.value.code == 2
     recipe(monkeypatch, job(folders, tmp_path / "run", *options, "--ignore_mismatched_sizes", "true"))
     assert AutoModelForImageClassification.from_pretrained(tmp_path / "run").config.num_labels == 5
+    records = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert "base" not in {record["model"] for record in records}  # its head has learned nothing
+
+
+def test_images_of_another_size_and_a_suite_to_report_on(monkeypatch, folders, tmp_path):
+    suite = {"sets": [{"name": "seen", "split": "train"}, {"name": "unseen"}], "mean_over": ["seen", "unseen"]}
+    (tmp_path / "suite.yaml").write_text(json.dumps(suite))
+    options = ("--suite", tmp_path / "suite.yaml", "--image_size", "48", "--eval_split", "validation")
+    recipe(monkeypatch, job(folders, tmp_path / "run", *options))
+    for folder in ("run", "run/auxiliary"):
+        assert AutoImageProcessor.from_pretrained(tmp_path / folder).size["height"] == 48
+    records = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert {(record["set"], record["n"]) for record in records} == {("seen", 20), ("unseen", 10)}
+    assert "mean of 2 sets" in (tmp_path / "run" / "README.md").read_text()
 
 
 @pytest.mark.slow
@@ -216,6 +230,8 @@ def test_bad_images_are_named_or_left_out(monkeypatch, folders, tmp_path, capsys
             "cache_stem_features: the stem",
         ),
         (["--max_eval_samples", "0"], "max_eval_samples"),
+        (["--image_size", "0"], "image_size"),
+        (["--suite", "no/such.yaml"], "suite: "),
         (["--resume_from_checkpoint", "nowhere"], "resume_from_checkpoint: "),
         (["--backbone_config", "{}"], "model_name_or_path: "),
         (["--license", "Apache License 2.0"], "license"),
