@@ -96,6 +96,7 @@ METHODS: dict[str, Method] = {
     "advbn": Method("advbn", _ADVBN, _OURS),
     "augmix_advbn": Method("advbn", _ADVBN, _OURS, views="augmix"),
     "prime_advbn": Method("advbn", _ADVBN, _OURS, views="prime"),
+    "randconv_advbn": Method("advbn", _ADVBN, _OURS, views="randconv"),
     "trivialaugment_advbn": Method("advbn", _ADVBN, _OURS, views="trivialaugment"),
     "advbn_consistent": Method("beyond", ConsistentBranchesForImageClassification, ConsistencyConfig(consistency=5.0)),
     "advbn_random_step": Method("beyond", RandomStepForImageClassification, _OURS),
