@@ -30,7 +30,7 @@ from advbn_hf.utils.options import parse
 
 TITLES = {"advbn": "AdvBN", "baseline": "plain"}
 DRAWS = 2000  # choices of classes, of which the one that represents all images best is taken
-SIDE, LINE, LEFT = 1.1, 0.16, 0.95  # inches of an image; height of a line and width beside the images, in sides
+SIDE, LINE, LEFT = 1.1, 0.16, 1.1  # inches of an image; height of a line and width beside the images, in sides
 
 
 @dataclass

@@ -45,6 +45,7 @@ TRAINING_PANELS = {  # title -> key of the log: colour and label
         "std_distance": (ORANGE, "of the standard deviation"),
     },
 }
+_HEADLINE = 64  # letters of a line of the title that the figure has room for
 LINE, GAP = 0.26, 0.22  # inches: the height of one model's line in a set, and the gap between sets
 
 
@@ -213,7 +214,8 @@ def _headline(table: Table) -> str:
     for column, cell in mean.cells.items():
         if column.model == "advbn" and column.branch != "auxiliary" and mean.mean_over and cell.gain is not None:
             gain = f"{column.label}: {_signed(cell.gain)} points over the baseline"
-            return f"{gain}\n(mean of {', '.join(mean.mean_over)})"
+            names = textwrap.wrap(f"(mean of {', '.join(mean.mean_over)})", _HEADLINE)
+            return "\n".join([gain, *names])
     return "Accuracy per set"
 
 

@@ -9,6 +9,7 @@ from PIL import Image
 
 from advbn_hf import InputError
 from advbn_hf.evaluation.records import Record
+from advbn_hf.reporting import plots
 from advbn_hf.reporting.accuracy_table import comparison_table, renamed, to_markdown, to_text
 from advbn_hf.reporting.plots import plot_gain, plot_samples, plot_training
 
@@ -105,6 +106,19 @@ def test_markdown_table_escapes_names():
     assert lines[3].startswith("| filters | 100 | 50.0 [40.4, 59.6] |") and "| +10.0 |" in lines[3]
     assert r"| a\|b |" in lines[0] and lines[5].startswith(r"| &lt;b&gt;\_x\_ \[y\](z) | 10 |")
     assert {line.replace(r"\|", "").count("|") for line in lines[:6]} == {10}
+
+
+def test_a_mean_of_many_sets_leaves_the_title_in_the_figure(tmp_path, monkeypatch):
+    drawn = {}
+    monkeypatch.setattr(plots, "write_figure", lambda figure, path: drawn.update(figure=figure))
+    many = [replace(record, set=f"{record.set} by designer {number}") for number in range(4) for record in records()]
+    plot_gain(comparison_table(many, list(dict.fromkeys(record.set for record in many))), tmp_path / "results.png")
+    figure = drawn["figure"]
+    figure.draw_without_rendering()
+    (axes,) = figure.axes
+    title = axes.get_title("left")
+    assert title.replace("\n", " ").count("by designer") == 12
+    assert axes._left_title.get_window_extent().x1 < figure.bbox.x1
 
 
 @pytest.mark.parametrize("columns", [COLUMNS, COLUMNS[2:3], COLUMNS[:1]])
