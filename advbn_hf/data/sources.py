@@ -1,6 +1,8 @@
 """A split as its source has it: the embedded benchmark, a folder, or a dataset on the Hub."""
 
+import os
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from pathlib import Path
 
 import datasets
@@ -19,7 +21,7 @@ from huggingface_hub.errors import HfHubHTTPError
 from transformers.utils import logging
 
 from ..errors import InputError, one_line
-from ..utils.fingerprint import hash_settings
+from ..utils.fingerprint import hash_state
 from .embedded.digits import load_embedded
 from .folders import arrange, check_disjoint, check_read
 from .image_tree import ImageTree
@@ -84,11 +86,27 @@ def _stream(dataset: Dataset, streaming: bool) -> Dataset | IterableDataset:
 
 def _find(name: str, config: str | None, revision: str | None) -> DatasetBuilder:
     """The dataset as `datasets` reads it, or as its folders say where that is something else."""
-    builder = datasets.load_dataset_builder(name, config, revision=revision)
+    if not Path(name).is_dir():
+        builder = datasets.load_dataset_builder(name, config, revision=revision)
+        check_disjoint(name, builder.config.data_files or {})
+        return builder
+    root = os.path.realpath(name)
+    files = [Path(folder, file) for folder, _, found in os.walk(root) for file in found]
+    builder = _find_in_folder(name, config, hash_state(files))
+    paths = [path for found in (builder.config.data_files or {}).values() for path in found]
+    if any(os.path.commonpath([root, os.path.realpath(path)]) != root for path in paths):
+        _find_in_folder.cache_clear()  # what lies elsewhere may change unseen
+    return builder
+
+
+@lru_cache(maxsize=4)  # `datasets` finds the files of all splits for each of them, in seconds where they are many
+def _find_in_folder(name: str, config: str | None, state: str) -> DatasetBuilder:
+    """As `_find`: the same as before as long as the files have the same state."""
+    builder = datasets.load_dataset_builder(name, config)
     folder, files = Path(name), builder.config.data_files or {}
-    if not folder.is_dir() or _has_configs(folder):
+    if _has_configs(folder):
         check_disjoint(name, files)
-        return _known_by_its_files(name, config, files) if folder.is_dir() else builder
+        return _known_by_its_files(name, config, files)
     paths = [path for found in files.values() for path in found]
     archives = [path for path in paths if path.endswith(".zip")]
     if isinstance(builder, ImageFolder) and not archives:
@@ -117,9 +135,8 @@ def _known_by_its_files(name: str, config: str | None, files: Mapping[str, Itera
     `datasets` knows it by its card and the last part of its name alone: another folder that is called so, or whose
     files have changed, would be read as the one that was cached first.
     """
-    stats = {path: Path(path).stat() for found in files.values() for path in found}
-    contents = hash_settings([(path, stat.st_size, stat.st_mtime_ns) for path, stat in stats.items()])
-    cache = Path(datasets.config.HF_DATASETS_CACHE) / f"{Path(name).resolve().name}-{contents[:16]}"
+    state = hash_state(path for found in files.values() for path in found)
+    cache = Path(datasets.config.HF_DATASETS_CACHE) / f"{Path(name).resolve().name}-{state[:16]}"
     return datasets.load_dataset_builder(name, config, cache_dir=str(cache))
 
 

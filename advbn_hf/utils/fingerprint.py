@@ -49,6 +49,19 @@ def hash_file(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def hash_state(paths: Iterable[str | Path]) -> str:
+    """The digest of the files' names, sizes and times of their last change: their contents are not read.
+
+    Args:
+        paths: files, and links that may be broken.
+    """
+    states = []
+    for path in sorted(map(Path, paths)):
+        state = path.stat() if path.exists() else None
+        states.append((str(path), state and (state.st_size, state.st_mtime_ns)))
+    return hash_settings(states)
+
+
 def hash_tensors(tensors: Mapping[str, Tensor] | Iterable[Tensor]) -> str:
     """The digest of tensors' shapes, dtypes and values, to the bit; their device and memory layout do not matter.
 

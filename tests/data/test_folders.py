@@ -233,6 +233,37 @@ def test_a_dataset_with_configs_in_its_card_is_read_from_its_own_folder_as_it_is
     assert read("two/data", "train") == by_folder([*files["two/data"], "train/dog/3.png"])
 
 
+@STREAMING
+def test_the_files_of_a_folder_are_looked_for_once_for_all_its_splits(monkeypatch, streaming):
+    card = "---\nconfigs:\n- config_name: default\n  data_files: [{split: train, path: 'train/**'}"
+    files = dict.fromkeys(grid("cat", "dog"), IMAGE)
+    folder(files, "plain")
+    folder(files | {"README.md": card + ", {split: test, path: 'test/**'}]\n---\n"}, "carded")
+    load, calls = datasets.load_dataset_builder, []
+    monkeypatch.setattr(datasets, "load_dataset_builder", lambda *a, **b: calls.append(a) or load(*a, **b))
+    for data in ("plain", "carded"):
+        calls.clear()
+        for split in ("train", "test"):
+            assert read(data, split, streaming) == by_folder(grid("cat", "dog", splits=[split]))
+            calls.append(split)
+        assert calls.index("test") == calls.index("train") + 1
+
+
+@STREAMING
+def test_files_outside_of_the_folder_are_read_as_they_are_now(streaming):
+    card = "---\nconfigs:\n- {config_name: default, data_files: [{split: train, path: '../outside/**'}]}\n---\n"
+    folder({"README.md": card})
+    folder(["train/cat/1.png", "train/dog/2.png"], "outside")
+    assert len(list(load_images("data", "train", streaming=streaming))) == 2
+    folder(["train/dog/3.png"], "outside")
+    assert len(list(load_images("data", "train", streaming=streaming))) == 3
+    folder(grid("cat", "dog"), "linked")
+    (Path("linked/train/emu")).symlink_to(Path("outside/train/cat").resolve())
+    assert len(list(load_images("linked", "train", streaming=streaming))) == 5
+    folder(["train/cat/4.png"], "outside")
+    assert len(list(load_images("linked", "train", streaming=streaming))) == 6
+
+
 def test_classes_that_a_card_declares_stay():
     label = "{name: label, dtype: {class_label: {names: {'0': train, '1': cat}}}}"
     card = f"---\ndataset_info:\n  features: [{{name: image, dtype: image}}, {label}]\n---\n"

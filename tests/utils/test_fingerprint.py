@@ -1,10 +1,11 @@
 """Digests change with what they are of, and with nothing else."""
 
 import hashlib
+import os
 
 import torch
 
-from advbn_hf.utils.fingerprint import hash_file, hash_parts, hash_settings, hash_tensors
+from advbn_hf.utils.fingerprint import hash_file, hash_parts, hash_settings, hash_state, hash_tensors
 
 
 def test_settings_differ_by_keys_values_and_types():
@@ -32,6 +33,22 @@ def test_parts_differ_by_where_they_end():
 def test_a_file_has_the_digest_of_its_content(tmp_path):
     (tmp_path / "weights").write_bytes(bytes(range(256)) * 5000)
     assert hash_file(tmp_path / "weights") == hashlib.sha256(bytes(range(256)) * 5000).hexdigest()
+
+
+def test_a_state_differs_by_name_size_and_time_of_change(tmp_path):
+    file, link = tmp_path / "a", tmp_path / "b"
+    states = [hash_state([file])]
+    file.write_text("1")
+    states.append(hash_state([file]))
+    os.utime(file, ns=(1, 1))
+    states.append(hash_state([file]))
+    file.write_text("12")
+    os.utime(file, ns=(1, 1))
+    states.append(hash_state([file]))
+    link.symlink_to("nowhere")
+    states.append(hash_state([file, link]))
+    assert len(set(states)) == len(states)
+    assert hash_state([file, link]) == hash_state(iter([link, str(file)])) == states[-1]
 
 
 def test_tensors_differ_by_shape_type_value_and_name():
