@@ -260,6 +260,6 @@ def _described(method: Method) -> Mapping[str, Any]:
     return {
         "class": method.model_class.__name__,
         **method.config.to_dict(),
-        "views": method.views,
+        "views": asdict(method.views),
         "averaging": method.averaging,
     }

@@ -2,7 +2,7 @@
 
 import copy
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import yaml
@@ -49,7 +49,7 @@ class Method:
     family: Literal["control", "peer", "advbn", "beyond"]
     model_class: type[AdvBNForImageClassification]
     config: AdvBNConfig
-    views: Views = "image"
+    views: Views = field(default_factory=Views)
     averaging: float | None = None
 
     def wrap(self, base: PreTrainedModel) -> AdvBNForImageClassification:
@@ -78,26 +78,26 @@ METHODS: dict[str, Method] = {
     "dsu_places": Method("peer", DSUAtPlacesForImageClassification, FeatureStyleConfig()),
     "np": Method("peer", NormalizationPerturbationForImageClassification, NormalizationPerturbationConfig()),
     "advprop": Method("peer", advprop.AdvPropForImageClassification, advprop.PUBLISHED),
-    "augmix": Method("peer", PlainForImageClassification, _PLAIN, views="augmix"),
+    "augmix": Method("peer", PlainForImageClassification, _PLAIN, views=Views("augmix")),
     "augmix_jsd": Method(
         "peer",
         ConsistentViewsForImageClassification,
         ConsistencyConfig(auxiliary_norms=False),
-        views="image and two augmix",
+        views=Views("image and two augmix"),
     ),
-    "apr_s": Method("peer", PlainForImageClassification, _PLAIN, views="apr_s"),
-    "prime": Method("peer", PlainForImageClassification, _PLAIN, views="prime"),
-    "randaugment": Method("peer", PlainForImageClassification, _PLAIN, views="randaugment"),
-    "randconv": Method("peer", PlainForImageClassification, _PLAIN, views="randconv"),
-    "trivialaugment": Method("peer", PlainForImageClassification, _PLAIN, views="trivialaugment"),
+    "apr_s": Method("peer", PlainForImageClassification, _PLAIN, views=Views("apr_s")),
+    "prime": Method("peer", PlainForImageClassification, _PLAIN, views=Views("prime")),
+    "randaugment": Method("peer", PlainForImageClassification, _PLAIN, views=Views("randaugment")),
+    "randconv": Method("peer", PlainForImageClassification, _PLAIN, views=Views("randconv")),
+    "trivialaugment": Method("peer", PlainForImageClassification, _PLAIN, views=Views("trivialaugment")),
     "advbn_paper_1": Method("advbn", _ADVBN, replace(_PAPER, num_perturbations=1)),
     "advbn_paper_4": Method("advbn", _ADVBN, _PAPER),
     "advbn_quarter": Method("advbn", _ADVBN, replace(_PAPER, attack_fraction=0.25)),
     "advbn": Method("advbn", _ADVBN, _OURS),
-    "augmix_advbn": Method("advbn", _ADVBN, _OURS, views="augmix"),
-    "prime_advbn": Method("advbn", _ADVBN, _OURS, views="prime"),
-    "randconv_advbn": Method("advbn", _ADVBN, _OURS, views="randconv"),
-    "trivialaugment_advbn": Method("advbn", _ADVBN, _OURS, views="trivialaugment"),
+    "augmix_advbn": Method("advbn", _ADVBN, _OURS, views=Views("augmix")),
+    "prime_advbn": Method("advbn", _ADVBN, _OURS, views=Views("prime")),
+    "randconv_advbn": Method("advbn", _ADVBN, _OURS, views=Views("randconv")),
+    "trivialaugment_advbn": Method("advbn", _ADVBN, _OURS, views=Views("trivialaugment")),
     "advbn_consistent": Method("beyond", ConsistentBranchesForImageClassification, ConsistencyConfig(consistency=5.0)),
     "advbn_random_step": Method("beyond", RandomStepForImageClassification, _OURS),
     "advbn_clean_gradient": Method("beyond", CleanGradientForImageClassification, _OURS),
@@ -116,7 +116,8 @@ def method_called(text: str) -> Method:
     """A method of `METHODS`, with settings of its own if the text has any.
 
     Args:
-        text: "NAME" or "NAME:setting=value,setting=value"; settings are those of the method's config.
+        text: "NAME" or "NAME:setting=value,setting=value"; settings are those of the method's config, and
+            `view_times` and `view_share` those of its views.
 
     Raises:
         InputError: if there is no such method or setting, or a value is out of its range.
@@ -132,8 +133,10 @@ def method_called(text: str) -> Method:
         if not (found := re.fullmatch(r"(\w+)=(.+)", part)):
             raise InputError(f"methods: {text}: {part!r} is not setting=value")
         values[found[1]] = yaml.safe_load(found[2])
+    strength = {name: values.pop(f"view_{name}") for name in ("times", "share") if f"view_{name}" in values}
     try:
+        views = replace(method.views, **strength)
         config = type(method.config).from_dict({**method.config.to_dict(), **values}, source=f"methods: {text}")
     except TypeError as error:  # a comparison with a value of another type
         raise InputError(f"methods: {text}: a setting has a value of the wrong type ({error})") from error
-    return replace(method, config=config)
+    return replace(method, config=config, views=views)

@@ -12,7 +12,7 @@ from advbn_hf.errors import InputError
 from advbn_hf.training.base import ONE_CYCLE
 
 from .datasets import DecodedImages
-from .views import Collator
+from .views import Collator, Views
 
 # The quickstart's ResNet and another network with batch norms; then two with layer norms instead. ConvNeXt's blocks
 # are at full strength from the start: at 48 pixels and 4,000 images it would otherwise hardly learn.
@@ -137,7 +137,7 @@ def base_model(
         seed=seed,
         **QUIET,
     )
-    trainer = Trainer(backbone, arguments, train_dataset=images, data_collator=Collator("image", seed))
+    trainer = Trainer(backbone, arguments, train_dataset=images, data_collator=Collator(Views(), seed))
     trainer.remove_callback(PrinterCallback)
     trainer.train()
     backbone.save_pretrained(temporary)

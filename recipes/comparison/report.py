@@ -11,6 +11,7 @@ from typing import Any
 from advbn_hf.utils.files import write_atomically
 from advbn_hf.utils.tables import align_markdown
 
+from . import tuning
 from .data.unseen import UNSEEN
 from .datasets import DATASETS
 from .grid import Trial
@@ -63,6 +64,9 @@ def write_report(trials: Sequence[Trial], settings: dict[str, Any], reference: s
         shifts = ", ".join(name for name in DATASETS[group[0]].shifts if name in measured)
         sections.append(f"## {title}\n\nShifts are the mean of {shifts}.\n\n{to_markdown(members, reference)}\n")
         files.append(folder / f"gains-{'-'.join(group)}.png")
+        tuned = tuning.to_markdown([trial for trial in trials if group_of(trial) == group])
+        if tuned:
+            sections.append(f"### Settings chosen without the shift that is reported: {title}\n\n{tuned}\n")
         plot_gains(members, title, reference, files[-1])
         if group[2] == "steps":  # at equal time there is one cost
             files.append(folder / f"cost-{'-'.join(group)}.png")

@@ -207,7 +207,7 @@ def test_views_count_in_one_cost_and_not_in_the_other(monkeypatch):
     original = Collator.__call__
     weights = {"image": 0, "image and two augmix": 4}
     monkeypatch.setattr(
-        Collator, "__call__", lambda self, rows: made.extend([1] * weights[self.views]) or original(self, rows)
+        Collator, "__call__", lambda self, rows: made.extend([1] * weights[self.views.name]) or original(self, rows)
     )
     monkeypatch.setattr(
         costs, "time_in_turn", lambda steps, *_, **__: {name: [seconds(step)] for name, step in steps.items()}

@@ -11,6 +11,7 @@ from comparison.peers.augmix_jsd import jensen_shannon
 from comparison.variants import clean_gradient, momentum, two_visits
 from comparison.variants.mixed_first import mix_channels
 from comparison.variants.two_places import TwoDepthsForImageClassification
+from comparison.views import Views
 
 from advbn_hf import AdvBNConfig, AdvBNForImageClassification, InputError
 from advbn_hf.method.attack import starting_multipliers
@@ -24,7 +25,7 @@ def test_every_method_trains_the_tail_of_every_model_alone(name, backbone):
     method = METHODS[name]
     model = method.wrap(base).train()
     pixel_values, labels = batch()
-    views = 3 if method.views == "image and two augmix" else 1
+    views = 3 if method.views.name == "image and two augmix" else 1
     output = model(pixel_values=pixel_values.repeat(views, 1, 1, 1), labels=labels)
     assert output.logits.shape == (4 if output.clean_rows is None else len(output.clean_rows), 5)
     assert output.loss.isfinite()
@@ -218,6 +219,8 @@ def test_settings_of_a_method():
         epsilon=0.5, num_perturbations=4, adversarial_share=1.0
     )
     assert method_called("mixstyle:alpha=0.3,probability=1").config.alpha == 0.3
+    method = method_called("augmix_advbn:view_times=2,epsilon=1,view_share=0.5")
+    assert (method.views, method.config.epsilon) == (Views("augmix", times=2, share=0.5), 1)
 
 
 @pytest.mark.parametrize(
@@ -231,6 +234,11 @@ def test_settings_of_a_method():
         ("mixstyle:alpha=0", "alpha"),
         ("augmix_jsd:consistency=-1", "consistency"),
         ("mixstyle:alpha=high", "mixstyle:alpha=high"),
+        ("prime:view_times=0", "view_times .*0"),
+        ("prime:view_times=1.5", "view_times .*1.5"),
+        ("prime:view_share=0", "view_share .*0"),
+        ("prime:view_share=all", "prime:view_share=all"),
+        ("advbn:view_share=0.5", "view_share.* augment"),
     ],
 )
 def test_mistakes_in_settings(text, message):

@@ -1,6 +1,9 @@
 """Summary, questions and plots of a comparison, by hand."""
 
+from dataclasses import replace
+
 import pytest
+from comparison import tuning
 from comparison.grid import Trial
 from comparison.plots import apart, frontier, method_label
 from comparison.questions import answers
@@ -61,6 +64,39 @@ def test_trials_without_a_branch_or_set_that_others_have_are_left_out_there():
     assert [line[header.index("unseen")] for line in lines] == ["25.0", "75.0"]
     assert [line[header.index("adapted (sees test images): shifts")] for line in lines] == ["50.0", "50.0"]
     assert header[-2:] == ["cost", "cost without views"]
+
+
+def test_settings_are_chosen_without_the_shift_that_is_reported():
+    def trials(method, **accuracy):
+        return [
+            Trial(method, "digits", "resnet", seed, "steps", {"accuracy": {"clean": {**accuracy, "clean": 1.0}}})
+            for seed in (0, 1)
+        ]
+
+    names = ["filters", "corruptions", "stylized", "sketch"]
+    flat = dict.fromkeys(names, 0.5) | {"unseen": 0.1}
+    made = [
+        *trials("np", **flat),
+        *trials("np:spread=1", **flat | {"sketch": 0.9, "unseen": 0.2}),  # best thanks to sketch alone
+        *trials("np:spread=2", **flat | {"filters": 0.6, "stylized": 0.6, "unseen": 0.9}),
+        *trials("plain", **flat),
+    ]
+    made.append(replace(made[0], method="mixstyle", seed=0))
+    made.append(replace(made[0], method="mixstyle:alpha=1", seed=1))  # no seed in common
+    found = tuning.leave_one_out(made)
+    assert found.keys() == {"np", "plain"}
+    assert found["np"]["sketch"] == tuning.LeftOut("np:spread=2", {0: 50.0, 1: 50.0})
+    assert found["np"]["filters"] == tuning.LeftOut("np:spread=1", {0: 50.0, 1: 50.0})
+    assert found["np"]["unseen"] == tuning.LeftOut("np:spread=1", {0: 20.0, 1: 20.0})  # whatever it has there
+    header, _, *lines = tuning.to_markdown(made[2:]).splitlines()
+    assert [cell.strip() for cell in header.split("|")[1:-1]][:4] == ["method", "settings tried", "mean", "filters"]
+    assert [line.split("|")[1].strip() for line in lines] == ["np", "plain"]
+    assert "| 50.0 ± 0.0 |" in lines[0] and "spread=1; spread=2" in lines[0]
+    assert tuning.to_markdown(trials("plain", **flat)) == ""
+    earlier = trials("np", **dict.fromkeys(names, 0.5)) + trials("np:spread=1", **dict.fromkeys(names, 0.7))
+    assert tuning.leave_one_out(earlier)["np"].keys() == set(names)
+    assert "70.0" in tuning.to_markdown(earlier)
+    assert tuning.leave_one_out(trials("np", sketch=0.5)) == {}
 
 
 def test_frontier():

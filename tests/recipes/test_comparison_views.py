@@ -5,9 +5,10 @@ import sys
 import numpy as np
 import pytest
 import torch
+from comparison import views
 from comparison.methods import METHODS
 from comparison.peers.apr import apr_s, recombine
-from comparison.views import Collator, to_input
+from comparison.views import Collator, Views, to_input
 from PIL import Image
 
 from advbn_hf import InputError
@@ -25,11 +26,11 @@ def rows():
 
 @pytest.mark.parametrize("views", ["augmix", "apr_s", "prime", "randconv", "image and two augmix"])
 def test_views_depend_on_their_seed_alone_and_leave_torch_s_numbers(views, rows):
-    collate = Collator(views, seed=3)
+    collate = Collator(Views(views), seed=3)
     torch.manual_seed(1)
     first = [collate(rows) for _ in range(2)]
     following = torch.rand(3)
-    collate = Collator(views, seed=3)
+    collate = Collator(Views(views), seed=3)
     torch.manual_seed(2)
     second = [collate(rows) for _ in range(2)]
     for one, other in zip(first, second, strict=True):
@@ -44,10 +45,10 @@ def test_views_of_prime_and_randconv_by_hand(rows):
     images = [row["pixels"] for row in rows]
     rng = np.random.default_rng(3)
     expected = to_input(np.stack([prime(Image.fromarray(image), rng) for image in images]))
-    assert torch.equal(Collator("prime", 3)(rows)["pixel_values"], expected)
+    assert torch.equal(Collator(Views("prime"), 3)(rows)["pixel_values"], expected)
     torch.manual_seed(int(np.random.default_rng(3).integers(2**63)))
     expected = torch.stack([randconv(values) for values in to_input(np.stack(images))])
-    assert torch.equal(Collator("randconv", 3)(rows)["pixel_values"], expected)
+    assert torch.equal(Collator(Views("randconv"), 3)(rows)["pixel_values"], expected)
 
 
 @pytest.mark.parametrize("views", ["randaugment", "trivialaugment"])
@@ -58,7 +59,29 @@ def test_views_of_torchvision_by_hand(views, rows):
         pytest.skip('torchvision is missing: pip install "advbn_hf[augmentation]"')
     torch.manual_seed(int(np.random.default_rng(3).integers(2**63)))
     expected = np.stack([np.asarray(augment(Image.fromarray(row["pixels"]))) for row in rows])
-    assert torch.equal(Collator(views, 3)(rows)["pixel_values"], to_input(expected))
+    assert torch.equal(Collator(Views(views), 3)(rows)["pixel_values"], to_input(expected))
+
+
+@pytest.mark.parametrize("name", ["prime", "randconv"])
+def test_a_share_of_the_images_is_augmented_several_times(name, rows, monkeypatch):
+    applied = []
+    function = {"prime": lambda image, rng: applied.append(0) or np.asarray(image) // 2, "randconv": None}[name]
+    monkeypatch.setitem(views._OF_NUMPY, name, function)
+    monkeypatch.setattr(
+        views, "augmentation_called", lambda _: (lambda image: image, lambda values: applied.append(0) or values / 2)
+    )
+    collate, images = Collator(Views(name, times=3, share=0.5), 3), np.stack([row["pixels"] for row in rows])
+    counts = []
+    for _ in range(30):
+        applied.clear()
+        seen = collate(rows)["pixel_values"]
+        halved = to_input(images // 8) if name == "prime" else to_input(images) / 8
+        augmented = [torch.equal(found, expected) for found, expected in zip(seen, halved, strict=True)]
+        kept = [torch.equal(found, expected) for found, expected in zip(seen, to_input(images), strict=True)]
+        assert [not value for value in augmented] == kept
+        assert len(applied) == 3 * sum(augmented)
+        counts.append(sum(augmented))
+    assert 50 < sum(counts) < 100 and len(set(counts)) > 2  # of 150 images, drawn anew for each batch
 
 
 def test_a_missing_library_is_named_with_its_extra(monkeypatch):
