@@ -24,13 +24,14 @@ from advbn_hf.evaluation.models import evaluated_models
 from advbn_hf.evaluation.runner import RunSettings, run_suite
 from advbn_hf.evaluation.sets import LoadedSet, load_sets, match_classes
 from advbn_hf.evaluation.suites import load_suite
-from advbn_hf.reporting.plot_style import GREY, INK, VERMILLION, plain_text, write_figure
+from advbn_hf.reporting.plot_style import GREY, INK, VERMILLION, write_figure, write_within
 from advbn_hf.utils.cli import run, use_all_cores
 from advbn_hf.utils.options import parse
 
 TITLES = {"advbn": "AdvBN", "baseline": "plain"}
 DRAWS = 2000  # choices of classes, of which the one that represents all images best is taken
 SIDE, LINE, LEFT = 1.1, 0.16, 1.1  # inches of an image; height of a line and width beside the images, in sides
+DPI = 144  # texts are measured as they are drawn
 
 
 @dataclass
@@ -153,7 +154,7 @@ def draw(shown: Sequence[Shown], classes: Sequence[int], names: Sequence[str], p
     models = list(shown[0].says)
     row, head = 1.06 + LINE * len(models), 0.28 + LINE * len(models)
     width, height = LEFT + len(shown), head + row * len(classes)
-    figure = Figure(figsize=(SIDE * width, SIDE * height), facecolor="white")
+    figure = Figure(figsize=(SIDE * width, SIDE * height), dpi=DPI, facecolor="white")
     axes = figure.add_axes(
         (0, 0, 1, 1), xlim=(-LEFT, len(shown)), ylim=(row * len(classes), -head), autoscale_on=False
     )
@@ -179,13 +180,14 @@ def draw(shown: Sequence[Shown], classes: Sequence[int], names: Sequence[str], p
             image = ImageOps.pad(to_rgb(part.images[label]), (144, 144), Image.Resampling.BICUBIC, color="white")
             extent = (place + 0.02, place + 0.94, top + 0.96, top + 0.04)
             axes.imshow(np.asarray(image), extent=extent, aspect="auto")
-    write_figure(figure, path, dpi=144, colours=None)
+    write_figure(figure, path, dpi=DPI, colours=None)
 
 
 def _write(axes: Axes, x: float, y: float, text: str, ha: str = "center", color: str = INK, **style: object) -> None:
-    """Text at a place, shortened to what an image's width holds."""
-    short = text if len(text) <= 18 else f"{text[:17]}…"
-    axes.text(x, y, plain_text(short), ha=ha, va="center", color=color, **style)
+    """Text at a place, shortened and in letters that fit below an image, or beside all of them."""
+    short = text if len(text) <= 24 else f"{text[:23]}…"
+    width = 0.94 if ha == "center" else LEFT - 0.1
+    write_within(axes, x, y, short, width, ha=ha, va="center", color=color, **style)
 
 
 if __name__ == "__main__":

@@ -58,6 +58,22 @@ def plain_axes(axes: Axes, grid: Literal["x", "y", "both"] = "both") -> None:
     axes.spines[:].set_visible(False)
 
 
+def write_within(axes: Axes, x: float, y: float, text: str, width: float, **style: Any) -> None:
+    """Text that is not parsed as a formula, in smaller letters where it would be wider than there is room.
+
+    Args:
+        axes: whose limits are final, in a figure of the resolution that it is written with.
+        x, y: where, in the data's units.
+        text: one line.
+        width: the room, in the data's units of x.
+        style: of `Axes.text`.
+    """
+    written = axes.text(x, y, plain_text(text), **style)
+    # Hinted letters keep their width over a range of sizes, so that it is not proportional to the size.
+    while written.get_window_extent().transformed(axes.transData.inverted()).width > width:
+        written.set_fontsize(written.get_fontsize() * 0.95)
+
+
 def write_figure(figure: Figure, path: str | os.PathLike, dpi: int = 150, colours: int | None = 256) -> None:
     """Writes a figure as PNG, atomically; with 256 colours plots look the same in a third of the size."""
     drawn, small = io.BytesIO(), io.BytesIO()
