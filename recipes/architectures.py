@@ -13,7 +13,6 @@ import json
 import statistics
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -28,7 +27,7 @@ from advbn_hf.backbones.tracing import probe_inputs
 from advbn_hf.errors import check_at_least, check_choice
 from advbn_hf.modeling import PlainForImageClassification
 from advbn_hf.utils.cli import run, use_all_cores
-from advbn_hf.utils.files import write_atomically
+from advbn_hf.utils.files import check_file, write_atomically
 from advbn_hf.utils.options import parse
 
 TINY_VIT = {"hidden_size": 192, "num_attention_heads": 3, "intermediate_size": 768}
@@ -102,11 +101,10 @@ def main() -> None:
         check_choice("only", name, ARCHITECTURES)
     for name in ("batch_size", "repeats"):
         check_at_least(name, getattr(args, name), 1)
+    check_file(args.output_file, "output_file", ".json")
     measurements = [measure(name, args) for name in tqdm(args.only or ARCHITECTURES, desc="classes")]
     print(to_markdown(measurements))
-    path = Path(args.output_file)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, json.dumps([asdict(one) for one in measurements], indent=2) + "\n")
+    write_atomically(args.output_file, json.dumps([asdict(one) for one in measurements], indent=2) + "\n")
 
 
 def measure(name: str, args: TableArguments) -> Measurement:

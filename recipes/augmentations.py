@@ -25,6 +25,7 @@ from advbn_hf.data.transforms import training_transform
 from advbn_hf.errors import InputError
 from advbn_hf.reporting.plots import plot_samples
 from advbn_hf.utils.cli import run
+from advbn_hf.utils.files import check_file
 from advbn_hf.utils.options import parse
 
 DRAWS = 2
@@ -47,6 +48,7 @@ def main() -> None:
     (args,) = parse((SheetArguments,))
     if args.output_file is None:
         raise InputError("output_file: name the PNG file to write")
+    check_file(args.output_file, "output_file", ".png")
     rows = chosen_images(args)
     side = {"height": args.image_size, "width": args.image_size}
     processor = ViTImageProcessorPil(size=side, image_mean=[0.5] * 3, image_std=[0.5] * 3)

@@ -35,7 +35,7 @@ from advbn_hf.errors import check_at_least, check_choice
 from advbn_hf.evaluation.inference import predict
 from advbn_hf.shifts.generate import shift_images
 from advbn_hf.utils.cli import run, use_all_cores
-from advbn_hf.utils.files import write_atomically
+from advbn_hf.utils.files import check_file, write_atomically
 from advbn_hf.utils.options import parse
 from advbn_hf.utils.versions import installed_versions
 
@@ -63,6 +63,7 @@ def main() -> None:
         check_choice("only", args.only, BENCHMARKS)
     for name in ("num_images", "batch_size", "repeats"):
         check_at_least(name, getattr(args, name), 1)
+    check_file(args.output_file, "output_file", ".json")
     accelerator = Accelerator(mixed_precision="bf16" if args.bf16 else None)
     if accelerator.num_processes > 1:
         raise InputError("benchmark: runs in one process; pass --num_processes 1 to accelerate launch")
@@ -76,7 +77,6 @@ def main() -> None:
     for name in [args.only] if args.only else BENCHMARKS:
         text, numbers[name] = BENCHMARKS[name](args, training_args, accelerator)
         numbers[name] |= {"device": device, "versions": installed_versions()}
-        Path(args.output_file).parent.mkdir(parents=True, exist_ok=True)
         write_atomically(args.output_file, json.dumps(numbers, indent=1) + "\n")
         print(f"{name}:\n{text}")
     print(f"written to {args.output_file}")

@@ -26,6 +26,7 @@ from advbn_hf.evaluation.sets import LoadedSet, load_sets, match_classes
 from advbn_hf.evaluation.suites import load_suite
 from advbn_hf.reporting.plot_style import GREY, INK, VERMILLION, write_figure, write_within
 from advbn_hf.utils.cli import run, use_all_cores
+from advbn_hf.utils.files import check_file
 from advbn_hf.utils.options import parse
 
 TITLES = {"advbn": "AdvBN", "baseline": "plain"}
@@ -106,6 +107,7 @@ def check_arguments(args: PredictionsArguments) -> None:
     for name, what in (("model", "the model"), ("suite", "the suite"), ("output_file", "the PNG file to write")):
         if getattr(args, name) is None:
             raise InputError(f"{name}: name {what}")
+    check_file(args.output_file, "output_file", ".png")
     check_at_least("num_classes", args.num_classes, 1)
     check_at_least("seed", args.seed, 0)
 

@@ -1,5 +1,6 @@
 """Writing files and folders atomically: under a temporary name first, then renamed into place."""
 
+import errno
 import json
 import os
 import shutil
@@ -177,3 +178,27 @@ def check_empty(folder: str | os.PathLike, field: str) -> None:
     folder = Path(folder)
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise InputError(f"{field}: {folder} is not an empty folder; name a new one")
+
+
+def check_file(path: str | os.PathLike, field: str, ending: str) -> None:
+    """Stops before work whose result could not be written; creates the file's folder.
+
+    Args:
+        path: the file to write.
+        field: what the person called it.
+        ending: of its name, such as ".png".
+
+    Raises:
+        InputError: it has another ending, is a folder, or cannot be written.
+    """
+    path = Path(path)
+    if path.suffix.lower() != ending:
+        raise InputError(f"{field}: {path} does not end in {ending}; name a file that does")
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise InputError(f"{field}: {path} cannot be written ({error.strerror}); name another file") from error

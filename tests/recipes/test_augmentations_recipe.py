@@ -38,8 +38,9 @@ def test_without_a_dataset_two_photographs_and_a_digit(monkeypatch, tmp_path):
         assert np.asarray(image.convert("RGB")).std() > 30
 
 
-def test_the_file_has_to_be_named(monkeypatch, capsys):
+@pytest.mark.parametrize("options", [(), ("--output_file", "sheet.jpg"), ("--output_file", "/proc/self/sheet.png")])
+def test_the_file_has_to_be_named(monkeypatch, capsys, options):
     with pytest.raises(SystemExit) as left:
-        sheet(monkeypatch, "--num_images", "2")
+        sheet(monkeypatch, "--num_images", "2", *options)
     assert left.value.code == 2
     assert "error: output_file" in capsys.readouterr().err

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from advbn_hf.errors import InputError
 from advbn_hf.utils import files
+from advbn_hf.utils.files import check_file
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -36,3 +38,14 @@ def test_threads_may_write_one_file(tmp_path):
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(write, [letter * 1000 for letter in "abcdefgh"]))
     assert [path.name for path in tmp_path.iterdir()] == ["file.txt"]
+
+
+def test_a_file_that_cannot_be_written_is_refused_before_the_work(tmp_path):
+    check_file(tmp_path / "new" / "deeper" / "sheet.PNG", "output_file", ".png")
+    assert (tmp_path / "new" / "deeper").is_dir() and not any((tmp_path / "new" / "deeper").iterdir())
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "file").touch()
+    for name in ("sheet.jpg", "sheet", "folder.png", "file/sheet.png", "/proc/self/sheet.png"):
+        with pytest.raises(InputError, match=r"output_file: .*; name ") as error:
+            check_file(tmp_path / name, "output_file", ".png")
+        assert str(tmp_path / name) in str(error.value) and "\n" not in str(error.value)
