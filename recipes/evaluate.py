@@ -23,6 +23,7 @@ from advbn_hf.reporting.plots import plot_gain
 from advbn_hf.reporting.severity_plot import plot_severities
 from advbn_hf.reporting.suite_report import SuiteReport
 from advbn_hf.utils.cli import run, use_all_cores
+from advbn_hf.utils.files import check_writable
 from advbn_hf.utils.options import parse
 
 
@@ -109,8 +110,7 @@ def check_arguments(args: EvaluationArguments) -> None:
     """Stops where there is no model, or no folder to write to."""
     if args.model is None:
         raise InputError("model: give the Hub id or folder of the model to evaluate")
-    if Path(args.output_dir).is_file():
-        raise InputError(f"output_dir: {args.output_dir} is a file; name a folder")
+    check_writable(args.output_dir, "output_dir")
 
 
 def check(suite: Suite, models: list[EvaluatedModel]) -> None:

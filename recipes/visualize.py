@@ -25,7 +25,7 @@ from advbn_hf.evaluation.fit import check_fit
 from advbn_hf.evaluation.labels import match_labels
 from advbn_hf.evaluation.models import EvaluatedModel
 from advbn_hf.utils.cli import run, use_all_cores
-from advbn_hf.utils.files import check_empty
+from advbn_hf.utils.files import check_empty, check_writable
 from advbn_hf.utils.options import parse
 from advbn_hf.visualization.decoder import Decoder, Quality, measure_quality, train_decoder
 from advbn_hf.visualization.decoder_cache import decoder_file, kept_decoder
@@ -131,8 +131,7 @@ def check_arguments(args: VisualizationArguments) -> None:
         for value in values:
             if value is not None and not 0 < value < float("inf"):
                 raise InputError(f"{name} must be above 0, got {value:g}")
-    if Path(args.output_dir).is_file():
-        raise InputError(f"output_dir: {args.output_dir} is a file; name a folder")
+    check_writable(args.output_dir, "output_dir")
     if args.export_dataset is not None:
         check_empty(args.export_dataset, "export_dataset")
 

@@ -15,6 +15,7 @@ from ..errors import InputError, check_at_least, check_choice
 from ..hub.metadata import validate_metadata
 from ..modeling import AdvBNForImageClassification
 from ..training_args import AdvBNTrainingArguments, check_perturbations
+from ..utils.files import check_writable
 from ..utils.run_lock import holds_files
 
 # What a model card reports of the training.
@@ -201,6 +202,7 @@ def check_arguments(
             f"output_dir: {folder} holds another run; choose another folder, remove it, "
             "or resume that run with --resume_from_checkpoint last"
         )
+    check_writable(folder, "output_dir")
 
 
 def check_arguments_kind(args: AdvBNTrainingArguments) -> None:

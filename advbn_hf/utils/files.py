@@ -1,6 +1,5 @@
 """Writing files and folders atomically: under a temporary name first, then renamed into place."""
 
-import errno
 import json
 import os
 import shutil
@@ -173,11 +172,31 @@ def check_empty(folder: str | os.PathLike, field: str) -> None:
         field: what the person called it.
 
     Raises:
-        InputError: it is a file or holds something.
+        InputError: it is a file or holds something, or cannot be written to.
     """
     folder = Path(folder)
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise InputError(f"{field}: {folder} is not an empty folder; name a new one")
+    check_writable(folder, field)
+
+
+def check_writable(folder: str | os.PathLike, field: str) -> None:
+    """Stops before work whose results could not be written.
+
+    Args:
+        folder: to write to; need not be there yet.
+        field: what the person called it.
+
+    Raises:
+        InputError: nothing can be written there.
+    """
+    folder = Path(folder)
+    try:
+        there = next((path for path in (folder, *folder.parents) if path.exists()), Path())
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        raise InputError(f"{field}: {folder} cannot be written to ({error.strerror}); name another folder") from error
 
 
 def check_file(path: str | os.PathLike, field: str, ending: str) -> None:
@@ -194,11 +213,7 @@ def check_file(path: str | os.PathLike, field: str, ending: str) -> None:
     path = Path(path)
     if path.suffix.lower() != ending:
         raise InputError(f"{field}: {path} does not end in {ending}; name a file that does")
-    try:
-        if path.is_dir():
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
-    except OSError as error:
-        raise InputError(f"{field}: {path} cannot be written ({error.strerror}); name another file") from error
+    if path.is_dir():
+        raise InputError(f"{field}: {path} is a folder; name a file")
+    check_writable(path.parent, field)
+    path.parent.mkdir(parents=True, exist_ok=True)

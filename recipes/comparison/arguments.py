@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from advbn_hf.errors import InputError, check_at_least, check_choice
+from advbn_hf.utils.files import check_writable
 
 from .data.designers import FOLDER
 from .datasets import DATASETS
@@ -47,6 +48,7 @@ class TrialArguments:
             if value is not None and value <= 0:
                 raise InputError(f"{name} must be above 0, got {value}")
         check_at_least("timed_steps", self.timed_steps, 1)
+        check_writable(self.output_dir, "output_dir")
 
     def settings(self, **others: Any) -> Settings:
         """The settings of the comparison.

@@ -77,7 +77,7 @@ def test_classes_are_right_as_often_as_all_images():
         ({"--suite": None}, "suite: "),
         ({"--output_file": None}, "output_file: "),
         ({"--output_file": "sheet.txt"}, "output_file: sheet.txt "),
-        ({"--output_file": "/proc/self/sheet.png"}, "output_file: /proc/self/sheet.png "),
+        ({"--output_file": "/proc/self/sheet.png"}, "output_file: /proc/self "),
         ({"--num_classes": "0"}, "num_classes"),
         ({"--sets": "sculpted"}, "sculpted"),
         ({"--dataset_name": None}, "has no dataset"),

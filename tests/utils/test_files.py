@@ -7,7 +7,7 @@ import pytest
 
 from advbn_hf.errors import InputError
 from advbn_hf.utils import files
-from advbn_hf.utils.files import check_file
+from advbn_hf.utils.files import check_empty, check_file, check_writable
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -48,4 +48,17 @@ def test_a_file_that_cannot_be_written_is_refused_before_the_work(tmp_path):
     for name in ("sheet.jpg", "sheet", "folder.png", "file/sheet.png", "/proc/self/sheet.png"):
         with pytest.raises(InputError, match=r"output_file: .*; name ") as error:
             check_file(tmp_path / name, "output_file", ".png")
-        assert str(tmp_path / name) in str(error.value) and "\n" not in str(error.value)
+        assert str((tmp_path / name).parent) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_folder_that_cannot_be_written_to_is_refused_before_the_work(tmp_path):
+    check_writable(tmp_path, "output_dir")
+    check_writable(tmp_path / "new" / "deeper", "output_dir")
+    check_empty(tmp_path / "new", "output_dir")
+    assert not any(tmp_path.iterdir())
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "file", tmp_path / "file" / "inner", Path("/proc/self/new")):
+        for check in (check_writable, check_empty):
+            with pytest.raises(InputError, match=rf"output_dir: {folder} .*; name ") as error:
+                check(folder, "output_dir")
+            assert "\n" not in str(error.value)
