@@ -75,7 +75,7 @@ def main() -> None:
         check_access(args)
     untrained = EvaluatedModel("base", base, processor)
     check_fit(untrained, [eval_set], args.per_device_eval_batch_size)
-    if data_args.augmentation != "none":
+    if data_args.augmentation != "none" and data_args.crop_flip:
         check_fit(untrained, [eval_set], args.train_batch_size, TrainingTransform(processor))
     suite = evaluation_suite(data_args)
     sets = load_sets(suite, data_args.max_eval_samples)

@@ -71,10 +71,12 @@ class TrainingTransform:
         augmentation: one of `advbn_hf.data.augmentation.named.AUGMENTATIONS`.
         augmented_branch: "both"; or "auxiliary" or "clean", to give that branch the augmented image and the other one
             the same crop without the augmentation.
+        crop_flip: False where crop and flip would change the class, as of digits: the image in its own size is
+            augmented, and the processor resizes it.
 
     Raises:
-        InputError: there is no such augmentation or branch, torchvision is missing, or the processor gives images no
-            fixed size.
+        InputError: there is no such augmentation or branch, torchvision is missing, the processor gives images no
+            fixed size, or without crop and flip no augmentation is left.
 
     Example:
         >>> from transformers import ViTImageProcessorPil
@@ -86,24 +88,29 @@ class TrainingTransform:
     """
 
     def __init__(
-        self, processor: BaseImageProcessor, augmentation: str = "crop_flip", augmented_branch: str = "both"
+        self,
+        processor: BaseImageProcessor,
+        augmentation: str = "crop_flip",
+        augmented_branch: str = "both",
+        crop_flip: bool = True,
     ) -> None:
         check_choice("augmented_branch", augmented_branch, AUGMENTED_BRANCHES)
+        check_crop_flip(crop_flip, augmentation)
         self.on_image, self.on_input = augmentation_called(augmentation)
-        self.augmented_branch = augmented_branch
+        self.augmented_branch, self.crop_flip = augmented_branch, crop_flip
         self.height, self.width = _target_size(processor)
-        self.unresized = Unresized(processor)
+        self.to_input = Unresized(processor) if crop_flip else EvaluationTransform(processor)
 
     def __call__(self, image: Image.Image) -> torch.Tensor | dict[str, torch.Tensor]:
         """Returns the model's input, float32 (C, height, width), for an image of any mode and size.
 
         Where the branches see different images: a dictionary of both, as the model's arguments.
         """
-        image = self._cropped(to_rgb(image))
-        augmented = self.on_input(self.unresized(self.on_image(image)))
+        image = self._cropped(to_rgb(image)) if self.crop_flip else to_rgb(image)
+        augmented = self.on_input(self.to_input(self.on_image(image)))
         if self.augmented_branch == "both":
             return augmented
-        views = (self.unresized(image), augmented)
+        views = (self.to_input(image), augmented)
         clean, auxiliary = views if self.augmented_branch == "auxiliary" else reversed(views)
         return {"pixel_values": clean, "auxiliary_pixel_values": auxiliary}
 
@@ -115,8 +122,17 @@ class TrainingTransform:
         return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if torch.rand(()) < 0.5 else image
 
 
+def check_crop_flip(crop_flip: bool, augmentation: str) -> None:
+    """Stops where crop and flip are all that there is, and are left out; arguments as in `TrainingTransform`."""
+    if not crop_flip and augmentation == "crop_flip":
+        raise InputError("crop_flip: false leaves nothing of augmentation crop_flip; choose another, or none")
+
+
 def training_transform(
-    processor: BaseImageProcessor, augmentation: str = "crop_flip", augmented_branch: str = "both"
+    processor: BaseImageProcessor,
+    augmentation: str = "crop_flip",
+    augmented_branch: str = "both",
+    crop_flip: bool = True,
 ) -> TrainingTransform | EvaluationTransform:
     """`TrainingTransform`, or for the augmentation "none" `EvaluationTransform`.
 
@@ -124,10 +140,11 @@ def training_transform(
         processor: as in `TrainingTransform`.
         augmentation: as in `TrainingTransform`, or "none".
         augmented_branch: as in `TrainingTransform`.
+        crop_flip: as in `TrainingTransform`.
     """
     if augmentation == "none":
         return EvaluationTransform(processor)
-    return TrainingTransform(processor, augmentation, augmented_branch)
+    return TrainingTransform(processor, augmentation, augmented_branch, crop_flip)
 
 
 def resized(processor: BaseImageProcessor, image_size: int) -> BaseImageProcessor:

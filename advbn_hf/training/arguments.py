@@ -10,7 +10,7 @@ from torch import nn
 from ..backbones.adapters import has_adapters
 from ..config import AdvBNConfig
 from ..data.augmentation.named import AUGMENTATIONS, augmentation_called
-from ..data.transforms import AUGMENTED_BRANCHES
+from ..data.transforms import AUGMENTED_BRANCHES, check_crop_flip
 from ..errors import InputError, check_at_least, check_choice
 from ..hub.metadata import validate_metadata
 from ..modeling import AdvBNForImageClassification
@@ -101,6 +101,10 @@ class DataArguments:
         default="both",
         metadata={"help": "Which branch sees augmented images: both, auxiliary or clean; the other sees crop_flip's."},
     )
+    crop_flip: bool = field(
+        default=True,
+        metadata={"help": "Crop and flip before the augmentation; false where that changes the class, as of digits."},
+    )
     augment: bool = field(default=True, metadata={"help": "false is the same as augmentation none."})
     cache_stem_features: bool = field(
         default=False,
@@ -117,6 +121,7 @@ class DataArguments:
             if self.augmentation not in ("crop_flip", "none"):
                 raise InputError(f"augment: false contradicts augmentation {self.augmentation}; leave out one")
             self.augmentation = "none"
+        check_crop_flip(self.crop_flip, self.augmentation)
         if self.augmented_branch != "both" and self.augmentation in ("crop_flip", "none"):
             raise InputError(
                 f"augmented_branch: {self.augmented_branch} needs an augmentation beyond crop and flip, such as "
@@ -139,9 +144,11 @@ def reported_arguments(args: AdvBNTrainingArguments) -> dict[str, Any]:
     return {name: getattr(args, name) for name in REPORTED_ARGUMENTS}
 
 
-def reported_augmentation(data_args: DataArguments) -> dict[str, str]:
+def reported_augmentation(data_args: DataArguments) -> dict[str, str | bool]:
     """What a model card reports of the augmentation: nothing where it is crop and flip or none."""
-    names = {"augmentation": ("crop_flip", "none"), "augmented_branch": ("both",)}
+    if data_args.augmentation in ("crop_flip", "none"):
+        return {}
+    names = {"augmentation": (), "augmented_branch": ("both",), "crop_flip": (True,)}
     return {name: value for name, usual in names.items() if (value := getattr(data_args, name)) not in usual}
 
 

@@ -38,7 +38,8 @@ def training_images(
         data_args: how images are augmented, for which branch, and whether they are streamed.
         args: seed and processes.
     """
-    transform = training_transform(processor, data_args.augmentation, data_args.augmented_branch)
+    augmentation = (data_args.augmentation, data_args.augmented_branch, data_args.crop_flip)
+    transform = training_transform(processor, *augmentation)
     if not data_args.streaming:
         return ImageDataset(rows, transform, bad_images, args.seed)
     shares = {"rank": args.process_index, "world_size": args.world_size, "num_labels": num_labels}
@@ -48,7 +49,8 @@ def training_images(
 def of_clean_branch(data_args: DataArguments) -> DataArguments:
     """The same data as the clean branch alone sees it, for what is trained plainly."""
     if data_args.augmented_branch == "auxiliary":
-        return dataclasses.replace(data_args, augmentation="crop_flip", augmented_branch="both")
+        left = "crop_flip" if data_args.crop_flip else "none"
+        return dataclasses.replace(data_args, augmentation=left, augmented_branch="both")
     return dataclasses.replace(data_args, augmented_branch="both")
 
 

@@ -72,6 +72,7 @@ def test_quickstart_in_small(tmp_path):
         ("--augmentation", "augmix"),
         ("--streaming", "true", "--augmentation", "prime"),
         ("--baseline", "true", "--bf16", "true", "--augmentation", "randconv", "--augmented_branch", "auxiliary"),
+        ("--baseline", "true", "--augmentation", "prime", "--augmented_branch", "auxiliary", "--crop_flip", "false"),
     ],
 )
 def test_real_job_on_folders(monkeypatch, folders, tmp_path, capsys, options):
@@ -84,6 +85,7 @@ def test_real_job_on_folders(monkeypatch, folders, tmp_path, capsys, options):
     card = (tmp_path / "run" / "README.md").read_text()
     assert f"| augmentation | {options[options.index('--augmentation') + 1]} |" in card
     assert ("augmented_branch" in card) == ("--augmented_branch" in options)
+    assert (r"| crop\_flip | false |" in card) == ("--crop_flip" in options)
 
 
 def test_a_part_of_the_evaluation_split_is_drawn_from_all_classes(monkeypatch, folders, tmp_path):
@@ -219,6 +221,7 @@ def test_bad_images_are_named_or_left_out(monkeypatch, folders, tmp_path, capsys
         (["--augmentation", "prime", "--augment", "false"], "augment: "),
         (["--augmentation", "trivialaugment"], 'pip install "advbn_hf[augmentation]"'),
         (["--augmented_branch", "clean"], "augmented_branch: "),
+        (["--crop_flip", "false"], "crop_flip: "),
         (["--augmentation", "prime", "--augmented_branch", "auxilary"], "augmented_branch: "),
         (
             ["--augmentation", "prime", "--augmented_branch", "clean", "--auxiliary_norms", "false"],

@@ -59,6 +59,20 @@ def test_each_branch_has_its_view_of_the_same_crop(name, image):
         assert torch.equal(views["auxiliary_pixel_values"], auxiliary)
 
 
+def test_without_crop_and_flip_the_image_is_augmented_in_its_own_size(image):
+    transform = TrainingTransform(PROCESSOR, "augmix", crop_flip=False)
+    expected = EvaluationTransform(PROCESSOR)(seeded(augmentation_called("augmix")[0], image, 3))
+    assert torch.equal(seeded(transform, image, 3), expected)
+    as_it_is = EvaluationTransform(PROCESSOR)(image)
+    torch.manual_seed(3)
+    expected = augmentation_called("randconv")[1](as_it_is)
+    views = seeded(TrainingTransform(PROCESSOR, "randconv", "auxiliary", crop_flip=False), image, 3)
+    assert torch.equal(views["pixel_values"], as_it_is)
+    assert torch.equal(views["auxiliary_pixel_values"], expected)
+    with pytest.raises(InputError, match=r"crop_flip: .*none"):
+        TrainingTransform(PROCESSOR, crop_flip=False)
+
+
 def test_none_is_the_processor_alone():
     assert type(training_transform(PROCESSOR, "none")) is EvaluationTransform
 
