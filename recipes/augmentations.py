@@ -21,9 +21,9 @@ from advbn_hf.data.augmentation.named import AUGMENTATIONS
 from advbn_hf.data.embedded.digits import load_embedded
 from advbn_hf.data.images import ImageDataset
 from advbn_hf.data.loading import load_images
-from advbn_hf.data.transforms import training_transform
 from advbn_hf.errors import InputError
 from advbn_hf.reporting.plots import plot_samples
+from advbn_hf.training.augmentation import AugmentationArguments
 from advbn_hf.utils.cli import run
 from advbn_hf.utils.files import check_file
 from advbn_hf.utils.options import parse
@@ -54,7 +54,7 @@ def main() -> None:
     processor = ViTImageProcessorPil(size=side, image_mean=[0.5] * 3, image_std=[0.5] * 3)
     sheet = {}
     for name in ("none", *AUGMENTATIONS):
-        sheet[name] = augmented(rows, training_transform(processor, name), args.seed)
+        sheet[name] = augmented(rows, AugmentationArguments(name).transform(processor), args.seed)
     plot_samples(sheet, args.output_file, columns=DRAWS * len(rows))
     print(f"written to {args.output_file}")
 

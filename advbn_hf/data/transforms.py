@@ -73,6 +73,7 @@ class TrainingTransform:
             the same crop without the augmentation.
         crop_flip: False where crop and flip would change the class, as of digits: the image in its own size is
             augmented, and the processor resizes it.
+        times: how often the augmentation is applied, each time to the result of the last; at least 1.
 
     Raises:
         InputError: there is no such augmentation or branch, torchvision is missing, the processor gives images no
@@ -93,10 +94,11 @@ class TrainingTransform:
         augmentation: str = "crop_flip",
         augmented_branch: str = "both",
         crop_flip: bool = True,
+        times: int = 1,
     ) -> None:
         check_choice("augmented_branch", augmented_branch, AUGMENTED_BRANCHES)
         check_crop_flip(crop_flip, augmentation)
-        self.on_image, self.on_input = augmentation_called(augmentation)
+        self.on_image, self.on_input = augmentation_called(augmentation, times)
         self.augmented_branch, self.crop_flip = augmented_branch, crop_flip
         self.height, self.width = _target_size(processor)
         self.to_input = Unresized(processor) if crop_flip else EvaluationTransform(processor)
@@ -126,25 +128,6 @@ def check_crop_flip(crop_flip: bool, augmentation: str) -> None:
     """Stops where crop and flip are all that there is, and are left out; arguments as in `TrainingTransform`."""
     if not crop_flip and augmentation == "crop_flip":
         raise InputError("crop_flip: false leaves nothing of augmentation crop_flip; choose another, or none")
-
-
-def training_transform(
-    processor: BaseImageProcessor,
-    augmentation: str = "crop_flip",
-    augmented_branch: str = "both",
-    crop_flip: bool = True,
-) -> TrainingTransform | EvaluationTransform:
-    """`TrainingTransform`, or for the augmentation "none" `EvaluationTransform`.
-
-    Args:
-        processor: as in `TrainingTransform`.
-        augmentation: as in `TrainingTransform`, or "none".
-        augmented_branch: as in `TrainingTransform`.
-        crop_flip: as in `TrainingTransform`.
-    """
-    if augmentation == "none":
-        return EvaluationTransform(processor)
-    return TrainingTransform(processor, augmentation, augmented_branch, crop_flip)
 
 
 def resized(processor: BaseImageProcessor, image_size: int) -> BaseImageProcessor:

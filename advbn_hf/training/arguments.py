@@ -9,14 +9,14 @@ from torch import nn
 
 from ..backbones.adapters import has_adapters
 from ..config import AdvBNConfig
-from ..data.augmentation.named import AUGMENTATIONS, augmentation_called
-from ..data.transforms import AUGMENTED_BRANCHES, check_crop_flip
+from ..data.augmentation.named import augmentation_called
 from ..errors import InputError, check_at_least, check_choice
 from ..hub.metadata import validate_metadata
 from ..modeling import AdvBNForImageClassification
 from ..training_args import AdvBNTrainingArguments, check_perturbations
 from ..utils.files import check_writable
 from ..utils.run_lock import holds_files
+from .augmentation import AugmentationArguments
 
 # What a model card reports of the training.
 REPORTED_ARGUMENTS = (
@@ -91,21 +91,6 @@ class DataArguments:
     max_eval_samples: int | None = field(
         default=None, metadata={"help": "Evaluate on so many images of each set, at random."}
     )
-    augmentation: str = field(
-        default="crop_flip",
-        metadata={
-            "help": f"What training images go through: {', '.join(AUGMENTATIONS)} (after crop and flip) or none."
-        },
-    )
-    augmented_branch: str = field(
-        default="both",
-        metadata={"help": "Which branch sees augmented images: both, auxiliary or clean; the other sees crop_flip's."},
-    )
-    crop_flip: bool = field(
-        default=True,
-        metadata={"help": "Crop and flip before the augmentation; false where that changes the class, as of digits."},
-    )
-    augment: bool = field(default=True, metadata={"help": "false is the same as augmentation none."})
     cache_stem_features: bool = field(
         default=False,
         metadata={"help": "Run the frozen stem once for each image and keep its features on disk while training."},
@@ -113,20 +98,6 @@ class DataArguments:
     skip_bad_images: bool = field(
         default=False, metadata={"help": "Leave out images that cannot be decoded, and name them at the end."}
     )
-
-    def __post_init__(self) -> None:
-        check_choice("augmentation", self.augmentation, (*AUGMENTATIONS, "none"))
-        check_choice("augmented_branch", self.augmented_branch, AUGMENTED_BRANCHES)
-        if not self.augment:
-            if self.augmentation not in ("crop_flip", "none"):
-                raise InputError(f"augment: false contradicts augmentation {self.augmentation}; leave out one")
-            self.augmentation = "none"
-        check_crop_flip(self.crop_flip, self.augmentation)
-        if self.augmented_branch != "both" and self.augmentation in ("crop_flip", "none"):
-            raise InputError(
-                f"augmented_branch: {self.augmented_branch} needs an augmentation beyond crop and flip, such as "
-                "--augmentation trivialaugment"
-            )
 
     @property
     def source(self) -> dict[str, str | None]:
@@ -144,14 +115,6 @@ def reported_arguments(args: AdvBNTrainingArguments) -> dict[str, Any]:
     return {name: getattr(args, name) for name in REPORTED_ARGUMENTS}
 
 
-def reported_augmentation(data_args: DataArguments) -> dict[str, str | bool]:
-    """What a model card reports of the augmentation: nothing where it is crop and flip or none."""
-    if data_args.augmentation in ("crop_flip", "none"):
-        return {}
-    names = {"augmentation": (), "augmented_branch": ("both",), "crop_flip": (True,)}
-    return {name: value for name, usual in names.items() if (value := getattr(data_args, name)) not in usual}
-
-
 def check_model_arguments(model_args: ModelArguments) -> None:
     """Checks that exactly one model is named.
 
@@ -166,7 +129,11 @@ def check_model_arguments(model_args: ModelArguments) -> None:
 
 
 def check_arguments(
-    model_args: ModelArguments, data_args: DataArguments, advbn_config: AdvBNConfig, args: AdvBNTrainingArguments
+    model_args: ModelArguments,
+    data_args: DataArguments,
+    augmentation: AugmentationArguments,
+    advbn_config: AdvBNConfig,
+    args: AdvBNTrainingArguments,
 ) -> None:
     """Checks for options that contradict each other or would overwrite another run.
 
@@ -183,13 +150,13 @@ def check_arguments(
     if data_args.cache_stem_features:
         if data_args.streaming:
             raise InputError("cache_stem_features: a stream has no length; leave out --streaming")
-        if data_args.augmentation != "none":
+        if augmentation.augmentation != "none":
             raise InputError("cache_stem_features: augmented images differ in every epoch; add --augmentation none")
         if not advbn_config.freeze_stem:
             raise InputError("cache_stem_features: the stem learns (freeze_stem is false), so its features change")
-    if data_args.augmentation != "none":
-        augmentation_called(data_args.augmentation)
-    if data_args.augmented_branch != "both" and not advbn_config.auxiliary_norms:
+    if augmentation.augmentation != "none":
+        augmentation_called(augmentation.augmentation)
+    if augmentation.augmented_branch != "both" and not advbn_config.auxiliary_norms:
         raise InputError("augmented_branch: without auxiliary_norms there is one branch; leave it at both")
     if args.do_predict:
         raise InputError("do_predict: a run trains and evaluates; predict by recipes/evaluate.py on what it has saved")

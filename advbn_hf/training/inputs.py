@@ -1,7 +1,6 @@
 """The rows of a fine-tuning: images, or stored features of a frozen stem."""
 
 import copy
-import dataclasses
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -13,10 +12,10 @@ from transformers import BaseImageProcessor, PreTrainedModel
 from ..config import AdvBNConfig
 from ..data.images import BadImages, ImageDataset
 from ..data.streaming import StreamedImageDataset
-from ..data.transforms import training_transform
 from ..modeling import AdvBNForImageClassification
 from ..training_args import AdvBNTrainingArguments
 from .arguments import DataArguments
+from .augmentation import AugmentationArguments
 from .stem_cache import StemFeatures, cached_stem_features
 
 
@@ -25,8 +24,9 @@ def training_images(
     processor: BaseImageProcessor,
     bad_images: BadImages | None,
     num_labels: int,
-    data_args: DataArguments,
+    streaming: bool,
     args: AdvBNTrainingArguments,
+    augmentation: AugmentationArguments,
 ) -> ImageDataset | StreamedImageDataset:
     """The training split as a model's inputs.
 
@@ -35,23 +35,15 @@ def training_images(
         processor: the model's image processor.
         bad_images: where to log images that cannot be decoded and leave them out; None: they raise.
         num_labels: number of the model's classes.
-        data_args: how images are augmented, for which branch, and whether they are streamed.
+        streaming: whether the rows are a stream.
         args: seed and processes.
+        augmentation: how images are augmented, and for which branch.
     """
-    augmentation = (data_args.augmentation, data_args.augmented_branch, data_args.crop_flip)
-    transform = training_transform(processor, *augmentation)
-    if not data_args.streaming:
+    transform = augmentation.transform(processor)
+    if not streaming:
         return ImageDataset(rows, transform, bad_images, args.seed)
     shares = {"rank": args.process_index, "world_size": args.world_size, "num_labels": num_labels}
     return StreamedImageDataset(rows.shuffle(seed=args.seed), transform, bad_images, args.seed, **shares)
-
-
-def of_clean_branch(data_args: DataArguments) -> DataArguments:
-    """The same data as the clean branch alone sees it, for what is trained plainly."""
-    if data_args.augmented_branch == "auxiliary":
-        left = "crop_flip" if data_args.crop_flip else "none"
-        return dataclasses.replace(data_args, augmentation=left, augmented_branch="both")
-    return dataclasses.replace(data_args, augmented_branch="both")
 
 
 def training_rows(

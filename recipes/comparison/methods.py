@@ -96,6 +96,7 @@ METHODS: dict[str, Method] = {
     "advbn": Method("advbn", _ADVBN, _OURS),
     "augmix_advbn": Method("advbn", _ADVBN, _OURS, views=Views("augmix")),
     "prime_advbn": Method("advbn", _ADVBN, _OURS, views=Views("prime")),
+    "randaugment_advbn": Method("advbn", _ADVBN, _OURS, views=Views("randaugment")),
     "randconv_advbn": Method("advbn", _ADVBN, _OURS, views=Views("randconv")),
     "trivialaugment_advbn": Method("advbn", _ADVBN, _OURS, views=Views("trivialaugment")),
     "advbn_consistent": Method("beyond", ConsistentBranchesForImageClassification, ConsistencyConfig(consistency=5.0)),

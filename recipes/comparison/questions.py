@@ -66,6 +66,7 @@ QUESTIONS = (
     Question("Does AdvBN help AugMix?", ("augmix_advbn", "clean"), ("augmix", "clean")),
     Question("Does AdvBN help TrivialAugment?", ("trivialaugment_advbn", "clean"), ("trivialaugment", "clean")),
     Question("Does AdvBN help PRIME?", ("prime_advbn", "clean"), ("prime", "clean")),
+    Question("Does AdvBN help RandAugment?", ("randaugment_advbn", "clean"), ("randaugment", "clean")),
     Question("Does AdvBN help RandConv?", ("randconv_advbn", "clean"), ("randconv", "clean")),
     Question(
         "Does the adversary beat random multipliers where there is one branch?",

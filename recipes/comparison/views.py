@@ -1,6 +1,5 @@
 """What a method sees of each image, as the model's input: the image itself, an augmented view, or several."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -74,7 +73,7 @@ class Collator:
         self.rng = np.random.default_rng(seed)
         self._of_numpy = augmix if views.name == "image and two augmix" else _OF_NUMPY.get(views.name)
         if views.name != "image" and self._of_numpy is None:
-            self._on_image, self._on_input = augmentation_called(views.name)
+            self._on_image, self._on_input = augmentation_called(views.name, views.times)
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
         """A batch of B rows.
@@ -109,16 +108,11 @@ class Collator:
             return values
         with torch.random.fork_rng(devices=[]):  # the others draw from torch's global generator, each image in turn
             torch.default_generator.manual_seed(int(self.rng.integers(2**63)))
-            levels = np.stack([np.asarray(self._repeated(self._on_image, image)) for image in images])
-            values[chosen] = torch.stack([self._repeated(self._on_input, inputs) for inputs in to_input(levels)])
+            levels = np.stack([np.asarray(self._on_image(image)) for image in images])
+            values[chosen] = torch.stack([self._on_input(inputs) for inputs in to_input(levels)])
         return values
 
     def _by_numpy(self, image: Image.Image) -> np.ndarray:
         for _ in range(self.views.times - 1):
             image = Image.fromarray(np.rint(self._of_numpy(image, self.rng)).astype(np.uint8))
         return self._of_numpy(image, self.rng)
-
-    def _repeated(self, function: Callable[[Any], Any], value: Any) -> Any:
-        for _ in range(self.views.times):
-            value = function(value)
-        return value

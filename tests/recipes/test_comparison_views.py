@@ -12,6 +12,7 @@ from comparison.views import Collator, Views, to_input
 from PIL import Image
 
 from advbn_hf import InputError
+from advbn_hf.data.augmentation import named
 from advbn_hf.data.augmentation.augmix import OPERATIONS
 from advbn_hf.data.augmentation.named import augmentation_called
 from advbn_hf.data.augmentation.prime import prime
@@ -67,9 +68,7 @@ def test_a_share_of_the_images_is_augmented_several_times(name, rows, monkeypatc
     applied = []
     function = {"prime": lambda image, rng: applied.append(0) or np.asarray(image) // 2, "randconv": None}[name]
     monkeypatch.setitem(views._OF_NUMPY, name, function)
-    monkeypatch.setattr(
-        views, "augmentation_called", lambda _: (lambda image: image, lambda values: applied.append(0) or values / 2)
-    )
+    monkeypatch.setattr(named, "randconv", lambda values: applied.append(0) or values / 2)
     collate, images = Collator(Views(name, times=3, share=0.5), 3), np.stack([row["pixels"] for row in rows])
     counts = []
     for _ in range(30):

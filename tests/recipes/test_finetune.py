@@ -69,7 +69,7 @@ def test_quickstart_in_small(tmp_path):
 @pytest.mark.parametrize(
     "options",
     [
-        ("--augmentation", "augmix"),
+        ("--augmentation", "augmix", "--augmentation_times", "2"),
         ("--streaming", "true", "--augmentation", "prime"),
         ("--baseline", "true", "--bf16", "true", "--augmentation", "randconv", "--augmented_branch", "auxiliary"),
         ("--baseline", "true", "--augmentation", "prime", "--augmented_branch", "auxiliary", "--crop_flip", "false"),
@@ -84,6 +84,7 @@ def test_real_job_on_folders(monkeypatch, folders, tmp_path, capsys, options):
     assert "clean" in capsys.readouterr().out
     card = (tmp_path / "run" / "README.md").read_text()
     assert f"| augmentation | {options[options.index('--augmentation') + 1]} |" in card
+    assert (r"| augmentation\_times | 2 |" in card) == ("--augmentation_times" in options)
     assert ("augmented_branch" in card) == ("--augmented_branch" in options)
     assert (r"| crop\_flip | false |" in card) == ("--crop_flip" in options)
 
@@ -221,6 +222,8 @@ def test_bad_images_are_named_or_left_out(monkeypatch, folders, tmp_path, capsys
         (["--augmentation", "prime", "--augment", "false"], "augment: "),
         (["--augmentation", "trivialaugment"], 'pip install "advbn_hf[augmentation]"'),
         (["--augmented_branch", "clean"], "augmented_branch: "),
+        (["--augmentation_times", "2"], "augmentation_times: 2 needs an augmentation beyond crop and flip"),
+        (["--augmentation", "prime", "--augmentation_times", "0"], "augmentation_times must be 1 or more, got 0"),
         (["--crop_flip", "false"], "crop_flip: "),
         (["--augmentation", "prime", "--augmented_branch", "auxilary"], "augmented_branch: "),
         (

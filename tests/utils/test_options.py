@@ -7,6 +7,7 @@ import pytest
 
 from advbn_hf import AdvBNConfig, AdvBNTrainingArguments, InputError
 from advbn_hf.training.arguments import DataArguments, ModelArguments
+from advbn_hf.training.augmentation import AugmentationArguments
 from advbn_hf.utils.options import option_names, parse
 
 
@@ -111,7 +112,7 @@ def test_names_of_options():
 
 def test_a_shipped_file_goes_by_its_name(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    types = (ModelArguments, DataArguments, AdvBNConfig, AdvBNTrainingArguments)
+    types = (ModelArguments, DataArguments, AugmentationArguments, AdvBNConfig, AdvBNTrainingArguments)
     assert parsed("quickstart", "--max_steps", "7", types=types)[1].dataset_name == "embedded"
     for name in ("quickstrat", "quickstart.yaml"):
         with pytest.raises(InputError, match=f"^{name}: cannot be read"):

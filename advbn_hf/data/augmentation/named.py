@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ...errors import InputError, check_choice
+from ...errors import InputError, check_at_least, check_choice
 from .augmix import augmix
 from .prime import prime
 from .randconv import randconv
@@ -22,7 +22,7 @@ _OURS = {"augmix": augmix, "prime": prime}
 AUGMENTATIONS = ("crop_flip", *_OF_TORCHVISION, *_OURS, "randconv")
 
 
-def augmentation_called(name: str) -> tuple[OnImage, OnInput]:
+def augmentation_called(name: str, times: int = 1) -> tuple[OnImage, OnInput]:
     """What an augmentation does after crop and flip; all random numbers come from torch's global generator.
 
     TrivialAugment (Müller and Hutter, ICCV 2021) and RandAugment (Cubuk et al., NeurIPS 2020) are torchvision's, with
@@ -30,13 +30,14 @@ def augmentation_called(name: str) -> tuple[OnImage, OnInput]:
 
     Args:
         name: one of `AUGMENTATIONS`.
+        times: how often it is applied, each time to the result of the last; at least 1.
 
     Returns:
         A function of RGB images, which keeps their size, and one of the model's input, float32 (C, H, W). Both can be
         pickled.
 
     Raises:
-        InputError: there is no such augmentation, or torchvision is missing.
+        InputError: there is no such augmentation, torchvision is missing, or `times` is below 1.
 
     Example:
         >>> on_image, on_input = augmentation_called("prime")
@@ -44,11 +45,12 @@ def augmentation_called(name: str) -> tuple[OnImage, OnInput]:
         (40, 32)
     """
     check_choice("augmentation", name, AUGMENTATIONS)
+    check_at_least("augmentation_times", times, 1)
     if name in _OF_TORCHVISION:
-        return _from_torchvision(name), _unchanged
+        return partial(_repeated, _from_torchvision(name), times), _unchanged
     if name in _OURS:
-        return partial(_drawn, _OURS[name]), _unchanged
-    return _unchanged, randconv if name == "randconv" else _unchanged
+        return partial(_repeated, partial(_drawn, _OURS[name]), times), _unchanged
+    return _unchanged, partial(_repeated, randconv, times) if name == "randconv" else _unchanged
 
 
 def _from_torchvision(name: str) -> OnImage:
@@ -66,6 +68,12 @@ def _drawn(function: Callable[[Image.Image, np.random.Generator], np.ndarray], i
     seed = int(torch.randint(torch.iinfo(torch.int64).max, ()))
     levels = function(image, np.random.default_rng(seed))
     return Image.fromarray(np.rint(levels).clip(0, 255).astype(np.uint8))
+
+
+def _repeated(function: Callable[[Any], Any], times: int, value: Any) -> Any:
+    for _ in range(times):
+        value = function(value)
+    return value
 
 
 def _unchanged(value: Any) -> Any:

@@ -12,7 +12,7 @@ from transformers import ViTImageProcessorPil
 
 from advbn_hf.data.augmentation.named import AUGMENTATIONS, augmentation_called
 from advbn_hf.data.images import ImageDataset
-from advbn_hf.data.transforms import EvaluationTransform, TrainingTransform, training_transform
+from advbn_hf.data.transforms import EvaluationTransform, TrainingTransform
 from advbn_hf.errors import InputError
 
 OF_TORCHVISION = ("trivialaugment", "randaugment")
@@ -73,8 +73,16 @@ def test_without_crop_and_flip_the_image_is_augmented_in_its_own_size(image):
         TrainingTransform(PROCESSOR, crop_flip=False)
 
 
-def test_none_is_the_processor_alone():
-    assert type(training_transform(PROCESSOR, "none")) is EvaluationTransform
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "crop_flip"])
+def test_an_augmentation_is_applied_several_times_in_a_row(name, image):
+    on_image, on_input = augmentation_called(name)
+    cropped = seeded(TrainingTransform(PROCESSOR)._cropped, image, 3)
+    for _ in range(3):
+        cropped = on_image(cropped)
+    expected = EvaluationTransform(PROCESSOR)(cropped)
+    for _ in range(3):
+        expected = on_input(expected)
+    assert torch.equal(seeded(TrainingTransform(PROCESSOR, name, times=3), image, 3), expected)
 
 
 @with_torchvision
@@ -115,5 +123,7 @@ def test_a_missing_library_and_an_unknown_name_are_named(monkeypatch):
         TrainingTransform(PROCESSOR, "randaugment")
     with pytest.raises(InputError, match=r"augmentation: .*'prim'.*'prime'"):
         augmentation_called("prim")
+    with pytest.raises(InputError, match="augmentation_times must be 1 or more, got 0"):
+        TrainingTransform(PROCESSOR, "prime", times=0)
     with pytest.raises(InputError, match="augmented_branch"):
         TrainingTransform(PROCESSOR, "prime", "adversarial")
