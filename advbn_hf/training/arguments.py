@@ -122,7 +122,7 @@ def check_model_arguments(model_args: ModelArguments) -> None:
         InputError: names the option.
     """
     if (model_args.model_name_or_path is None) == (model_args.backbone_config is None):
-        raise InputError("model_name_or_path: give a Hub id or folder; for the quickstart with options, put quickstart first")
+        raise InputError("model_name_or_path: give a Hub id or folder; or quickstart, before the quickstart's options")
     check_at_least("image_size", model_args.image_size, 1)
     if model_args.image_size is not None and model_args.backbone_config is not None:
         raise InputError("image_size: write the new model's into backbone_config")
