@@ -59,14 +59,14 @@ RESUME = "add --resume_from_checkpoint last to the same command"  # also where i
 
 def main() -> None:
     """Checks everything that can be checked, then trains, evaluates and reports."""
-    model_args, data_args, augmentation, advbn_config, args = parse(ARGUMENTS, default_file=QUICKSTART)
+    model_args, data_args, augmentation_args, advbn_config, args = parse(ARGUMENTS, default_file=QUICKSTART)
     use_all_cores()
     set_seed(args.seed)
     check_model_arguments(model_args)
     if model_args.list_insertion_points:
         list_insertion_points(model_args)
         return
-    check_arguments(model_args, data_args, augmentation, advbn_config, args)
+    check_arguments(model_args, data_args, augmentation_args, advbn_config, args)
     train_set = load_split(data_args, data_args.train_split, data_args.streaming)
     eval_set = load_split(data_args, data_args.eval_split)
     base, processor = get_base(model_args, train_set, eval_set)
@@ -75,7 +75,7 @@ def main() -> None:
         check_access(args)
     untrained = EvaluatedModel("base", base, processor)
     check_fit(untrained, [eval_set], args.per_device_eval_batch_size)
-    if augmentation.augmentation != "none" and augmentation.crop_flip:
+    if augmentation_args.augmentation != "none" and augmentation_args.crop_flip:
         check_fit(untrained, [eval_set], args.train_batch_size, TrainingTransform(processor))
     suite = evaluation_suite(data_args)
     sets = load_sets(suite, data_args.max_eval_samples)
@@ -85,7 +85,7 @@ def main() -> None:
     bad_images = BadImages(output_dir / "bad_images.jsonl") if data_args.skip_bad_images else None
     num_labels = base.config.num_labels
     images_for = partial(training_images, train_set, processor, bad_images, num_labels, data_args.streaming, args)
-    images, plain_images = images_for(augmentation), images_for(augmentation.of_clean_branch())
+    images, plain_images = images_for(augmentation_args), images_for(augmentation_args.of_clean_branch())
     trainer_for = partial(
         AdvBNTrainer,
         data_collator=collate,
@@ -109,7 +109,7 @@ def main() -> None:
         if model_args.baseline:
             announce("Fine-tuning plainly: the baseline")
             plain_for = partial(
-                trainer_for, train_dataset=rows if augmentation.augmented_branch == "both" else plain_images
+                trainer_for, train_dataset=rows if augmentation_args.augmented_branch == "both" else plain_images
             )
             models["baseline"] = train_baseline(base, advbn_config, args, plain_for)
         announce("Fine-tuning with AdvBN")
@@ -125,7 +125,7 @@ def main() -> None:
     evaluated = [EvaluatedModel(name, model, processor) for name, model in models.items()]
     records = evaluate_models(evaluated, sets, trainer.accelerator, settings)
     if trainer.is_world_process_zero():
-        report(SuiteReport(records, suite), sets, trainer, model_args, data_args, augmentation)
+        report(SuiteReport(records, suite), sets, trainer, model_args, data_args, augmentation_args)
         for place in bad_images.summary() if bad_images else []:
             print(f"left out, since it cannot be decoded: {place}")
     if args.push_to_hub:
@@ -216,7 +216,7 @@ def report(
     trainer: AdvBNTrainer,
     model_args: ModelArguments,
     data_args: DataArguments,
-    augmentation: AugmentationArguments,
+    augmentation_args: AugmentationArguments,
 ) -> None:
     """Prints the table and writes results, plots and card."""
     args, folder = trainer.args, Path(trainer.args.output_dir)
@@ -236,7 +236,7 @@ def report(
         base_model=model_args.model_name_or_path,
         dataset="embedded benchmark" if data_args.dataset_name == "embedded" else data_args.dataset_name,
         advbn_config=trainer.model.advbn_config.to_dict(),
-        training=reported_arguments(args) | augmentation.reported() | {"steps": trainer.state.global_step},
+        training=reported_arguments(args) | augmentation_args.reported() | {"steps": trainer.state.global_step},
         command=["accelerate", "launch", "recipes/finetune.py", *sys.argv[1:]],
         versions=installed_versions(),
         images=images,

@@ -213,7 +213,6 @@ def _cached(image: Image.Image) -> str:
     image.save(content, format="png")
     path = Path(get_upload_folder()) / hashlib.sha256(content.getvalue()).hexdigest() / "image.png"
     if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, content.getvalue())
     return str(path)
 

@@ -71,7 +71,6 @@ def write_eval_results(
     if not entries:
         return None
     path = Path(folder) / ".eval_results" / f"{dataset.replace('/', '--')}.yaml"
-    path.parent.mkdir(exist_ok=True)
     write_atomically(path, yaml.safe_dump(eval_result_entries_to_yaml(entries), sort_keys=False))
     return path
 

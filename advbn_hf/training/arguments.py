@@ -9,7 +9,6 @@ from torch import nn
 
 from ..backbones.adapters import has_adapters
 from ..config import AdvBNConfig
-from ..data.augmentation.named import augmentation_called
 from ..errors import InputError, check_at_least, check_choice
 from ..hub.metadata import validate_metadata
 from ..modeling import AdvBNForImageClassification
@@ -131,7 +130,7 @@ def check_model_arguments(model_args: ModelArguments) -> None:
 def check_arguments(
     model_args: ModelArguments,
     data_args: DataArguments,
-    augmentation: AugmentationArguments,
+    augmentation_args: AugmentationArguments,
     advbn_config: AdvBNConfig,
     args: AdvBNTrainingArguments,
 ) -> None:
@@ -150,13 +149,11 @@ def check_arguments(
     if data_args.cache_stem_features:
         if data_args.streaming:
             raise InputError("cache_stem_features: a stream has no length; leave out --streaming")
-        if augmentation.augmentation != "none":
+        if augmentation_args.augmentation != "none":
             raise InputError("cache_stem_features: augmented images differ in every epoch; add --augmentation none")
         if not advbn_config.freeze_stem:
             raise InputError("cache_stem_features: the stem learns (freeze_stem is false), so its features change")
-    if augmentation.augmentation != "none":
-        augmentation_called(augmentation.augmentation)
-    if augmentation.augmented_branch != "both" and not advbn_config.auxiliary_norms:
+    if augmentation_args.augmented_branch != "both" and not advbn_config.auxiliary_norms:
         raise InputError("augmented_branch: without auxiliary_norms there is one branch; leave it at both")
     if args.do_predict:
         raise InputError("do_predict: a run trains and evaluates; predict by recipes/evaluate.py on what it has saved")

@@ -5,9 +5,11 @@ from dataclasses import dataclass, field
 
 from transformers import BaseImageProcessor
 
-from ..data.augmentation.named import AUGMENTATIONS
+from ..data.augmentation.named import AUGMENTATIONS, augmentation_called
 from ..data.transforms import AUGMENTED_BRANCHES, EvaluationTransform, TrainingTransform, check_crop_flip
-from ..errors import InputError, check_at_least, check_choice
+from ..errors import InputError, check_choice
+
+_WITHOUT_SETTINGS = ("crop_flip", "none")
 
 
 @dataclass
@@ -15,7 +17,7 @@ class AugmentationArguments:
     """What training images go through.
 
     Raises:
-        InputError: a value is out of its range, or the options contradict each other.
+        InputError: a value is out of its range, the options contradict each other, or torchvision is missing.
 
     Example:
         >>> AugmentationArguments(augmentation="prime", augmentation_times=2).reported()
@@ -45,17 +47,18 @@ class AugmentationArguments:
     def __post_init__(self) -> None:
         check_choice("augmentation", self.augmentation, (*AUGMENTATIONS, "none"))
         check_choice("augmented_branch", self.augmented_branch, AUGMENTED_BRANCHES)
-        check_at_least("augmentation_times", self.augmentation_times, 1)
         if not self.augment:
-            if self.augmentation not in ("crop_flip", "none"):
+            if self.augmentation not in _WITHOUT_SETTINGS:
                 raise InputError(f"augment: false contradicts augmentation {self.augmentation}; leave out one")
             self.augmentation = "none"
         check_crop_flip(self.crop_flip, self.augmentation)
-        for name, usual in (("augmented_branch", "both"), ("augmentation_times", 1)):
-            if (value := getattr(self, name)) != usual and self.augmentation in ("crop_flip", "none"):
-                raise InputError(
-                    f"{name}: {value} needs an augmentation beyond crop and flip, such as --augmentation prime"
-                )
+        if self.augmentation not in _WITHOUT_SETTINGS:
+            augmentation_called(self.augmentation, self.augmentation_times)
+        elif unusual := self._unusual("augmented_branch", "augmentation_times"):
+            name, value = unusual.popitem()
+            raise InputError(
+                f"{name}: {value} needs an augmentation beyond crop and flip, such as --augmentation prime"
+            )
 
     def transform(self, processor: BaseImageProcessor) -> TrainingTransform | EvaluationTransform:
         """What makes the model's input of an image.
@@ -64,7 +67,7 @@ class AugmentationArguments:
             processor: the model's image processor.
 
         Raises:
-            InputError: torchvision is missing, or the processor gives images no fixed size.
+            InputError: the processor gives images no fixed size.
         """
         if self.augmentation == "none":
             return EvaluationTransform(processor)
@@ -81,8 +84,11 @@ class AugmentationArguments:
 
     def reported(self) -> dict[str, str | int]:
         """What a model card reports: nothing where it is crop and flip or none."""
-        if self.augmentation in ("crop_flip", "none"):
+        if self.augmentation in _WITHOUT_SETTINGS:
             return {}
-        usual = {"augmentation_times": 1, "augmented_branch": "both", "crop_flip": True}
-        unusual = {name: value for name in usual if (value := getattr(self, name)) != usual[name]}
+        unusual = self._unusual("augmentation_times", "augmented_branch", "crop_flip")
         return {"augmentation": self.augmentation} | unusual
+
+    def _unusual(self, *names: str) -> dict[str, str | int]:
+        """Those fields that do not have their defaults."""
+        return {name: value for name in names if (value := getattr(self, name)) != getattr(type(self), name)}

@@ -26,7 +26,7 @@ def training_images(
     num_labels: int,
     streaming: bool,
     args: AdvBNTrainingArguments,
-    augmentation: AugmentationArguments,
+    augmentation_args: AugmentationArguments,
 ) -> ImageDataset | StreamedImageDataset:
     """The training split as a model's inputs.
 
@@ -37,9 +37,9 @@ def training_images(
         num_labels: number of the model's classes.
         streaming: whether the rows are a stream.
         args: seed and processes.
-        augmentation: how images are augmented, and for which branch.
+        augmentation_args: how images are augmented, and for which branch.
     """
-    transform = augmentation.transform(processor)
+    transform = augmentation_args.transform(processor)
     if not streaming:
         return ImageDataset(rows, transform, bad_images, args.seed)
     shares = {"rank": args.process_index, "world_size": args.world_size, "num_labels": num_labels}

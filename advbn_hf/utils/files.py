@@ -41,7 +41,7 @@ def write_atomically(path: str | os.PathLike, content: str | bytes) -> None:
     """Writes a file so that a reader sees the old content or the new, never a part.
 
     Args:
-        path: the file; its folder must exist.
+        path: the file; its folder is created if missing.
         content: text (written as UTF-8) or bytes.
     """
     data = content.encode("utf-8") if isinstance(content, str) else content
@@ -51,8 +51,12 @@ def write_atomically(path: str | os.PathLike, content: str | bytes) -> None:
 
 @contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[Path]:
-    """Gives a temporary path beside `path` to write to, which takes its place when the block ends without an error."""
+    """Gives a temporary path beside `path` to write to, which takes its place when the block ends without an error.
+
+    The folder is created if missing.
+    """
     path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
     # The suffix stays last, since writers such as matplotlib read the format from it.
     temporary = path.with_name(f"{_UNFINISHED}{os.getpid()}-{threading.get_native_id()}-{path.name}")
     try:
@@ -200,7 +204,7 @@ def check_writable(folder: str | os.PathLike, field: str) -> None:
 
 
 def check_file(path: str | os.PathLike, field: str, ending: str) -> None:
-    """Stops before work whose result could not be written; creates the file's folder.
+    """Stops before work whose result could not be written.
 
     Args:
         path: the file to write.
@@ -216,4 +220,3 @@ def check_file(path: str | os.PathLike, field: str, ending: str) -> None:
     if path.is_dir():
         raise InputError(f"{field}: {path} is a folder; name a file")
     check_writable(path.parent, field)
-    path.parent.mkdir(parents=True, exist_ok=True)

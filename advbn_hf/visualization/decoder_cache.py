@@ -63,7 +63,6 @@ def kept_decoder(
         else:
             return decoder.to(model.device).eval()
     decoder = train()
-    path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
         save_file(decoder.state_dict(), temporary)
     return decoder

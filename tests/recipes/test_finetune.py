@@ -223,7 +223,10 @@ def test_bad_images_are_named_or_left_out(monkeypatch, folders, tmp_path, capsys
         (["--augmentation", "trivialaugment"], 'pip install "advbn_hf[augmentation]"'),
         (["--augmented_branch", "clean"], "augmented_branch: "),
         (["--augmentation_times", "2"], "augmentation_times: 2 needs an augmentation beyond crop and flip"),
-        (["--augmentation", "prime", "--augmentation_times", "0"], "augmentation_times must be 1 or more, got 0"),
+        (
+            ["--augmentation", "prime", "--augmentation_times", "0"],
+            "augmentation_times must be a whole number from 1 on, got 0",
+        ),
         (["--crop_flip", "false"], "crop_flip: "),
         (["--augmentation", "prime", "--augmented_branch", "auxilary"], "augmented_branch: "),
         (

@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ...errors import InputError, check_at_least, check_choice
+from ...errors import InputError, check_choice
+from ...utils.predicates import is_integer
 from .augmix import augmix
 from .prime import prime
 from .randconv import randconv
@@ -37,7 +38,7 @@ def augmentation_called(name: str, times: int = 1) -> tuple[OnImage, OnInput]:
         pickled.
 
     Raises:
-        InputError: there is no such augmentation, torchvision is missing, or `times` is below 1.
+        InputError: there is no such augmentation, torchvision is missing, or `times` is no whole number from 1 on.
 
     Example:
         >>> on_image, on_input = augmentation_called("prime")
@@ -45,7 +46,8 @@ def augmentation_called(name: str, times: int = 1) -> tuple[OnImage, OnInput]:
         (40, 32)
     """
     check_choice("augmentation", name, AUGMENTATIONS)
-    check_at_least("augmentation_times", times, 1)
+    if not is_integer(times, least=1):
+        raise InputError(f"augmentation_times must be a whole number from 1 on, got {times!r}")
     if name in _OF_TORCHVISION:
         return partial(_repeated, _from_torchvision(name), times), _unchanged
     if name in _OURS:

@@ -123,7 +123,8 @@ def test_a_missing_library_and_an_unknown_name_are_named(monkeypatch):
         TrainingTransform(PROCESSOR, "randaugment")
     with pytest.raises(InputError, match=r"augmentation: .*'prim'.*'prime'"):
         augmentation_called("prim")
-    with pytest.raises(InputError, match="augmentation_times must be 1 or more, got 0"):
-        TrainingTransform(PROCESSOR, "prime", times=0)
+    for times in (0, 1.5, True):
+        with pytest.raises(InputError, match=f"augmentation_times must be a whole number from 1 on, got {times}"):
+            TrainingTransform(PROCESSOR, "prime", times=times)
     with pytest.raises(InputError, match="augmented_branch"):
         TrainingTransform(PROCESSOR, "prime", "adversarial")
