@@ -8,11 +8,12 @@ most parameters is taken.
 "embeddings" is the module that ends last before the sequence begins, in time: name the module in a network that
 computes something else in between. Where its feature map holds position codes or tokens that are no patches (see
 `tokens`), as a vision transformer's does, it is the last module before it whose map holds neither: the projection of
-the patches. Where none ends before, since the first stage holds the embeddings itself, it is the same as "auto".
+the patches. Where none ends before, since the first stage holds the embeddings itself, it is the end of that stage.
 
-"auto" is where the method was published. If the resolution of the feature maps changes along the sequence, the network
-is hierarchical, and the features are perturbed after the last entry of the first resolution, the end of the first
-stage. If it never changes, the network is isotropic, and they are perturbed after the first quarter of the entries.
+"auto" is where the method was published, after the first of a ResNet's four stages. A stage is the entries of one
+resolution; where the resolution never changes, as in a vision transformer, a quarter of the entries. "auto" is the end
+of the first of a network's last four stages, so that a stage before them, as an EfficientNet has at half the image's
+side, moves it to where a ResNet has it, a quarter of the side; of less than four stages it is the end of the first.
 """
 
 import math
@@ -99,8 +100,8 @@ def named_places(model: PreTrainedModel, calls: list[ModuleCall]) -> dict[str, s
     sequence = _largest_sequence(model, calls)
     if not sequence:
         return dict.fromkeys(NAMED_PLACES)
-    auto = _stage_ends(sequence)[0].path
-    return {"embeddings": _patch_embeddings(model, calls, sequence[0]) or auto, "auto": auto}
+    ends = [call.path for call in _stage_ends(sequence)]
+    return {"embeddings": _patch_embeddings(model, calls, sequence[0]) or ends[0], "auto": ends[-4:][0]}
 
 
 def stage_ends(model: PreTrainedModel, calls: list[ModuleCall]) -> list[ModuleCall]:
@@ -111,7 +112,7 @@ def stage_ends(model: PreTrainedModel, calls: list[ModuleCall]) -> list[ModuleCa
         calls: its calls, from `probe`.
 
     Returns:
-        In order; the first is "auto". Empty where the model has no sequence of stages or blocks.
+        In order; "auto" is the first of the last four. Empty where the model has no sequence of stages or blocks.
     """
     sequence = _largest_sequence(model, calls)
     return _stage_ends(sequence) if sequence else []

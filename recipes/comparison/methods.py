@@ -25,6 +25,7 @@ from .peers.normalization_perturbation import (
 from .peers.several_places import DSUAtPlacesForImageClassification, MixStyleAtPlacesForImageClassification
 from .variants.clean_gradient import CleanGradientForImageClassification
 from .variants.consistent_branches import ConsistentBranchesForImageClassification
+from .variants.in_range import InRangeForImageClassification
 from .variants.mean_over_all import MeanOverAllForImageClassification
 from .variants.mixed_first import MixedChannelsForImageClassification, MixedStylesForImageClassification
 from .variants.momentum import MomentumForImageClassification
@@ -106,6 +107,7 @@ METHODS: dict[str, Method] = {
     "advbn_mean_over_all": Method("beyond", MeanOverAllForImageClassification, replace(_OURS, adversarial_share=0.5)),
     "advbn_momentum": Method("beyond", MomentumForImageClassification, _OURS),
     "advbn_mixed_start": Method("beyond", MixedStylesForImageClassification, _OURS),
+    "advbn_in_range": Method("beyond", InRangeForImageClassification, _OURS),
     "advbn_correlated": Method("beyond", MixedChannelsForImageClassification, _OURS),
     "advbn_two_depths": Method("beyond", TwoDepthsForImageClassification, _STAGES),
     "advbn_random_depth": Method("beyond", RandomDepthForImageClassification, _STAGES),

@@ -54,7 +54,7 @@ MODELS: dict[str, dict[str, Any]] = {
 }
 
 # Name of a model that starts from ImageNet's weights -> the checkpoint to name to recipes/convert.py.
-PRETRAINED = {"lite0": "efficientnet-lite0"}
+PRETRAINED = {f"lite{size}": f"efficientnet-lite{size}" for size in range(3)}
 # Name of a model -> the pretrained one that is fine-tuned on clean images first, with a new head.
 TUNED = {"lite0_tuned": "lite0"}
 CHOICES = (*MODELS, *PRETRAINED, *TUNED)

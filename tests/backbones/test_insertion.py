@@ -5,6 +5,7 @@ import torch
 from builders import tiny_convnext, tiny_resnet, tiny_vit
 from tiny_models import TinyClassifier, tiny_model
 from torch import nn
+from transformers import EfficientNetConfig, EfficientNetForImageClassification
 
 from advbn_hf import InputError
 from advbn_hf.backbones.insertion import InsertionPoint, insertion_points, stage_ends, to_text
@@ -144,6 +145,12 @@ class ChannelsFirstTokens(TinyClassifier):
         return self.classify(features)
 
 
+def efficientnet_b0():
+    """Its blocks as published; the smallest image that leaves a pixel of them."""
+    config = EfficientNetConfig(image_size=32, width_coefficient=1.0, depth_coefficient=1.0, hidden_dim=1280)
+    return EfficientNetForImageClassification(config).eval()
+
+
 @pytest.mark.parametrize(
     ("make", "embeddings", "auto"),
     [
@@ -169,11 +176,13 @@ class ChannelsFirstTokens(TinyClassifier):
             "pvt.encoder.patch_embeddings.0.layer_norm",
             "pvt.encoder.block.0.1",
         ),
-        (lambda: tiny_model("MobileViTForImageClassification"), "mobilevit.conv_stem", "mobilevit.encoder.layer.0"),
         (lambda: tiny_model("SwinForImageClassification"), "swin.embeddings", "swin.encoder.layers.0"),
+        # A stage comes before the last four.
+        (lambda: tiny_model("MobileViTForImageClassification"), "mobilevit.conv_stem", "mobilevit.encoder.layer.1"),
+        (efficientnet_b0, "efficientnet.embeddings", "efficientnet.encoder.blocks.2"),
         # The first stage holds the embeddings, or the stem is of the blocks' own class.
         (lambda: tiny_model("PvtV2ForImageClassification"), "pvt_v2.encoder.layers.0", "pvt_v2.encoder.layers.0"),
-        (lambda: tiny_model("MobileNetV1ForImageClassification"), "mobilenet_v1.layer.1", "mobilenet_v1.layer.1"),
+        (lambda: tiny_model("MobileNetV1ForImageClassification"), "mobilenet_v1.layer.1", "mobilenet_v1.layer.5"),
         # What is learned, as Perceiver's latents are, is no image's feature map.
         (
             lambda: tiny_model("PerceiverForImageClassificationLearned"),
@@ -300,6 +309,7 @@ def test_every_named_point_can_be_cut_at():
         (BlocksAndLayersInOneList, ["features.4", "features.6"]),
         (lambda: Isotropic(12), ["blocks.2", "blocks.5", "blocks.8", "blocks.11"]),
         (lambda: Isotropic(2), ["blocks.0", "blocks.1"]),
+        (efficientnet_b0, [f"efficientnet.encoder.blocks.{block}" for block in (0, 2, 4, 10, 15)]),
     ],
 )
 def test_stages_end_where_the_resolution_changes_or_with_each_quarter(make, ends):

@@ -186,6 +186,20 @@ def test_two_visits_cost_no_pass_and_split_batches():
     assert len(model.visited) == len(output.adversarial_rows) == 4
 
 
+@pytest.mark.parametrize(("method", "leaves"), [("advbn", True), ("advbn_in_range", False)])
+def test_perturbed_features_stay_in_the_range_of_the_features(monkeypatch, method, leaves):
+    pixel_values, labels = batch()
+    model = METHODS[method].wrap(tiny_convnext()).train()
+    own = model.split.stem(pixel_values=pixel_values).features
+    tail, seen = model.split.tail, []
+    monkeypatch.setattr(model.split, "tail", lambda *given: seen.append(given[1]) or tail(*given))
+    model(pixel_values=pixel_values, labels=labels)
+    perturbed = torch.stack([features for features in seen if features is not None])
+    assert len(perturbed) == 2  # of the ascent, and of the step
+    assert bool(((perturbed < own.min()) | (perturbed > own.max())).any()) == leaves
+    assert not torch.equal(perturbed[-1], own)
+
+
 @pytest.mark.parametrize("share", [0.25, 0.5, 1.0])
 def test_a_mean_over_all_weighs_branches_by_their_images(share):
     pixel_values, labels = batch(8)
