@@ -9,6 +9,8 @@ most parameters is taken.
 computes something else in between. Where its feature map holds position codes or tokens that are no patches (see
 `tokens`), as a vision transformer's does, it is the last module before it whose map holds neither: the projection of
 the patches. Where none ends before, since the first stage holds the embeddings itself, it is the end of that stage.
+Where its map is larger than a quarter of the image's side and the network is hierarchical, as a RegNet or EfficientNet
+is, it is the first entry up to "auto" whose map is not, so that it is where a ResNet's or Swin's embeddings end.
 
 "auto" is where the method was published, after the first of a ResNet's four stages. A stage is the entries of one
 resolution; where the resolution never changes, as in a vision transformer, a quarter of the entries. "auto" is the end
@@ -100,8 +102,13 @@ def named_places(model: PreTrainedModel, calls: list[ModuleCall]) -> dict[str, s
     sequence = _largest_sequence(model, calls)
     if not sequence:
         return dict.fromkeys(NAMED_PLACES)
-    ends = [call.path for call in _stage_ends(sequence)]
-    return {"embeddings": _patch_embeddings(model, calls, sequence[0]) or ends[0], "auto": ends[-4:][0]}
+    ends = _stage_ends(sequence)
+    auto = ends[-4:][0]
+    embeddings = _patch_embeddings(model, calls, sequence[0]) or ends[0]
+    if not _is_isotropic(sequence):
+        choices = (embeddings, *sequence[: sequence.index(auto) + 1])
+        embeddings = next((call for call in choices if _is_a_quarter(model, calls, call)), embeddings)
+    return {"embeddings": embeddings.path, "auto": auto.path}
 
 
 def stage_ends(model: PreTrainedModel, calls: list[ModuleCall]) -> list[ModuleCall]:
@@ -198,14 +205,24 @@ def _usable(calls: list[ModuleCall]) -> list[ModuleCall]:
 
 
 def _stage_ends(sequence: list[ModuleCall]) -> list[ModuleCall]:
-    last_of = {_resolution(entry): entry for entry in sequence}
-    if len(last_of) == 1:
+    if _is_isotropic(sequence):
         return list(dict.fromkeys(sequence[math.ceil(len(sequence) * part / 4) - 1] for part in (1, 2, 3, 4)))
-    return list(last_of.values())
+    return list({_resolution(entry): entry for entry in sequence}.values())
 
 
-def _patch_embeddings(model: PreTrainedModel, calls: list[ModuleCall], entry: ModuleCall) -> str | None:
-    """Path of the last module before an entry begins whose feature map is of the images, if possible of patches alone.
+def _is_isotropic(sequence: list[ModuleCall]) -> bool:
+    return len({_resolution(entry) for entry in sequence}) == 1
+
+
+def _is_a_quarter(model: PreTrainedModel, calls: list[ModuleCall], call: ModuleCall) -> bool:
+    """Whether a feature map has at most a quarter of the image's side, counted in positions."""
+    height, width = probe_inputs(model)["pixel_values"].shape[2:]
+    positions = math.prod(call.shape[1:]) / call.shape[channel_axis(model, calls, call)]
+    return positions <= math.ceil(height / 4) * math.ceil(width / 4)
+
+
+def _patch_embeddings(model: PreTrainedModel, calls: list[ModuleCall], entry: ModuleCall) -> ModuleCall | None:
+    """The last module before an entry begins whose feature map is of the images, if possible of patches alone.
 
     None where no module outputs a feature map of the images before.
     """
@@ -217,8 +234,8 @@ def _patch_embeddings(model: PreTrainedModel, calls: list[ModuleCall], entry: Mo
     maps = probe_maps(model, [call.path for call in outside])
     for call in reversed(outside):
         if holds_patches_alone(maps[call.path], channel_axis(model, calls, call)):
-            return call.path
-    return outside[-1].path
+            return call
+    return outside[-1]
 
 
 def _largest_sequence(model: nn.Module, calls: list[ModuleCall]) -> list[ModuleCall]:

@@ -54,6 +54,19 @@ class StagesByName(TinyClassifier):
         return self.classify(self.layer3(self.layer2(self.layer1(self.pool(self.stem(self.conv(pixel_values)))))))
 
 
+class StagesFromFullSize(TinyClassifier):
+    """As of small images: a quarter of their side is reached by the third stage only, which is deep."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer1 = nn.Sequential(Block(), Block())
+        self.layer2 = nn.Sequential(nn.MaxPool2d(2), Block())
+        self.layer3 = nn.Sequential(nn.MaxPool2d(2), Block())
+
+    def forward(self, pixel_values):
+        return self.classify(self.layer3(self.layer2(self.layer1(self.conv(pixel_values)))))
+
+
 class BlocksAndLayersInOneList(TinyClassifier):
     """As in DenseNet: convolutions and poolings stand beside the blocks, of which there are two classes."""
 
@@ -164,7 +177,6 @@ def efficientnet_b0():
         (BlocksAndLayersInOneList, "features.2", "features.4"),
         (ListsInAList, "pools.0", "stages.0.1"),
         (LargeHead, "conv", "first"),
-        (lambda: tiny_model("MobileNetV2ForImageClassification"), "mobilenet_v2.conv_stem", "mobilenet_v2.layer.1"),
         # Patches alone: a position code is added to them at once, or after a norm.
         (
             lambda: tiny_model("SiglipForImageClassification"),
@@ -177,12 +189,19 @@ def efficientnet_b0():
             "pvt.encoder.block.0.1",
         ),
         (lambda: tiny_model("SwinForImageClassification"), "swin.embeddings", "swin.encoder.layers.0"),
-        # A stage comes before the last four.
-        (lambda: tiny_model("MobileViTForImageClassification"), "mobilevit.conv_stem", "mobilevit.encoder.layer.1"),
-        (efficientnet_b0, "efficientnet.embeddings", "efficientnet.encoder.blocks.2"),
+        # A stage comes before the last four, and what comes before that has half the image's side.
+        (
+            lambda: tiny_model("MobileViTForImageClassification"),
+            "mobilevit.encoder.layer.1",
+            "mobilevit.encoder.layer.1",
+        ),
+        (efficientnet_b0, "efficientnet.encoder.blocks.1", "efficientnet.encoder.blocks.2"),
+        (lambda: tiny_model("MobileNetV2ForImageClassification"), "mobilenet_v2.layer.0", "mobilenet_v2.layer.1"),
+        (lambda: tiny_model("RegNetForImageClassification"), "regnet.encoder.stages.0", "regnet.encoder.stages.0"),
+        (StagesFromFullSize, "conv", "layer1"),
         # The first stage holds the embeddings, or the stem is of the blocks' own class.
         (lambda: tiny_model("PvtV2ForImageClassification"), "pvt_v2.encoder.layers.0", "pvt_v2.encoder.layers.0"),
-        (lambda: tiny_model("MobileNetV1ForImageClassification"), "mobilenet_v1.layer.1", "mobilenet_v1.layer.5"),
+        (lambda: tiny_model("MobileNetV1ForImageClassification"), "mobilenet_v1.layer.2", "mobilenet_v1.layer.5"),
         # What is learned, as Perceiver's latents are, is no image's feature map.
         (
             lambda: tiny_model("PerceiverForImageClassificationLearned"),

@@ -37,7 +37,7 @@ MODELS = {
     "test_resnet": ({}, "maxpool", "layer1", True),
     "test_vit": ({"img_size": 64}, "patch_embed", "blocks.1", False),
     "test_convnext": ({}, "stem", "stages.0", False),
-    "test_efficientnet": ({}, "bn1", "blocks.1", False),
+    "test_efficientnet": ({}, "blocks.1", "blocks.1", False),
 }
 
 

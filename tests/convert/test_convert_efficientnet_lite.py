@@ -125,7 +125,7 @@ def test_the_recipe_writes_a_plain_checkpoint_with_names_and_processor(tmp_path,
     model = AutoModelForImageClassification.from_pretrained(tmp_path / "out")
     assert (model.config.hidden_act, model.config.id2label[0]) == ("relu6", "tench, Tinca tinca")
     assert AdvBNForImageClassification.from_pretrained(tmp_path / "out").advbn_config.insert_after == (
-        "efficientnet.embeddings"
+        "efficientnet.encoder.blocks.1"
     )
     # Of an image of 292 pixels nothing is scaled, and the central 260 are kept.
     image = np.random.default_rng(0).integers(0, 256, (292, 292, 3), dtype=np.uint8)
