@@ -18,21 +18,22 @@ CLASSES = ["ResNet", "ConvNext", "EfficientNet", "MobileViT", "PvtV2", "Swin", "
 
 @pytest.mark.parametrize("name", CLASSES)
 def test_an_unfrozen_stem_learns_from_both_losses(name):
-    backbone = tiny_model(f"{name}ForImageClassification")
+    backbone = tiny_model(f"{name}ForImageClassification").double()  # some gradients are zero but for rounding
+    images = IMAGES.double()
     for module in backbone.modules():
         if "drop" in type(module).__name__.lower():
             module.p = module.drop_prob = 0.0  # so that the model on its own computes the same as within the wrapper
     plain = copy.deepcopy(backbone).train()
     config = AdvBNConfig(freeze_stem=False, adversarial_share=1.0)
     model = AdvBNForImageClassification.from_backbone(backbone, config).train()
-    output = model(IMAGES, LABELS)
+    output = model(images, LABELS)
     stem = {path: weight for path, weight in backbone.named_parameters() if is_in_stem(weight, model)}
     clean, adversarial = (
         torch.autograd.grad(loss, stem.values(), retain_graph=True, allow_unused=True)
         for loss in (output.clean_loss, output.adversarial_loss)
     )
     output.loss.backward()
-    F.cross_entropy(logits_of(plain(pixel_values=IMAGES)), LABELS).backward()
+    F.cross_entropy(logits_of(plain(pixel_values=images)), LABELS).backward()
     of_plain = dict(plain.named_parameters())
     learning = 0
     for (path, weight), one, other in zip(stem.items(), clean, adversarial, strict=True):
@@ -54,7 +55,7 @@ def is_in_stem(weight, model):
 
 
 def assert_near(one, other):
-    assert (one - other).norm() <= 1e-3 * other.norm() + 1e-6
+    assert (one - other).norm() <= 1e-6 * other.norm() + 1e-12
 
 
 @pytest.mark.parametrize("name", CLASSES)
