@@ -158,9 +158,9 @@ class ChannelsFirstTokens(TinyClassifier):
         return self.classify(features)
 
 
-def efficientnet_b0():
-    """Its blocks as published; the smallest image that leaves a pixel of them."""
-    config = EfficientNetConfig(image_size=32, width_coefficient=1.0, depth_coefficient=1.0, hidden_dim=1280)
+def efficientnet_b0(image_size=32):
+    """Its blocks as published; by default for the smallest image that leaves a pixel of them."""
+    config = EfficientNetConfig(image_size=image_size, width_coefficient=1.0, depth_coefficient=1.0, hidden_dim=1280)
     return EfficientNetForImageClassification(config).eval()
 
 
@@ -196,6 +196,7 @@ def efficientnet_b0():
             "mobilevit.encoder.layer.1",
         ),
         (efficientnet_b0, "efficientnet.encoder.blocks.1", "efficientnet.encoder.blocks.2"),
+        (lambda: efficientnet_b0(34), "efficientnet.encoder.blocks.1", "efficientnet.encoder.blocks.2"),  # 9 of 34
         (lambda: tiny_model("MobileNetV2ForImageClassification"), "mobilenet_v2.layer.0", "mobilenet_v2.layer.1"),
         (lambda: tiny_model("RegNetForImageClassification"), "regnet.encoder.stages.0", "regnet.encoder.stages.0"),
         (StagesFromFullSize, "conv", "layer1"),
