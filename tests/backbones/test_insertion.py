@@ -5,7 +5,12 @@ import torch
 from builders import tiny_convnext, tiny_resnet, tiny_vit
 from tiny_models import TinyClassifier, tiny_model
 from torch import nn
-from transformers import EfficientNetConfig, EfficientNetForImageClassification
+from transformers import (
+    EfficientNetConfig,
+    EfficientNetForImageClassification,
+    RegNetConfig,
+    RegNetForImageClassification,
+)
 
 from advbn_hf import InputError
 from advbn_hf.backbones.insertion import InsertionPoint, insertion_points, stage_ends, to_text
@@ -158,10 +163,16 @@ class ChannelsFirstTokens(TinyClassifier):
         return self.classify(features)
 
 
-def efficientnet_b0(image_size=32):
-    """Its blocks as published; by default for the smallest image that leaves a pixel of them."""
-    config = EfficientNetConfig(image_size=image_size, width_coefficient=1.0, depth_coefficient=1.0, hidden_dim=1280)
+def efficientnet_b0():
+    """Its blocks as published; the smallest image that leaves a pixel of them."""
+    config = EfficientNetConfig(image_size=32, width_coefficient=1.0, depth_coefficient=1.0, hidden_dim=1280)
     return EfficientNetForImageClassification(config).eval()
+
+
+def regnet_of_34_pixels():
+    """Its first stage has 9 pixels: a quarter of the side, rounded up."""
+    sizes = {"embedding_size": 4, "hidden_sizes": [4, 8, 8, 8], "depths": [1, 1, 1, 1], "groups_width": 4}
+    return RegNetForImageClassification(RegNetConfig(image_size=34, **sizes)).eval()
 
 
 @pytest.mark.parametrize(
@@ -196,9 +207,9 @@ def efficientnet_b0(image_size=32):
             "mobilevit.encoder.layer.1",
         ),
         (efficientnet_b0, "efficientnet.encoder.blocks.1", "efficientnet.encoder.blocks.2"),
-        (lambda: efficientnet_b0(34), "efficientnet.encoder.blocks.1", "efficientnet.encoder.blocks.2"),  # 9 of 34
         (lambda: tiny_model("MobileNetV2ForImageClassification"), "mobilenet_v2.layer.0", "mobilenet_v2.layer.1"),
         (lambda: tiny_model("RegNetForImageClassification"), "regnet.encoder.stages.0", "regnet.encoder.stages.0"),
+        (regnet_of_34_pixels, "regnet.encoder.stages.0", "regnet.encoder.stages.0"),
         (StagesFromFullSize, "conv", "layer1"),
         # The first stage holds the embeddings, or the stem is of the blocks' own class.
         (lambda: tiny_model("PvtV2ForImageClassification"), "pvt_v2.encoder.layers.0", "pvt_v2.encoder.layers.0"),
