@@ -39,9 +39,8 @@ class AdvBNConfig:
             "embeddings": what comes before the first stage or block, in a vision transformer the projection of the
             patches, before positions and class token; the end of the first stage where nothing comes before; the first
             block or stage of at most a quarter of the image's side where what comes before is larger, as in a RegNet
-            or an EfficientNet; or
-            "auto", the published place: the end of the first of the last four stages of a hierarchical network, the
-            first quarter of the blocks of an isotropic one.
+            or an EfficientNet; or "auto", the published place: the end of the first of the last four stages of a
+            hierarchical network, the first quarter of the blocks of an isotropic one.
         epsilon: the multipliers stay in [1 - epsilon, 1 + epsilon]; above 0.
         step_size: length of one sign step of the multipliers; above 0.
         num_steps: number of sign steps; 0 or more.

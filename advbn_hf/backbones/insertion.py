@@ -107,7 +107,7 @@ def named_places(model: PreTrainedModel, calls: list[ModuleCall]) -> dict[str, s
     embeddings = _patch_embeddings(model, calls, sequence[0]) or ends[0]
     if not _is_isotropic(sequence):
         choices = (embeddings, *sequence[: sequence.index(auto) + 1])
-        embeddings = next((call for call in choices if _is_a_quarter(model, calls, call)), embeddings)
+        embeddings = next((call for call in choices if _is_at_most_a_quarter(model, calls, call)), embeddings)
     return {"embeddings": embeddings.path, "auto": auto.path}
 
 
@@ -214,7 +214,7 @@ def _is_isotropic(sequence: list[ModuleCall]) -> bool:
     return len({_resolution(entry) for entry in sequence}) == 1
 
 
-def _is_a_quarter(model: PreTrainedModel, calls: list[ModuleCall], call: ModuleCall) -> bool:
+def _is_at_most_a_quarter(model: PreTrainedModel, calls: list[ModuleCall], call: ModuleCall) -> bool:
     """Whether a feature map has at most a quarter of the image's side, counted in positions."""
     height, width = probe_inputs(model)["pixel_values"].shape[2:]
     positions = math.prod(call.shape[1:]) / call.shape[channel_axis(model, calls, call)]
