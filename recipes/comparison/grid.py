@@ -19,7 +19,7 @@ from .data.unseen import UNSEEN
 from .datasets import DATASETS, DecodedImages, load_decoded
 from .fine_tuning import TuningSettings, fine_tune, measure
 from .methods import METHODS, Method, method_called
-from .models import CHOICES, MODELS, PRETRAINED, TUNED, BaseSettings, base_model, weights_of
+from .models import CHOICES, MODELS, PRETRAINED, PROBED, BaseSettings, base_model, weights_of
 from .store import Store, key_of
 
 _COSTS = {field.name for field in dataclasses.fields(Cost)}
@@ -215,7 +215,7 @@ class Grid:
         if model in MODELS:
             return MODELS[model]
         if model not in self._weights:
-            weights = weights_of(TUNED.get(model, model), self.settings.pretrained)
+            weights = weights_of(PROBED.get(model, model), self.settings.pretrained)
             self._weights[model] = hash_file(weights)
         return {"weights": self._weights[model]}
 

@@ -12,6 +12,7 @@ from advbn_hf.errors import InputError
 from advbn_hf.training.base import ONE_CYCLE
 
 from .datasets import DecodedImages
+from .linear_probe import train_linear_probe
 from .views import Collator, Views
 
 # The quickstart's ResNet and another network with batch norms; then two with layer norms instead. ConvNeXt's blocks
@@ -55,11 +56,11 @@ MODELS: dict[str, dict[str, Any]] = {
 
 # Name of a model that starts from ImageNet's weights -> the checkpoint to name to recipes/convert.py.
 PRETRAINED = {f"lite{size}": f"efficientnet-lite{size}" for size in range(3)}
-# Name of a model -> the pretrained one that is fine-tuned on clean images first, with a new head.
-TUNED = {"lite0_tuned": "lite0"}
-CHOICES = (*MODELS, *PRETRAINED, *TUNED)
+# Name of a model -> the pretrained one whose new head is trained alone first.
+PROBED = {"lite0_probed": "lite0"}
+CHOICES = (*MODELS, *PRETRAINED, *PROBED)
 
-# How all methods fine-tune, and before them the models of `TUNED`.
+# How all methods fine-tune.
 SGD: dict[str, Any] = {
     "optim": "sgd",
     "optim_args": "momentum=0.9",
@@ -72,11 +73,11 @@ SGD: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class BaseSettings:
-    """How a model is trained on clean images first.
+    """How a small model is trained on clean images first.
 
     Args:
         epochs: passes over the training split.
-        learning_rate: of AdamW, the highest of a one-cycle schedule; pretrained weights are tuned as by `SGD`.
+        learning_rate: of AdamW, the highest of a one-cycle schedule.
         batch_size: images of a step.
     """
 
@@ -122,24 +123,24 @@ def base_model(
     if folder.is_dir():
         return load_classifier(folder)
     temporary = folder.with_name(f".{folder.name}")
-    set_seed(seed)
-    if model in TUNED:
-        backbone = base_model(TUNED[model], images, settings, seed, folder, pretrained)
-        optimization = SGD
+    if model in PROBED:
+        backbone = base_model(PROBED[model], images, settings, seed, folder, pretrained)
+        train_linear_probe(backbone, images)
     else:
+        set_seed(seed)
         backbone, _ = new_classifier(json.dumps(MODELS[model]), list(images.names))
-        optimization = {**ONE_CYCLE, "learning_rate": settings.learning_rate}
-    arguments = TrainingArguments(
-        output_dir=str(temporary),
-        num_train_epochs=settings.epochs,
-        **optimization,
-        per_device_train_batch_size=settings.batch_size,
-        seed=seed,
-        **QUIET,
-    )
-    trainer = Trainer(backbone, arguments, train_dataset=images, data_collator=Collator(Views(), seed))
-    trainer.remove_callback(PrinterCallback)
-    trainer.train()
+        arguments = TrainingArguments(
+            output_dir=str(temporary),
+            num_train_epochs=settings.epochs,
+            **ONE_CYCLE,
+            learning_rate=settings.learning_rate,
+            per_device_train_batch_size=settings.batch_size,
+            seed=seed,
+            **QUIET,
+        )
+        trainer = Trainer(backbone, arguments, train_dataset=images, data_collator=Collator(Views(), seed))
+        trainer.remove_callback(PrinterCallback)
+        trainer.train()
     backbone.save_pretrained(temporary)
     temporary.replace(folder)
     return load_classifier(folder)
