@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from accelerate import Accelerator
 from datasets import Image as ImageFeature
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image, ImageOps
@@ -24,7 +25,7 @@ from advbn_hf.evaluation.models import evaluated_models
 from advbn_hf.evaluation.runner import RunSettings, run_suite
 from advbn_hf.evaluation.sets import LoadedSet, load_sets, match_classes
 from advbn_hf.evaluation.suites import load_suite
-from advbn_hf.reporting.plot_style import GREY, INK, VERMILLION, write_figure, write_within
+from advbn_hf.reporting.plot_style import GREY, INK, SMALL_LETTERS, VERMILLION, write_figure, write_within
 from advbn_hf.utils.cli import run, use_all_cores
 from advbn_hf.utils.files import check_file
 from advbn_hf.utils.options import parse
@@ -144,6 +145,7 @@ def representative(shown: Sequence[Shown], count: int, rng: np.random.Generator)
     return sorted(draws[int(np.argmin(missed))].tolist())
 
 
+@rc_context(SMALL_LETTERS)
 def draw(shown: Sequence[Shown], classes: Sequence[int], names: Sequence[str], path: Path) -> None:
     """Draws a row for each class and a column for each set.
 

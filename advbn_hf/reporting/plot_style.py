@@ -16,6 +16,7 @@ BLUE, VERMILLION, GREEN, PURPLE, ORANGE = "#0072B2", "#D55E00", "#009E73", "#CC7
 SERIES_COLOURS = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE)
 SERIES_MARKERS = ("o", "D", "s", "^", "v")
 INK, GREY, PALE = "#1a1a1a", "#6e6e6e", "#e4e4e4"
+SMALL_LETTERS = {"text.hinting": "none"}  # hinted ones change their shape from one small size to the next
 
 
 def plain_text(text: str) -> str:

@@ -5,11 +5,12 @@ import textwrap
 from collections.abc import Sequence
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image, ImageOps
 
-from ..reporting.plot_style import GREY, INK, VERMILLION, plain_text, write_figure, write_within
+from ..reporting.plot_style import GREY, INK, SMALL_LETTERS, VERMILLION, plain_text, write_figure, write_within
 from ..reporting.plots import shortened
 from .sheet import Prediction, SheetColumn
 
@@ -21,6 +22,7 @@ LETTERS = 15  # of the note, in a side
 DPI = 110  # texts are measured as they are drawn
 
 
+@rc_context(SMALL_LETTERS)
 def plot_sheet(
     columns: Sequence[SheetColumn],
     labels: Sequence[int],

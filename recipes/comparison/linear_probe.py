@@ -43,9 +43,8 @@ def train_linear_probe(
 def _inputs_of(head: nn.Linear, model: PreTrainedModel, images: DecodedImages) -> Tensor:
     """What the head sees of all images, (N, C)."""
     features: list[Tensor] = []
-    handle = head.register_forward_pre_hook(lambda _, inputs: features.append(inputs[0]))
-    with evaluating(model), torch.no_grad():
+    hook = head.register_forward_pre_hook(lambda _, inputs: features.append(inputs[0]))
+    with hook, evaluating(model), torch.no_grad():
         for start in range(0, len(images), _BATCH):
             model(to_input(images.pixels[start : start + _BATCH]).to(model.device))
-    handle.remove()
     return torch.cat(features)

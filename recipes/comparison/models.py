@@ -118,32 +118,43 @@ def base_model(
         pretrained: see `weights_of`.
     """
     if model in PRETRAINED:
-        set_seed(seed)
-        return load_classifier_for(list(images.names), str(weights_of(model, pretrained).parent), new_head=True)
+        return _with_new_head(model, images, seed, pretrained)
     if folder.is_dir():
         return load_classifier(folder)
     temporary = folder.with_name(f".{folder.name}")
     if model in PROBED:
-        backbone = base_model(PROBED[model], images, settings, seed, folder, pretrained)
+        backbone = _with_new_head(PROBED[model], images, seed, pretrained)
         train_linear_probe(backbone, images)
     else:
-        set_seed(seed)
-        backbone, _ = new_classifier(json.dumps(MODELS[model]), list(images.names))
-        arguments = TrainingArguments(
-            output_dir=str(temporary),
-            num_train_epochs=settings.epochs,
-            **ONE_CYCLE,
-            learning_rate=settings.learning_rate,
-            per_device_train_batch_size=settings.batch_size,
-            seed=seed,
-            **QUIET,
-        )
-        trainer = Trainer(backbone, arguments, train_dataset=images, data_collator=Collator(Views(), seed))
-        trainer.remove_callback(PrinterCallback)
-        trainer.train()
+        backbone = _trained_from_scratch(model, images, settings, seed, temporary)
     backbone.save_pretrained(temporary)
     temporary.replace(folder)
     return load_classifier(folder)
+
+
+def _with_new_head(model: str, images: DecodedImages, seed: int, pretrained: str) -> PreTrainedModel:
+    set_seed(seed)
+    return load_classifier_for(list(images.names), str(weights_of(model, pretrained).parent), new_head=True)
+
+
+def _trained_from_scratch(
+    model: str, images: DecodedImages, settings: BaseSettings, seed: int, scratch: Path
+) -> PreTrainedModel:
+    set_seed(seed)
+    backbone, _ = new_classifier(json.dumps(MODELS[model]), list(images.names))
+    arguments = TrainingArguments(
+        output_dir=str(scratch),
+        num_train_epochs=settings.epochs,
+        **ONE_CYCLE,
+        learning_rate=settings.learning_rate,
+        per_device_train_batch_size=settings.batch_size,
+        seed=seed,
+        **QUIET,
+    )
+    trainer = Trainer(backbone, arguments, train_dataset=images, data_collator=Collator(Views(), seed))
+    trainer.remove_callback(PrinterCallback)
+    trainer.train()
+    return backbone
 
 
 # Training arguments of runs that write nothing, print nothing and leave the progress bar to the trials.
