@@ -46,6 +46,7 @@ from advbn_hf.training.augmentation import AugmentationArguments
 from advbn_hf.training.base import train_base
 from advbn_hf.training.checkpoints import ARGUMENTS_FILE, check_same_structure, checkpoint_to_resume
 from advbn_hf.training.inputs import training_images, training_rows
+from advbn_hf.training.strength import advice_on_strength
 from advbn_hf.training_args import check_perturbations
 from advbn_hf.utils.cli import announce, run, use_all_cores
 from advbn_hf.utils.options import parse, refused_options
@@ -221,6 +222,8 @@ def report(
     """Prints the table and writes results, plots and card."""
     args, folder = trainer.args, Path(trainer.args.output_dir)
     print(results.to_text())
+    if advice := strength_advice(results, trainer.model.advbn_config):
+        print(f"\n{advice}")
     write_results(folder / "results.json", results.records)
     images = ["results.png", "samples.png"]
     plot_gain(results.table, folder / "results.png")
@@ -248,6 +251,20 @@ def report(
         name, config, revision = data_args.dataset_name, data_args.dataset_config_name, data_args.dataset_revision
         write_eval_results(folder, results.records, name, config=config, split=data_args.eval_split, revision=revision)
     print(f"\nwritten to {folder}: both branches, README.md, results.json, {', '.join(images)}")
+
+
+def strength_advice(results: SuiteReport, config: AdvBNConfig) -> str | None:
+    """What to change where the auxiliary branch fails on the suite's first set, which is like the training images."""
+    first = results.suite.sets[0].title
+    accuracies = {
+        record.branch: record.value
+        for record in results.by_set
+        if (record.model, record.set, record.metric) == ("advbn", first, "accuracy")
+    }
+    if "auxiliary" not in accuracies:
+        return None
+    advice = advice_on_strength(accuracies["clean"], accuracies["auxiliary"], config)
+    return advice and f"{first}: {advice}"
 
 
 if __name__ == "__main__":

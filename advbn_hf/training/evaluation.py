@@ -8,8 +8,12 @@ import torch.distributed as dist
 from torch import Tensor
 from transformers import EvalPrediction, Trainer
 from transformers.trainer_utils import EvalLoopOutput
+from transformers.utils import logging
 
 from ..backbones.norms import BRANCHES, Branch
+from .strength import advice_on_strength
+
+logger = logging.get_logger(__name__)
 
 _LOGITS = dict(zip(BRANCHES, ("logits", "auxiliary_logits"), strict=True))  # their names in a model's output
 Metrics = Callable[[EvalPrediction], dict[str, float]]
@@ -38,7 +42,18 @@ class EvaluationMixin(Trainer):
             )
         finally:
             self.compute_metrics = compute_metrics
+        self._warn_of_strength(output.metrics, metric_key_prefix)
         return output._replace(predictions=_of_branch(output.predictions, 0))
+
+    def _warn_of_strength(self, metrics: dict[str, float], prefix: str) -> None:
+        """Says that the perturbation was too strong, once the model is trained."""
+        accuracies = [metrics.get(f"{prefix}_{branch}_accuracy") for branch in BRANCHES]
+        training = self.is_in_train and self.state.global_step < self.state.max_steps
+        if training or None in accuracies or not self.is_world_process_zero():
+            return
+        advice = advice_on_strength(*accuracies, self.accelerator.unwrap_model(self.model).advbn_config)
+        if advice is not None:
+            logger.warning(advice)
 
     def _share_statistics(self) -> None:
         """Copies the first process's running statistics, which are saved, to all: each has seen its own images."""
