@@ -1,4 +1,4 @@
-"""The advice to perturb less, where the auxiliary branch cannot tell the classes."""
+"""The advice to perturb less, where the auxiliary branch fails on clean images."""
 
 import itertools
 
