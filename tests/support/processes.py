@@ -5,12 +5,11 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
 from accelerate.state import AcceleratorState
-from huggingface_hub.utils import tqdm as hub_tqdm
 from tqdm import tqdm
 
 FORK = multiprocessing.get_context("fork")
@@ -37,8 +36,15 @@ def rank_of_two(rank: int) -> dict[str, str]:
 def become_a_process_of_its_own() -> None:
     """To be called in a fork: a thread of its own computes, and locks of progress bars are not shared."""
     torch.set_num_threads(1)
-    for bars in (tqdm, hub_tqdm):  # their own locks are shared with all forks, and a killed one may have held them
+    for bars in _kinds(tqdm):  # their own locks are shared with all forks, and a killed one may have held them
         bars.set_lock(threading.RLock())
+
+
+def _kinds(bars: type[tqdm]) -> Iterator[type[tqdm]]:
+    """A class of progress bars and those made of it, by `datasets`, `huggingface_hub` and others."""
+    yield bars
+    for kind in bars.__subclasses__():
+        yield from _kinds(kind)
 
 
 def run_on_two(main: Callable[..., None], *arguments: str | Path) -> None:
