@@ -42,8 +42,8 @@ class AdvBNConfig:
             or an EfficientNet; or "auto", the published place: the end of the first of the last four stages of a
             hierarchical network, the first quarter of the blocks of an isotropic one.
         epsilon: the multipliers stay in [1 - epsilon, 1 + epsilon]; above 0. For a small vision transformer and where
-            texture is the class 0.5 is better; the trainer says where a smaller one should be tried.
-        step_size: length of one sign step of the multipliers; above 0. Half of epsilon is a good choice.
+            texture is the class 0.5, with steps of 0.25, is better; the trainer says where to try less.
+        step_size: length of one sign step of the multipliers; above 0.
         num_steps: number of sign steps; 0 or more.
         random_start: whether the multipliers start uniformly at random in their box instead of at 1.
         num_perturbations: independent perturbations per forward pass, over all processes together and at least one

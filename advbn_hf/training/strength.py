@@ -19,12 +19,12 @@ def advice_on_strength(clean: float, auxiliary: float, config: AdvBNConfig) -> s
         >>> advice_on_strength(0.97, 0.96, AdvBNConfig()) is None
         True
         >>> advice_on_strength(0.9, 0.48, AdvBNConfig()).partition("; ")[2]
-        'try a smaller perturbation: AdvBNConfig(epsilon=1, step_size=0.5)'
+        'try a smaller perturbation: epsilon=1, step_size=0.5'
     """
     if auxiliary >= _LEAST * clean:
         return None
     epsilon, step = f"{config.epsilon / 2:g}", f"{config.step_size / 2:g}"
-    smaller = either(f"--epsilon {epsilon} --step_size {step}", f"AdvBNConfig(epsilon={epsilon}, step_size={step})")
+    smaller = either(f"--epsilon {epsilon} --step_size {step}", f"epsilon={epsilon}, step_size={step}")
     return (
         f"the auxiliary branch is right on {auxiliary:.1%}, the clean branch on {clean:.1%}: perturbed features are "
         f"too far from clean ones, so AdvBN gains little; try a smaller perturbation: {smaller}"

@@ -46,7 +46,7 @@ def test_advice_is_given_where_the_auxiliary_branch_fails(clean, auxiliary, give
 
 def test_advice_halves_the_settings_of_the_model_as_its_user_writes_them():
     config = AdvBNConfig(epsilon=1.1, step_size=0.3)
-    assert "AdvBNConfig(epsilon=0.55, step_size=0.15)" in advice_on_strength(0.9, 0.1, config)
+    assert "perturbation: epsilon=0.55, step_size=0.15" in advice_on_strength(0.9, 0.1, config)
     with on_command_line():
         assert "--epsilon 0.55 --step_size 0.15" in advice_on_strength(0.9, 0.1, config)
 
