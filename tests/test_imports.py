@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+import advbn_hf
+
 PACKAGE = Path(__file__).parents[1] / "advbn_hf"
 ORDER = (
     {"errors"},
@@ -63,9 +65,24 @@ def test_imports_stand_at_the_top_but_for_extras(path):
     assert late <= LATE
 
 
-def test_the_package_imports_neither_plots_nor_metrics_nor_the_card():
-    code = "import sys, advbn_hf; print(*sys.modules, sep='\\n')"
-    modules = set(subprocess.check_output([sys.executable, "-c", code], text=True).split())
+def modules_after(code: str) -> set[str]:
+    """What a new process has imported after some code."""
+    code += "; import sys; print(*sys.modules, sep='\\n')"
+    return set(subprocess.check_output([sys.executable, "-c", code], text=True).split())
+
+
+def test_the_public_names_are_imported_when_they_are_asked_for():
+    assert not {"torch", "transformers", "advbn_hf.errors"} & modules_after("import advbn_hf")
+    assert "transformers.trainer" not in modules_after("import advbn_hf.commands")
+    assert set(advbn_hf.__all__) <= set(dir(advbn_hf))
+    with pytest.raises(AttributeError, match="'advbn_hf' has no attribute 'Trainer'"):
+        advbn_hf.Trainer  # noqa: B018
+    with pytest.raises(ImportError, match="cannot import name 'Trainer'"):
+        from advbn_hf import Trainer  # noqa: F401
+
+
+def test_the_public_names_import_neither_plots_nor_metrics_nor_the_card():
+    modules = modules_after("from advbn_hf import *")
     assert "advbn_hf.modeling" in modules
     assert not {"matplotlib", "evaluate", "advbn_hf.reporting", "advbn_hf.reporting.model_card"} & modules
 
