@@ -52,9 +52,9 @@ class AdvBNConfig:
         adversarial_share: share of each batch, drawn at every step, that goes through ascent and auxiliary branch;
             above 0, at most 1. At 1 every image goes through both branches. Below 1 the others go through the clean
             branch and none through both, which halves the cost (Fast AdvProp, Mei et al. 2022), and at equal time
-            is as robust or better; where a new head has few epochs, take twice as many, or 1. Of every b
-            consecutive images a are adversarial, a / b the nearest fraction with b of at most 16. A last batch too
-            short for two images in each branch goes through both.
+            is as robust or better for small networks; for a pretrained network, and where epochs are few, take 1. Of
+            every b consecutive images a are adversarial, a / b the nearest fraction with b of at most 16. A last
+            batch too short for two images in each branch goes through both.
         attack_fraction: share of each group's samples whose loss is maximised; above 0, at most 1.
         patches_only: whether tokens that are no patches of the image (class token, registers) keep their values and
             count in no statistic; else they are perturbed like patches. There are such tokens at deeper places of
