@@ -80,9 +80,10 @@ def test_a_run_that_ends_leaves_no_lock_file(tmp_path):
 
 @pytest.mark.slow
 def test_a_fork_of_a_run_neither_ends_its_lock_nor_keeps_it(tmp_path):
-    forks = "os.fork() or sys.exit(); os.wait(); os.fork() or os.read(0, 1); print(flush=True); os.read(0, 1)"
+    forks = "os.fork() or sys.exit(); os.wait(); os.fork(); print(flush=True); os.read(0, 1)"
     run = subprocess.Popen([sys.executable, "-c", LOCKS + forks, tmp_path], stdin=subprocess.PIPE, stdout=-1)
-    run.stdout.readline()  # one fork has ended, another waits
+    for _ in range(2):  # one fork has ended; another, which gives the lock up as it begins, and the run both wait
+        run.stdout.readline()
     with pytest.raises(InputError, match="output_dir"):
         lock_folder(tmp_path)
     run.kill()
