@@ -4,28 +4,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .config import AdvBNConfig
-    from .errors import InputError
-    from .evaluation.api import evaluate_suite
-    from .method.losses import AdvBNOutput
-    from .modeling import AdvBNForImageClassification
-    from .trainer import AdvBNTrainer
-    from .training_args import AdvBNTrainingArguments
+    from .config import AdvBNConfig as AdvBNConfig
+    from .errors import InputError as InputError
+    from .evaluation.api import evaluate_suite as evaluate_suite
+    from .method.losses import AdvBNOutput as AdvBNOutput
+    from .modeling import AdvBNForImageClassification as AdvBNForImageClassification
+    from .trainer import AdvBNTrainer as AdvBNTrainer
+    from .training_args import AdvBNTrainingArguments as AdvBNTrainingArguments
 
 __version__ = "0.1.0.dev0"
 
-__all__ = [
-    "AdvBNConfig",
-    "AdvBNForImageClassification",
-    "AdvBNOutput",
-    "AdvBNTrainer",
-    "AdvBNTrainingArguments",
-    "InputError",
-    "__version__",
-    "evaluate_suite",
-]
-
-_MODULES = {
+_DEFINED_IN = {
     "AdvBNConfig": "config",
     "AdvBNForImageClassification": "modeling",
     "AdvBNOutput": "method.losses",
@@ -34,13 +23,14 @@ _MODULES = {
     "InputError": "errors",
     "evaluate_suite": "evaluation.api",
 }
+__all__ = ["__version__", *_DEFINED_IN]
 
 
 def __getattr__(name: str) -> object:
-    """Imports what is asked for alone: the command `advbn` need not wait four seconds for all of Transformers."""
-    if name not in _MODULES:
+    """Imports what is asked for alone: the command `advbn` need not wait for Transformers' models and trainer."""
+    if name not in _DEFINED_IN:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(f".{_MODULES[name]}", __name__), name)
+    value = globals()[name] = getattr(import_module(f".{_DEFINED_IN[name]}", __name__), name)
     return value
 
 
