@@ -52,7 +52,7 @@ class AdvBNConfig:
         adversarial_share: share of each batch, drawn at every step, that goes through ascent and auxiliary branch;
             above 0, at most 1. At 1 every image goes through both branches. Below 1 the others go through the clean
             branch and none through both, which halves the cost (Fast AdvProp, Mei et al. 2022), and at equal time
-            is as robust or better for small networks; for a pretrained network, and where epochs are few, take 1. Of
+            is as robust or better for small networks; 1 was better for a pretrained one, and where epochs are few. Of
             every b consecutive images a are adversarial, a / b the nearest fraction with b of at most 16. A last
             batch too short for two images in each branch goes through both.
         attack_fraction: share of each group's samples whose loss is maximised; above 0, at most 1.
